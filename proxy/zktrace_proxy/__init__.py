@@ -1,0 +1,1 @@
+"""Inline record-and-replay proxy for the ZooKeeper client protocol. Nothing is here yet."""

@@ -1,0 +1,1 @@
+"""Reference ensemble server for the ZooKeeper protocols. Nothing is here yet."""

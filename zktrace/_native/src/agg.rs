@@ -1,0 +1,1 @@
+//! Event rows to counts and latency histograms.

@@ -1,0 +1,1 @@
+//! The client port's stream machine.

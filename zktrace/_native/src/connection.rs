@@ -1,0 +1,1 @@
+//! One connection: probes its role, feeds its machine.

@@ -1,0 +1,1 @@
+//! Capture file containers (pcap, pcapng): bytes in, packets out. Knows nothing of what is in a packet.

@@ -1,0 +1,1 @@
+//! Tunnels: VXLAN, Geneve, GRE, ERSPAN, IP in IP.

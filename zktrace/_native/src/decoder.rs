@@ -1,0 +1,1 @@
+//! The whole engine: capture bytes in, tables and aggregates out.

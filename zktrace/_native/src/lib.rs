@@ -1,0 +1,24 @@
+//! Native engine of zktrace: from raw capture bytes to columns and aggregates.
+//!
+//! The modules up to `agg` are plain Rust without `unsafe` and know nothing of Python; `tables` and `python` are
+//! compiled with the `python` feature only.
+#![deny(unsafe_code)]
+
+pub mod agg;
+pub mod client;
+pub mod connection;
+pub mod container;
+pub mod decap;
+pub mod decoder;
+pub mod events;
+pub mod flow;
+pub mod ip;
+pub mod link;
+pub mod probe;
+pub mod resync;
+pub mod schema;
+
+#[cfg(feature = "python")]
+pub mod python;
+#[cfg(feature = "python")]
+pub mod tables;

@@ -1,0 +1,1 @@
+//! Link layers: finds the IP packet in a captured frame. Knows nothing of TCP.

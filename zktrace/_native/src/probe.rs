@@ -1,0 +1,1 @@
+//! First bytes of a connection: which protocol is this?

@@ -1,0 +1,1 @@
+//! Finding a frame boundary again after bytes were lost.

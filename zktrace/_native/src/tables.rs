@@ -1,0 +1,1 @@
+//! Event rows to Arrow columns.

@@ -1,0 +1,1 @@
+"""The zktrace command: every subcommand a thin file."""

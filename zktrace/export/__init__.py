@@ -1,0 +1,1 @@
+"""Tables out as text and JSON lines."""

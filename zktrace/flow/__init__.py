@@ -1,0 +1,1 @@
+"""From TCP segments to ordered bytes per connection. Knows nothing of ZooKeeper."""

@@ -1,0 +1,1 @@
+"""The wire schema of ZooKeeper, declared once, and its codecs. Knows nothing of sockets, files or captures."""
