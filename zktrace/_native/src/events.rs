@@ -1,1 +1,326 @@
 //! Event rows, as the stream machines make them and the sinks take them.
+//!
+//! One struct per table; the fields are the table's columns (`zktrace/analysis/tables.py` is the reference). Rows borrow
+//! everything they can, so that making one costs no allocation; a sink copies what it keeps. This module knows nothing of
+//! how events are found and nothing of Arrow.
+//!
+//! What most rows do not have sits behind one reference (`stat`, `sub`, `watches`, `connect`), which keeps a row small.
+//! What is shared by all rows of a connection sits in [`ConnInfo`].
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// An IP address with a port. IPv4 addresses fill the first four bytes of `ip`, the rest is zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Endpoint {
+    pub ip: [u8; 16],
+    pub v6: bool,
+    pub port: u16,
+}
+
+impl Endpoint {
+    pub fn v4(ip: [u8; 4], port: u16) -> Self {
+        let mut wide = [0u8; 16];
+        let (head, _) = wide.split_at_mut(4);
+        head.copy_from_slice(&ip);
+        Endpoint {
+            ip: wide,
+            v6: false,
+            port,
+        }
+    }
+
+    pub fn v6(ip: [u8; 16], port: u16) -> Self {
+        Endpoint { ip, v6: true, port }
+    }
+
+    /// Address without the port, as text: dotted, or RFC 5952 (IPv4-mapped ones as `::ffff:1.2.3.4`).
+    pub fn ip_text(&self) -> String {
+        if self.v6 {
+            Ipv6Addr::from(self.ip).to_string()
+        } else {
+            let [a, b, c, d, ..] = self.ip;
+            Ipv4Addr::new(a, b, c, d).to_string()
+        }
+    }
+}
+
+/// `ip:port`, `[ip]:port` for IPv6.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.v6 {
+            write!(f, "[{}]:{}", Ipv6Addr::from(self.ip), self.port)
+        } else {
+            let [a, b, c, d, ..] = self.ip;
+            write!(f, "{}:{}", Ipv4Addr::new(a, b, c, d), self.port)
+        }
+    }
+}
+
+/// What all rows of a connection share. The addresses of an id never change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnInfo {
+    pub id: i64,
+    pub client: Endpoint,
+    pub server: Endpoint,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum State {
+    #[default]
+    Complete,
+    NoReply,
+    NoRequest,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Complete => "complete",
+            State::NoReply => "no_reply",
+            State::NoRequest => "no_request",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::ToServer => "to_server",
+            Direction::ToClient => "to_client",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Role {
+    Client,
+    Quorum,
+    Election,
+    Tls,
+    Unknown,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Client => "client",
+            Role::Quorum => "quorum",
+            Role::Election => "election",
+            Role::Tls => "tls",
+            Role::Unknown => "unknown",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ConnectionEvent {
+    Opened,
+    Joined,
+    Closed,
+    Reset,
+}
+
+impl ConnectionEvent {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConnectionEvent::Opened => "opened",
+            ConnectionEvent::Joined => "joined",
+            ConnectionEvent::Closed => "closed",
+            ConnectionEvent::Reset => "reset",
+        }
+    }
+}
+
+/// protocol.md 5.1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stat {
+    pub czxid: i64,
+    pub mzxid: i64,
+    pub ctime: i64,
+    pub mtime: i64,
+    pub version: i32,
+    pub cversion: i32,
+    pub aversion: i32,
+    pub ephemeral_owner: i64,
+    pub data_length: i32,
+    pub num_children: i32,
+    pub pzxid: i64,
+}
+
+/// One operation of a multi.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SubOp<'a> {
+    pub op: Option<&'a str>,
+    pub path: Option<&'a [u8]>,
+    pub error: Option<i32>,
+}
+
+/// Counts per kind of watch in setWatches / setWatches2 (setWatches has no persistent ones: null).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Watches {
+    pub data: Option<i32>,
+    pub exist: Option<i32>,
+    pub child: Option<i32>,
+    pub persistent: Option<i32>,
+    pub persistent_recursive: Option<i32>,
+}
+
+/// What only connect rows have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Connect {
+    pub requested_timeout_ms: Option<i32>,
+    pub timeout_ms: Option<i32>,
+    pub last_zxid_seen: Option<i64>,
+    pub read_only: Option<bool>,
+    pub protocol_version: Option<i32>,
+}
+
+/// A request with its reply, or one of them alone. Paths are raw bytes: the sink replaces what is not UTF-8.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    /// Opcode and name; the name is a function of the opcode ("op<n>" for unknown ones).
+    pub op: Option<(i32, &'a str)>,
+    pub xid: Option<i64>,
+    pub session: Option<i64>,
+    pub path: Option<&'a [u8]>,
+    pub watch: Option<bool>,
+    pub error: Option<i32>,
+    pub zxid: Option<i64>,
+    pub latency_ns: Option<i64>,
+    pub request_bytes: Option<i64>,
+    pub reply_bytes: Option<i64>,
+    pub state: State,
+    pub flags: Option<i32>,
+    pub mode: Option<i32>,
+    pub version: Option<i32>,
+    pub data_length: Option<i32>,
+    pub children: Option<i32>,
+    pub ttl: Option<i64>,
+    pub created_path: Option<&'a [u8]>,
+    pub stat: Option<&'a Stat>,
+    pub sub: Option<&'a [SubOp<'a>]>,
+    pub watches: Option<&'a Watches>,
+    pub connect: Option<&'a Connect>,
+}
+
+impl<'a> Exchange<'a> {
+    /// A row of which nothing is known yet but where and when.
+    #[inline]
+    pub fn new(seq: i64, ts_ns: i64, conn: &'a ConnInfo, state: State) -> Self {
+        Exchange {
+            seq,
+            ts_ns,
+            conn,
+            op: None,
+            xid: None,
+            session: None,
+            path: None,
+            watch: None,
+            error: None,
+            zxid: None,
+            latency_ns: None,
+            request_bytes: None,
+            reply_bytes: None,
+            state,
+            flags: None,
+            mode: None,
+            version: None,
+            data_length: None,
+            children: None,
+            ttl: None,
+            created_path: None,
+            stat: None,
+            sub: None,
+            watches: None,
+            connect: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct WatchEvent<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    pub session: Option<i64>,
+    pub event: Option<&'a str>,
+    pub keeper_state: Option<&'a str>,
+    pub path: Option<&'a [u8]>,
+    /// None where the header says -1.
+    pub zxid: Option<i64>,
+    pub bytes: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Connection<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    pub role: Role,
+    pub event: ConnectionEvent,
+    pub detail: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FourLetter<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    pub word: &'a str,
+    pub reply_bytes: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Anomaly<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    pub reason: &'a str,
+    pub direction: Option<Direction>,
+    pub bytes: Option<i64>,
+    pub detail: Option<&'a str>,
+}
+
+/// Takes rows. The default does nothing, so that a sink implements only the kinds it is for.
+pub trait EventSink {
+    fn exchange(&mut self, _row: &Exchange<'_>) {}
+    fn watch_event(&mut self, _row: &WatchEvent<'_>) {}
+    fn connection(&mut self, _row: &Connection<'_>) {}
+    fn four_letter(&mut self, _row: &FourLetter<'_>) {}
+    fn anomaly(&mut self, _row: &Anomaly<'_>) {}
+}
+
+/// Rows to nowhere (benchmarks of what is before the sinks).
+impl EventSink for () {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_text() {
+        assert_eq!(
+            Endpoint::v4([10, 0, 0, 1], 2181).to_string(),
+            "10.0.0.1:2181"
+        );
+        let mut ip = [0u8; 16];
+        ip[15] = 1;
+        assert_eq!(Endpoint::v6(ip, 80).to_string(), "[::1]:80");
+        let mapped = Ipv4Addr::new(1, 2, 3, 4).to_ipv6_mapped().octets();
+        assert_eq!(Endpoint::v6(mapped, 80).ip_text(), "::ffff:1.2.3.4");
+    }
+}
