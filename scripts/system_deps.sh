@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that tests and benchmarks use, when run as root on a system with apt-get and one is missing.
+# Says what it does; does nothing the second time. Not needed to use zktrace.
+set -euo pipefail
+# command:package, what for
+wanted=(
+  tcpdump:tcpdump # tests/bench compares with it; tests check captures against it
+  zstd:zstd       # unpacks captures by hand
+  cc:gcc          # linker of Rust, and of the fuzz target
+  c++:g++         # libFuzzer is C++
+)
+missing=()
+for pair in "${wanted[@]}"; do
+  command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+  echo "system-deps: all there"
+  exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+  echo "system-deps: missing ${missing[*]}; install them with your package manager (what needs them says so)"
+  exit 0
+fi
+echo "system-deps: apt-get install ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || {
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
