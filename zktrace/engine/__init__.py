@@ -1,1 +1,3 @@
-"""Drives capture, flow and stream over a source; one engine in Python, one native, the same tables from both."""
+"""Drives capture, flow and stream over a source; one engine in Python, one native, the same
+tables from both.
+"""

@@ -1,0 +1,213 @@
+"""What an engine is, what it is told, and which one is taken.
+
+An engine turns capture bytes into event rows: capture, flow and stream layers in one object that
+is fed blocks and asked for results. Two exist: ``python`` (:mod:`zktrace.engine.python`, the
+readable reference) and ``native`` (:mod:`zktrace.engine.native`, Rust). They give the same rows,
+the same JSON lines, the same coverage. This module knows neither files
+(:mod:`zktrace.engine.driver` reads them) nor Arrow (the analysis layer makes batches of what
+:meth:`Engine.take` gives), so that importing it costs nothing.
+
+An engine module has ``create(options: EngineOptions) -> Engine`` and ``ABILITIES``, a frozenset:
+``json`` in it means that it writes JSON lines itself, ``aggregates`` that it aggregates itself.
+Where it does not, the export and analysis layers do it from the rows: the same bytes and numbers,
+but slower.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, Protocol, TypeAlias
+
+#: Address (4 or 16 packed bytes, None: any) and port.
+Port: TypeAlias = tuple[bytes | None, int]
+
+#: Rows of one kind: a list of tuples in the column order of ``zktrace.analysis.tables`` (python),
+#: or an object with the Arrow PyCapsule interface ``__arrow_c_array__`` holding the same columns
+#: (native).
+Rows: TypeAlias = Any
+
+#: Environment variable that names the engine; unset or empty: native where it is built, python
+#: elsewhere.
+ENGINE_VARIABLE: Final = "ZKTRACE_ENGINE"
+ENGINES: Final = ("native", "python")
+
+#: Live connections; beyond, the one longest silent is dropped (and counted). Bounds memory on
+#: hostile input.
+MAX_CONNECTIONS: Final = 65_536
+
+#: Rows held before a batch is given out: large enough to amortise a batch's cost, small enough for
+#: flat memory.
+BATCH_ROWS: Final = 16_384
+
+#: Groupings of statistics, in the order in which they are shown.
+GROUPINGS: Final = ("op", "client", "path", "session", "server")
+
+
+class EngineError(Exception):
+    """No engine, or not the one asked for: one line, for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What an engine is told. Plain values only, so that it crosses into Rust as it is."""
+
+    client_ports: tuple[Port, ...] = ()
+    quorum_ports: tuple[Port, ...] = ()
+    election_ports: tuple[Port, ...] = ()
+    """Ports whose role is known; the role of other connections is found from their first bytes."""
+
+    tables: bool = True
+    """Rows are wanted (:meth:`Engine.take`)."""
+
+    json: bool = False
+    """JSON lines are wanted (:meth:`Engine.take_json`); only for an engine with that
+    ability.
+    """
+
+    aggregate_by: tuple[str, ...] | None = None
+    """Aggregates are wanted, of these :data:`GROUPINGS` (totals always). Only for an engine with
+    that ability.
+    """
+
+    path_depth: int | None = None
+    """Components of a path that the grouping by path looks at; None: all."""
+
+    hash_key: bytes | None = None
+    """16 bytes: session ids of JSON lines are replaced by their SipHash-2-4 under it
+    (``zktrace.export.jsonl``).
+    """
+
+    max_connections: int = MAX_CONNECTIONS
+
+
+class Engine(Protocol):
+    """Fed by :func:`zktrace.engine.driver.run`. All methods but `feed` are cheap; none raises on
+    hostile bytes.
+    """
+
+    name: str
+    """``python`` or ``native``."""
+
+    def add_source(self, name: str, first_ts_ns: int) -> int:
+        """A file that is part of the capture; the number by which it is meant from now on (0, 1, 2
+        ...).
+
+        Sources are added before anything is fed, in the order of the command line. `first_ts_ns`
+        is the time of the file's first packet (of all files when there is one: 0): bytes of it are
+        not asked for before the merged capture has come to that time, so that rotated files are
+        open one after another.
+        """
+
+    def wanted(self) -> int | None:
+        """The source of which more bytes are needed to go on; None when all have ended."""
+
+    def feed(self, source: int, block: bytes) -> int:
+        """More bytes of the capture file (not compressed). Gives how many rows (and JSON lines)
+        wait to be taken.
+
+        :class:`zktrace.capture.CaptureError` when the first bytes are those of no capture. Damage
+        further on is skipped and counted.
+        """
+
+    def end_source(self, source: int) -> None:
+        """No more bytes of this source."""
+
+    def finish(self) -> None:
+        """End of the capture: connections end, requests without reply are given out. Nothing is
+        fed after it.
+        """
+
+    def take(self) -> Mapping[str, Rows]:
+        """Rows since the last call per kind (``exchanges``, ``watch_events`` ...), each kind
+        ordered by ``seq``.
+        """
+
+    def take_json(self) -> bytes:
+        """JSON lines since the last call, all kinds in order, without the coverage."""
+
+    def coverage(self) -> dict[str, Any]:
+        """What was seen and what not, up to now: plain numbers and dicts, the keys of the JSON
+        coverage line.
+        """
+
+    def aggregates(self) -> Mapping[str, Any]:
+        """Sums and histograms per grouping; the shape is that of ``zktrace.analysis.stats``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which engine is taken, and why not the faster one."""
+
+    name: str
+    reason: str | None = None
+
+
+def _native_missing() -> str | None:
+    """Why the native engine cannot be had; None when it can."""
+    not_built = "it was not built (there was no Rust toolchain)"
+    try:
+        # Without the built library the crate's folder is found as an empty namespace package.
+        if import_module("zktrace._native").__file__ is None:
+            return not_built
+        import_module("zktrace.engine.native")
+    except ImportError as error:
+        if error.name in {"zktrace._native", "zktrace.engine.native"}:
+            return not_built
+        return f"it does not load: {error}"
+    return None
+
+
+def choose(name: str | None = None) -> Choice:
+    """The engine to take: `name`, else the environment's, else native where it loads.
+    :class:`EngineError` if not.
+    """
+    asked = name or os.environ.get(ENGINE_VARIABLE) or None
+    if asked is not None and asked not in ENGINES:
+        raise EngineError(f"{ENGINE_VARIABLE}: no engine {asked!r}; there are {', '.join(ENGINES)}")
+    if asked == "python":
+        return Choice("python", f"{ENGINE_VARIABLE} asks for it" if name is None else None)
+    missing = _native_missing()
+    if missing is None:
+        return Choice("native")
+    if asked == "native":
+        raise EngineError(f"the native engine was asked for, but {missing}")
+    return Choice("python", f"the native engine is absent: {missing}")
+
+
+def create(options: EngineOptions, name: str | None = None) -> Engine:
+    """An engine, the one :func:`choose` names."""
+    module = import_module(f"zktrace.engine.{choose(name).name}")
+    engine: Engine = module.create(options)
+    return engine
+
+
+def abilities(name: str | None = None) -> frozenset[str]:
+    """What the engine that :func:`create` would give can do itself: ``json``, ``aggregates``."""
+    can: frozenset[str] = import_module(f"zktrace.engine.{choose(name).name}").ABILITIES
+    return can
+
+
+def parse_port(text: str) -> Port:
+    """``2181``, ``10.0.0.1:2181`` or ``[::1]:2181`` to a :data:`Port`. ValueError says what is
+    wrong.
+    """
+    from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+    host, colon, number = text.strip().rpartition(":")
+    if not (number.isascii() and number.isdigit() and 0 < int(number) <= 0xFFFF):
+        raise ValueError(f"{text!r} is no port: give N, IP:N or [IPv6]:N with N from 1 to 65535")
+    if not colon:
+        return None, int(number)
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return IPv6Address(host[1:-1]).packed, int(number)
+        return IPv4Address(host).packed, int(number)
+    except AddressValueError:
+        raise ValueError(f"{text!r}: {host!r} is no IPv4 address, nor IPv6 in brackets") from None
+
+
+def parse_ports(texts: Sequence[str]) -> tuple[Port, ...]:
+    return tuple(map(parse_port, texts))
