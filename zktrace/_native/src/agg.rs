@@ -1,1 +1,746 @@
-//! Event rows to counts and latency histograms.
+//! Event rows to counts and latency histograms, without keeping a row.
+//!
+//! `zktrace/analysis/stats.py` computes the same numbers from tables; both follow the rules written there. Counts by op
+//! are always kept (the total is their sum); the other groupings are kept as asked. Memory is bounded: a grouping holds
+//! at most `key_limit` keys, what comes later goes to its overflow row, and the rows that went there are counted. A row
+//! holds at most `ERROR_LIMIT` distinct error codes. Knows nothing of Python.
+
+use crate::events::{ConnInfo, EventSink, Exchange, State, WatchEvent};
+use crate::intern::Interner;
+
+/// Default bound of keys per grouping: some 100 MB if every key has a busy histogram, far less in practice.
+pub const KEY_LIMIT: usize = 200_000;
+/// ZooKeeper has 30 error codes; a hostile capture could hold 2^32.
+const ERROR_LIMIT: usize = 256;
+/// A path may be as long as a frame, so keys are bounded in bytes as well.
+const KEY_BYTES_LIMIT: usize = 64 << 20;
+/// Stands for all codes beyond `ERROR_LIMIT` (no server sends it).
+pub const OTHER_ERROR: i32 = i32::MIN;
+
+/// ZooDefs.OpCode.ping, and the number that stands for a ConnectRequest (createSession).
+const PING: i32 = 11;
+const CONNECT: i32 = -10;
+
+/// Opcodes from here on, for the length of the table, find their row without hashing.
+const FIRST_DIRECT: i32 = -16;
+const DIRECT: usize = 160;
+
+/// Connections whose rows are remembered (direct mapped by number).
+const CONN_CACHE: usize = 1024;
+
+/// Sub-buckets per octave, and octaves of a non-negative i64.
+const PER_OCTAVE: usize = 32;
+const OCTAVES: usize = 63;
+pub const BUCKETS: usize = PER_OCTAVE * OCTAVES;
+/// A slice of 1/64 octave (linear) holds at most one bound: the narrowest bucket is 2^(1/32) - 1 > 1/64 wide.
+const SLICE_BITS: u32 = 6;
+
+/// Shown quantiles in thousandths.
+pub const QUANTILES: [u64; 4] = [500, 900, 990, 999];
+
+/// Which bucket holds a value: the last one whose bound is not greater. `bounds[i]` = ceil(2^(i/32)), exact integers
+/// made by Python (`histogram.py`).
+pub struct Scale {
+    bounds: Vec<u64>,
+    slices: [u8; 1 << SLICE_BITS],
+}
+
+impl Scale {
+    /// Takes `BUCKETS + 1` ascending bounds.
+    pub fn new(bounds: Vec<u64>) -> Result<Self, String> {
+        if bounds.len() != BUCKETS + 1 || !bounds.is_sorted() || bounds.first() != Some(&1) {
+            return Err(format!("expected {} ascending bounds", BUCKETS + 1));
+        }
+        let mut slices = [0; 1 << SLICE_BITS];
+        let top = bounds.get(BUCKETS - PER_OCTAVE..).unwrap_or_default();
+        for (i, slice) in slices.iter_mut().enumerate() {
+            // Start of the slice in the last octave, where integers are finest.
+            let start = ((1u64 << SLICE_BITS) + i as u64) << (OCTAVES as u32 - 1 - SLICE_BITS);
+            let below = top.iter().take_while(|&&bound| bound <= start).count();
+            *slice = below.saturating_sub(1).min(PER_OCTAVE - 1) as u8;
+        }
+        Ok(Scale { bounds, slices })
+    }
+
+    #[inline]
+    pub fn bucket(&self, value: i64) -> u16 {
+        if value <= 1 {
+            return 0;
+        }
+        let value = value as u64;
+        let octave = 63 - value.leading_zeros();
+        let slice = (value << (63 - octave) >> (63 - SLICE_BITS)) & ((1 << SLICE_BITS) - 1);
+        let sub = self.slices.get(slice as usize).copied().unwrap_or(0);
+        let bucket = octave as usize * PER_OCTAVE + usize::from(sub);
+        let next = self.bounds.get(bucket + 1).copied().unwrap_or(u64::MAX);
+        (bucket + usize::from(value >= next)) as u16
+    }
+
+    /// Middle of a bucket, rounded down.
+    fn middle(&self, bucket: u16) -> i64 {
+        let at = |i: usize| i128::from(self.bounds.get(i).copied().unwrap_or(u64::MAX));
+        let i = usize::from(bucket);
+        i64::try_from((at(i) + at(i + 1)) / 2).unwrap_or(i64::MAX)
+    }
+}
+
+/// Distinct buckets from which on a histogram may become dense.
+const DENSE_FROM: usize = 16;
+/// It becomes dense when that takes at most this many slots per distinct bucket.
+const DENSE_FACTOR: usize = 3;
+
+enum Counts {
+    /// (bucket, count), ascending.
+    Sparse(Vec<(u16, u32)>),
+    /// Counts from the given bucket on.
+    Dense(u16, Vec<u32>),
+}
+
+/// Log2 histogram: a few bytes per bucket in use.
+pub struct Histogram {
+    pub count: u64,
+    pub sum: i128,
+    pub min: i64,
+    pub max: i64,
+    counts: Counts,
+    /// One entry for every 2^32 counts in a bucket.
+    carries: Vec<u16>,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram {
+            count: 0,
+            sum: 0,
+            min: i64::MAX,
+            max: i64::MIN,
+            counts: Counts::Sparse(Vec::new()),
+            carries: Vec::new(),
+        }
+    }
+}
+
+impl Histogram {
+    #[inline]
+    pub fn add(&mut self, value: i64, bucket: u16) {
+        self.count += 1;
+        self.sum += i128::from(value);
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        if let Counts::Dense(base, slots) = &mut self.counts {
+            let at = usize::from(bucket.wrapping_sub(*base));
+            if let Some(slot) = slots.get_mut(at) {
+                *slot = slot.wrapping_add(1);
+                if *slot == 0 {
+                    self.carries.push(bucket);
+                }
+                return;
+            }
+        }
+        self.add_counts(bucket, 1);
+    }
+
+    fn add_counts(&mut self, bucket: u16, count: u64) {
+        let mut carries = count >> 32;
+        let count = count as u32;
+        let slot = match &mut self.counts {
+            Counts::Sparse(pairs) => {
+                let at = match pairs.binary_search_by_key(&bucket, |pair| pair.0) {
+                    Ok(at) => at,
+                    Err(at) => {
+                        pairs.insert(at, (bucket, 0));
+                        at
+                    }
+                };
+                pairs.get_mut(at).map(|pair| &mut pair.1)
+            }
+            Counts::Dense(base, slots) => {
+                if bucket < *base {
+                    let missing = usize::from(*base - bucket);
+                    slots.splice(0..0, std::iter::repeat_n(0, missing));
+                    *base = bucket;
+                }
+                let at = usize::from(bucket - *base);
+                if at >= slots.len() {
+                    slots.resize(at + 1, 0);
+                }
+                slots.get_mut(at)
+            }
+        };
+        if let Some(slot) = slot {
+            let (sum, overflow) = slot.overflowing_add(count);
+            *slot = sum;
+            carries += u64::from(overflow);
+        }
+        self.carries
+            .extend(std::iter::repeat_n(bucket, carries as usize));
+        self.densify();
+    }
+
+    fn densify(&mut self) {
+        let Counts::Sparse(pairs) = &self.counts else {
+            return;
+        };
+        let (Some(first), Some(last)) = (pairs.first(), pairs.last()) else {
+            return;
+        };
+        let span = usize::from(last.0 - first.0) + 1;
+        if pairs.len() < DENSE_FROM || span > pairs.len() * DENSE_FACTOR {
+            return;
+        }
+        let base = first.0;
+        let mut slots = vec![0; span];
+        for &(bucket, count) in pairs {
+            if let Some(slot) = slots.get_mut(usize::from(bucket - base)) {
+                *slot = count;
+            }
+        }
+        self.counts = Counts::Dense(base, slots);
+    }
+
+    /// (bucket, count) of all buckets in use, ascending.
+    pub fn buckets(&self) -> Vec<(u16, u64)> {
+        let mut all: Vec<(u16, u64)> = match &self.counts {
+            Counts::Sparse(pairs) => pairs.iter().map(|&(b, n)| (b, u64::from(n))).collect(),
+            Counts::Dense(base, slots) => (*base..)
+                .zip(slots)
+                .map(|(b, &n)| (b, u64::from(n)))
+                .collect(),
+        };
+        for carry in &self.carries {
+            if let Ok(at) = all.binary_search_by_key(carry, |pair| pair.0) {
+                if let Some(pair) = all.get_mut(at) {
+                    pair.1 += 1 << 32;
+                }
+            }
+        }
+        all.retain(|pair| pair.1 != 0);
+        all
+    }
+
+    pub fn merge(&mut self, other: &Histogram) {
+        for (bucket, count) in other.buckets() {
+            self.add_counts(bucket, count);
+        }
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+
+    /// Values at `QUANTILES`: the middle of the bucket of rank ceil(q * count), kept within [min, max].
+    pub fn quantiles(&self, scale: &Scale) -> [i64; QUANTILES.len()] {
+        let mut values = [0; QUANTILES.len()];
+        let buckets = self.buckets();
+        for (value, thousandths) in values.iter_mut().zip(QUANTILES) {
+            let rank = (u128::from(self.count) * u128::from(thousandths)).div_ceil(1000);
+            let mut below = 0u128;
+            for &(bucket, count) in &buckets {
+                below += u128::from(count);
+                if below >= rank {
+                    *value = scale.middle(bucket).max(self.min).min(self.max);
+                    break;
+                }
+            }
+        }
+        values
+    }
+}
+
+/// What is counted per key.
+#[derive(Default)]
+pub struct Row {
+    pub requests: u64,
+    pub replies: u64,
+    pub request_bytes: i64,
+    pub reply_bytes: i64,
+    pub watch_events: u64,
+    /// (code, count) in order of appearance.
+    pub errors: Vec<(i32, u64)>,
+    pub latency: Histogram,
+}
+
+impl Row {
+    /// Counts an exchange; `latency` is its value and bucket.
+    #[inline]
+    fn add(&mut self, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
+        self.requests += u64::from(row.state != State::NoRequest);
+        self.replies += u64::from(row.state != State::NoReply);
+        self.request_bytes = self
+            .request_bytes
+            .wrapping_add(row.request_bytes.unwrap_or(0));
+        self.reply_bytes = self.reply_bytes.wrapping_add(row.reply_bytes.unwrap_or(0));
+        if let Some(code) = row.error {
+            if code != 0 {
+                self.add_error(code, 1);
+            }
+        }
+        if let Some((value, bucket)) = latency {
+            self.latency.add(value, bucket);
+        }
+    }
+
+    fn add_error(&mut self, code: i32, count: u64) {
+        if let Some(known) = self.errors.iter_mut().find(|known| known.0 == code) {
+            known.1 += count;
+        } else if self.errors.len() < ERROR_LIMIT || code == OTHER_ERROR {
+            self.errors.push((code, count));
+        } else {
+            self.add_error(OTHER_ERROR, count);
+        }
+    }
+
+    pub fn merge(&mut self, other: &Row) {
+        self.merge_counts(other);
+        self.latency.merge(&other.latency);
+    }
+
+    fn merge_counts(&mut self, other: &Row) {
+        self.requests += other.requests;
+        self.replies += other.replies;
+        self.request_bytes = self.request_bytes.wrapping_add(other.request_bytes);
+        self.reply_bytes = self.reply_bytes.wrapping_add(other.reply_bytes);
+        self.watch_events += other.watch_events;
+        for &(code, count) in &other.errors {
+            self.add_error(code, count);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    Op,
+    Client,
+    Path,
+    Session,
+    Server,
+}
+
+impl By {
+    pub const ALL: [By; 5] = [By::Op, By::Client, By::Path, By::Session, By::Server];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Op => "op",
+            By::Client => "client",
+            By::Path => "path",
+            By::Session => "session",
+            By::Server => "server",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<By> {
+        By::ALL.into_iter().find(|by| by.name() == name)
+    }
+}
+
+/// Rows of one grouping. Slot 0 is the null key, slot 1 the overflow, slot 2 + i key i.
+struct Group {
+    keys: Interner,
+    rows: Vec<Row>,
+    limit: usize,
+    overflow_rows: u64,
+}
+
+const NULL_SLOT: u32 = 0;
+const OVERFLOW_SLOT: u32 = 1;
+
+impl Group {
+    fn new(limit: usize) -> Self {
+        Group {
+            keys: Interner::new(),
+            rows: vec![Row::default(), Row::default()],
+            limit,
+            overflow_rows: 0,
+        }
+    }
+
+    /// Slot of a key, a new one while there is room. `text`: the key is text, invalid UTF-8 is replaced.
+    #[inline]
+    fn slot(&mut self, key: &[u8], text: bool) -> u32 {
+        let room = self.keys.len() < self.limit && self.keys.byte_len() < KEY_BYTES_LIMIT;
+        let index = if room {
+            if text {
+                self.keys.intern_text(key)
+            } else {
+                self.keys.intern(key)
+            }
+        } else if text {
+            self.keys.lookup_text(key)
+        } else {
+            self.keys.lookup(key)
+        };
+        let Some(index) = index else {
+            return OVERFLOW_SLOT;
+        };
+        if self.keys.len() + 2 > self.rows.len() {
+            self.rows.push(Row::default());
+        }
+        index + 2
+    }
+
+    #[inline]
+    fn row(&mut self, slot: u32) -> Option<&mut Row> {
+        self.overflow_rows += u64::from(slot == OVERFLOW_SLOT);
+        self.rows.get_mut(slot as usize)
+    }
+}
+
+/// Rows of a connection: filled when first needed.
+#[derive(Clone, Copy)]
+struct ConnSlots {
+    conn: i64,
+    client: u32,
+    server: u32,
+    session: Option<(i64, u32)>,
+}
+
+/// A grouping as shown: rows by requests (most first), then key; null keys after others.
+pub struct Shown<'a> {
+    pub rows: Vec<(Option<String>, &'a Row)>,
+    /// Sum of the rows beyond the asked number and of the overflow.
+    pub rest: Option<Row>,
+    pub overflow_rows: u64,
+}
+
+pub struct Aggregator {
+    scale: Scale,
+    depth: Option<usize>,
+    watch_events: u64,
+    op: Group,
+    op_names: Vec<String>,
+    op_slots: [u32; DIRECT],
+    client: Option<Group>,
+    path: Option<Group>,
+    session: Option<Group>,
+    server: Option<Group>,
+    conns: Vec<ConnSlots>,
+}
+
+impl Aggregator {
+    /// Path keys are cut to `depth` components. `by` need not hold `Op`, which is always there.
+    pub fn new(scale: Scale, by: &[By], depth: Option<usize>, key_limit: usize) -> Self {
+        let group = |wanted: By| by.contains(&wanted).then(|| Group::new(key_limit));
+        let empty = ConnSlots {
+            conn: -1,
+            client: NULL_SLOT,
+            server: NULL_SLOT,
+            session: None,
+        };
+        let (client, server, session) = (group(By::Client), group(By::Server), group(By::Session));
+        let per_conn = client.is_some() || server.is_some() || session.is_some();
+        Aggregator {
+            scale,
+            depth,
+            watch_events: 0,
+            op: Group::new(key_limit),
+            op_names: Vec::new(),
+            op_slots: [0; DIRECT],
+            client,
+            path: group(By::Path),
+            session,
+            server,
+            conns: vec![empty; if per_conn { CONN_CACHE } else { 0 }],
+        }
+    }
+
+    #[inline]
+    fn op_slot(&mut self, op: Option<(i32, &str)>) -> u32 {
+        let Some((code, name)) = op else {
+            return NULL_SLOT;
+        };
+        let direct = usize::try_from(code.wrapping_sub(FIRST_DIRECT)).unwrap_or(usize::MAX);
+        if let Some(&known) = self.op_slots.get(direct) {
+            // 0, the null row, stands for "not looked up yet".
+            if known != NULL_SLOT {
+                return known;
+            }
+        }
+        let slot = self.op.slot(&code.to_le_bytes(), false);
+        if slot != OVERFLOW_SLOT {
+            if self.op_names.len() < self.op.keys.len() {
+                self.op_names.push(name.to_owned());
+            }
+            if let Some(known) = self.op_slots.get_mut(direct) {
+                *known = slot;
+            }
+        }
+        slot
+    }
+
+    /// Slots of a row's client, server and session, of the groupings that are kept.
+    #[inline]
+    fn conn_slots(&mut self, conn: &ConnInfo, session: Option<i64>) -> (u32, u32, u32) {
+        let at = conn.id as usize & (CONN_CACHE - 1);
+        let mut slots = match self.conns.get(at) {
+            Some(cached) if cached.conn == conn.id => *cached,
+            _ => {
+                let client = self.client.as_mut().map_or(NULL_SLOT, |group| {
+                    let mut key = [0; 17];
+                    let (ip, v6) = key.split_at_mut(16);
+                    ip.copy_from_slice(&conn.client.ip);
+                    v6.fill(u8::from(conn.client.v6));
+                    group.slot(&key, false)
+                });
+                let server = self.server.as_mut().map_or(NULL_SLOT, |group| {
+                    group.slot(conn.server.to_string().as_bytes(), false)
+                });
+                ConnSlots {
+                    conn: conn.id,
+                    client,
+                    server,
+                    session: None,
+                }
+            }
+        };
+        let session = match (&mut self.session, session) {
+            (Some(group), Some(id)) => match slots.session {
+                Some((known, slot)) if known == id => slot,
+                _ => {
+                    // Big-endian, so that keys sort as the shown hex digits do.
+                    let slot = group.slot(&id.to_be_bytes(), false);
+                    slots.session = Some((id, slot));
+                    slot
+                }
+            },
+            _ => NULL_SLOT,
+        };
+        if let Some(cached) = self.conns.get_mut(at) {
+            *cached = slots;
+        }
+        (slots.client, slots.server, session)
+    }
+
+    #[inline]
+    fn path_slot(&mut self, path: Option<&[u8]>) -> u32 {
+        match (&mut self.path, path) {
+            (Some(group), Some(path)) => group.slot(cut_path(path, self.depth), true),
+            _ => NULL_SLOT,
+        }
+    }
+
+    /// Everything. Latency without pings and connects.
+    pub fn total(&self) -> Row {
+        let mut total = Row {
+            watch_events: self.watch_events,
+            ..Row::default()
+        };
+        let aside: Vec<u32> = [PING, CONNECT]
+            .into_iter()
+            .filter_map(|code| self.op.keys.lookup(&code.to_le_bytes()))
+            .map(|index| index + 2)
+            .collect();
+        for (slot, row) in (0..).zip(&self.op.rows) {
+            if aside.contains(&slot) {
+                total.merge_counts(row);
+            } else {
+                total.merge(row);
+            }
+        }
+        total
+    }
+
+    pub fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
+    /// Rows of a grouping, at most `top`; None if the grouping is not kept.
+    pub fn shown(&self, by: By, top: Option<usize>) -> Option<Shown<'_>> {
+        let group = match by {
+            By::Op => &self.op,
+            By::Client => self.client.as_ref()?,
+            By::Path => self.path.as_ref()?,
+            By::Session => self.session.as_ref()?,
+            By::Server => self.server.as_ref()?,
+        };
+        let key = |slot: u32| -> Option<String> {
+            let index = slot.checked_sub(2)?;
+            let bytes = group.keys.get(index);
+            match by {
+                By::Op => self.op_names.get(index as usize).cloned(),
+                By::Client => {
+                    let (ip, v6) = bytes.split_last_chunk::<1>()?;
+                    let client = crate::events::Endpoint {
+                        ip: ip.try_into().ok()?,
+                        v6: *v6 == [1],
+                        port: 0,
+                    };
+                    Some(client.ip_text())
+                }
+                By::Session => {
+                    let id = u64::from_be_bytes(bytes.try_into().ok()?);
+                    Some(format!("{id:#018x}"))
+                }
+                By::Path | By::Server => Some(String::from_utf8_lossy(bytes).into_owned()),
+            }
+        };
+        let mut rest: Option<Row> = None;
+        let mut rows: Vec<(Option<String>, &Row)> = Vec::new();
+        for (slot, row) in (0u32..).zip(&group.rows) {
+            if row.requests == 0 && row.replies == 0 && row.watch_events == 0 {
+                continue;
+            }
+            if slot == OVERFLOW_SLOT {
+                rest.get_or_insert_default().merge(row);
+            } else {
+                rows.push((key(slot), row));
+            }
+        }
+        rows.sort_by(|a, b| {
+            let order = b.1.requests.cmp(&a.1.requests);
+            let order = order.then_with(|| a.0.is_none().cmp(&b.0.is_none()));
+            order.then_with(|| a.0.cmp(&b.0))
+        });
+        let top = top.unwrap_or(rows.len()).min(rows.len());
+        for (_, row) in rows.drain(top..) {
+            rest.get_or_insert_default().merge(row);
+        }
+        Some(Shown {
+            rows,
+            rest,
+            overflow_rows: group.overflow_rows,
+        })
+    }
+}
+
+/// The first `depth` components: everything before slash number depth + 1.
+fn cut_path(path: &[u8], depth: Option<usize>) -> &[u8] {
+    let Some(depth) = depth else {
+        return path;
+    };
+    let slash = path.iter().enumerate().filter(|(_, &byte)| byte == b'/');
+    match slash.map(|(i, _)| i).nth(depth) {
+        Some(end) => path.get(..end).unwrap_or(path),
+        None => path,
+    }
+}
+
+#[inline]
+fn count(group: &mut Option<Group>, slot: u32, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
+    if let Some(row_of_key) = group.as_mut().and_then(|group| group.row(slot)) {
+        row_of_key.add(row, latency);
+    }
+}
+
+#[inline]
+fn count_watch(group: &mut Option<Group>, slot: u32) {
+    if let Some(row) = group.as_mut().and_then(|group| group.row(slot)) {
+        row.watch_events += 1;
+    }
+}
+
+impl EventSink for Aggregator {
+    fn exchange(&mut self, row: &Exchange<'_>) {
+        let latency = row.latency_ns.map(|ns| (ns, self.scale.bucket(ns)));
+        let slot = self.op_slot(row.op);
+        if let Some(op) = self.op.row(slot) {
+            op.add(row, latency);
+        }
+        if self.conns.is_empty() && self.path.is_none() {
+            return;
+        }
+        let code = row.op.map(|op| op.0);
+        let latency = latency.filter(|_| code != Some(PING) && code != Some(CONNECT));
+        if !self.conns.is_empty() {
+            let (client, server, session) = self.conn_slots(row.conn, row.session);
+            count(&mut self.client, client, row, latency);
+            count(&mut self.server, server, row, latency);
+            count(&mut self.session, session, row, latency);
+        }
+        let path = self.path_slot(row.path);
+        count(&mut self.path, path, row, latency);
+    }
+
+    fn watch_event(&mut self, row: &WatchEvent<'_>) {
+        self.watch_events += 1;
+        if !self.conns.is_empty() {
+            let (client, server, session) = self.conn_slots(row.conn, row.session);
+            count_watch(&mut self.client, client);
+            count_watch(&mut self.server, server);
+            count_watch(&mut self.session, session);
+        }
+        let path = self.path_slot(row.path);
+        count_watch(&mut self.path, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Endpoint;
+
+    /// Near enough for tests; the exact bounds come from Python.
+    fn scale() -> Scale {
+        let bound = |i: usize| (i as f64 / 32.0).exp2().ceil() as u64;
+        Scale::new((0..=BUCKETS).map(bound).collect()).unwrap()
+    }
+
+    #[test]
+    fn buckets_agree_with_search() {
+        let scale = scale();
+        let mut value: i64 = 1;
+        while value < i64::MAX / 2 {
+            for v in [value - 1, value, value + 1] {
+                let expected = scale.bounds.partition_point(|&b| b <= v.max(1) as u64) - 1;
+                assert_eq!(usize::from(scale.bucket(v)), expected, "{v}");
+            }
+            value += value / 37 + 1;
+        }
+        assert_eq!(usize::from(scale.bucket(i64::MAX)), BUCKETS - 1);
+        assert_eq!(scale.bucket(-5), 0);
+    }
+
+    #[test]
+    fn histogram_merge_is_addition() {
+        let scale = scale();
+        let mut whole = Histogram::default();
+        let mut parts = [Histogram::default(), Histogram::default()];
+        for i in 0..5000i64 {
+            let value = i * i * 13 % 1_000_003;
+            whole.add(value, scale.bucket(value));
+            parts[(i % 2) as usize].add(value, scale.bucket(value));
+        }
+        let [mut a, b] = parts;
+        a.merge(&b);
+        assert_eq!(a.buckets(), whole.buckets());
+        assert_eq!(a.quantiles(&scale), whole.quantiles(&scale));
+        assert_eq!((a.sum, a.min, a.max), (whole.sum, whole.min, whole.max));
+    }
+
+    #[test]
+    fn counts_beyond_32_bits_carry() {
+        let mut histogram = Histogram::default();
+        histogram.add_counts(7, u64::from(u32::MAX) + 3);
+        histogram.add_counts(7, u64::from(u32::MAX));
+        assert_eq!(histogram.buckets(), [(7, 2 * u64::from(u32::MAX) + 3)]);
+    }
+
+    #[test]
+    fn keys_beyond_the_limit_overflow() {
+        let mut sink = Aggregator::new(scale(), &[By::Path], Some(1), 2);
+        let conn = ConnInfo {
+            id: 0,
+            client: Endpoint::v4([1, 2, 3, 4], 5),
+            server: Endpoint::v4([1, 2, 3, 5], 2181),
+        };
+        for path in ["/a/x", "/b", "/c", "/a/y", "/d"] {
+            let mut row = Exchange::new(0, 0, &conn, State::Complete);
+            row.path = Some(path.as_bytes());
+            sink.exchange(&row);
+        }
+        let shown = sink.shown(By::Path, None).unwrap();
+        let keys: Vec<_> = shown.rows.iter().map(|row| row.0.as_deref()).collect();
+        assert_eq!(keys, [Some("/a"), Some("/b")]);
+        assert_eq!(shown.overflow_rows, 2);
+        assert_eq!(shown.rest.unwrap().requests, 2);
+        assert_eq!(sink.total().requests, 5);
+    }
+
+    #[test]
+    fn cut() {
+        assert_eq!(cut_path(b"/a/b/c", Some(2)), b"/a/b");
+        assert_eq!(cut_path(b"/a", Some(2)), b"/a");
+        assert_eq!(cut_path(b"/", Some(1)), b"/");
+        assert_eq!(cut_path(b"/a/b", None), b"/a/b");
+    }
+}

@@ -12,6 +12,7 @@ pub mod decap;
 pub mod decoder;
 pub mod events;
 pub mod flow;
+pub mod intern;
 pub mod ip;
 pub mod link;
 pub mod probe;
