@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_committed_copy_is_up_to_date() -> None:
-    """To renew: python -c 'from zktrace.wire.layout import schema_text; print(schema_text(), end="")'."""
+    """To renew, write what `schema_text()` gives to the file."""
     assert (ROOT / "zktrace/_native/schema.txt").read_text(encoding="utf-8") == schema_text()
 
 

@@ -1,9 +1,9 @@
 """Compiles record classes into straight-line readers and writers.
 
-The first use of a class writes a Python function for it from its annotations, with runs of fixed-size
-fields read by one `struct` call, and keeps it on the class. What the functions promise on any bytes:
-`WireError` and nothing else; no allocation larger than the bytes at hand (a vector's count is checked
-against the bytes left, divided by the least size of an element).
+The first use of a class writes a Python function for it from its annotations, with runs of
+fixed-size fields read by one `struct` call, and keeps it on the class. What the functions promise
+on any bytes: `WireError` and nothing else; no allocation larger than the bytes at hand (a vector's
+count is checked against the bytes left, divided by the least size of an element).
 
 Text is UTF-8; a wrong sequence reads as U+FFFD, as in Java's `new String(bytes, UTF_8)`, and a lone
 surrogate is written as "?", as String.getBytes does.
@@ -51,7 +51,9 @@ class Record:
         return value
 
     def encode_into(self, out: bytearray) -> None:
-        """Appends the bytes of this record (may raise struct.error; `encode` turns it into WireError)."""
+        """Appends the bytes of this record (may raise struct.error; `encode` turns it into
+        WireError).
+        """
         _compile(type(self))
         self.encode_into(out)
 
@@ -93,6 +95,7 @@ class _Writer:
 
     def __init__(self, record_name: str) -> None:
         self.record = record_name
+        self.rest_is_empty = False
         self.lines: list[str] = []
         self.names: dict[str, Any] = {
             "WireError": WireError,
@@ -153,6 +156,9 @@ def _read_leaves(w: _Writer, depth: int, leaves: list[tuple[str, FieldType]]) ->
             continue
         if kind is REST:
             flush()
+            if w.rest_is_empty:
+                w.put(depth, f"{value} = b''")
+                continue
             w.put(depth, f"{value} = buf[pos:end]")
             w.put(depth, "pos = end")
             continue
@@ -220,8 +226,11 @@ def _build(w: _Writer, name: str, kind: FieldType, got: dict[str, str]) -> str:
     return f"{w.name(kind.record)}({', '.join(args)})"
 
 
-def _reader(cls: type[Record]) -> Callable[[bytes, int, int], tuple[Any, int]]:
+def _reader(
+    cls: type[Record], *, nested: bool = False
+) -> Callable[[bytes, int, int], tuple[Any, int]]:
     w = _Writer(cls.__name__)
+    w.rest_is_empty = nested
     w.put(0, "def read(buf, pos, end):")
     fields = fields_of(cls)
     _check(cls, fields)
@@ -303,16 +312,21 @@ def _encoder(cls: type[Record]) -> Callable[[Any, bytearray], None]:
 
 def _finish(w: _Writer, name: str, cls: type[Record]) -> Callable[..., Any]:
     code = compile("\n".join(w.lines), f"<zktrace.wire {name} {cls.__name__}>", "exec")
-    exec(code, w.names)  # noqa: S102 (the source is ours, made from class annotations only)
+    exec(code, w.names)
     function: Callable[..., Any] = w.names[name]
     return function
 
 
-def source_of(cls: type[Record]) -> str:
-    """The generated reader, for people and tests."""
-    w = _Writer(cls.__name__)
-    _read_leaves(w, 0, [leaf for f in fields_of(cls) for leaf in _flat(f.name, f.type)])
-    return "\n".join(w.lines)
+_nested: dict[type[Record], Callable[[bytes, int, int], tuple[Any, int]]] = {}
+
+
+def decode_nested(cls: type[R], buf: bytes, pos: int, end: int) -> tuple[R, int]:
+    """As decode_from, where `end` is not the end of this record: a Rest field takes nothing."""
+    read = _nested.get(cls)
+    if read is None:
+        read = _nested[cls] = _reader(cls, nested=True)
+    value, pos = read(buf, pos, end)
+    return value, pos
 
 
 def _compile(cls: type[Record]) -> None:

@@ -1,5 +1,5 @@
-"""Error codes (KeeperException.Code), watch event types (Watcher.Event.EventType) and session states
-(Watcher.Event.KeeperState), by number. Names are upstream's, without Java's upper case."""
+"""Error codes (KeeperException.Code), watch event types (Watcher.Event.EventType) and session
+states (Watcher.Event.KeeperState), by number. Names are upstream's, without Java's upper case."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reads the annotations of a record class into a list of fields.
 
-The single point that understands the notation of `jute`; codec, layout, schema and the tests' strategies
-all go through `fields_of`.
+The single point that understands the notation of `jute`; codec, layout, schema and the tests'
+strategies all go through `fields_of`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Jute primitives: the field types of ZooKeeper's records, and the one error of this package.
 
 Big-endian, two's complement, no tags, no padding (org.apache.jute.BinaryInputArchive /
-BinaryOutputArchive). A record class says which primitive a field is by annotating it with one of the
-aliases below; `codec` compiles readers and writers from these annotations and `layout` derives the
-text form for the engines, so a record is written down in one place only.
+BinaryOutputArchive). A record class says which primitive a field is by annotating it with one of
+the aliases below; `codec` compiles readers and writers from these annotations and `layout` derives
+the text form for the engines, so a record is written down in one place only.
 
 This module must not know any record, opcode or file format.
 """

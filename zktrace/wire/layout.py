@@ -8,9 +8,13 @@ Derived from the opcode table and the record classes, never edited. A line is on
     state <number> <name>
     word <4 bytes as 8 hex digits> <name, may hold a space>
 
-Steps are `kind[:role]` joined by commas, `-` for an empty body; kinds: byte bool int long ustring buffer
-stat vec(<steps>) rest multi multiresult. A role names the event column that the value feeds; a vector
-feeds its count, a buffer its length, a `stat` all of itself.
+Steps are `kind[:role]` joined by commas, `-` for an empty body; kinds: byte bool int long ustring
+buffer stat vec(<steps>) rest multi multiresult. A role names the event column that the value feeds;
+a vector feeds its count, a buffer its length, a `stat` all of itself.
+
+`rest` takes what is left of the frame; inside a multi it takes nothing, since there the end of the
+frame is not the end of the operation. In a `multiresult`, a result has a body if its header's err
+is 0 or its type is -1 (`error`); see `multi`.
 """
 
 from __future__ import annotations

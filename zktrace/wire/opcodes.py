@@ -1,7 +1,7 @@
 """The opcode table (ZooDefs.OpCode): number, name, what it does, records of request and reply.
 
-One line per opcode, and the only place where an opcode is written down: the engines, the command line,
-docs and tests read this table. Adding an opcode is one more line (and its records, if new).
+One line per opcode, and the only place where an opcode is written down: the engines, the command
+line, docs and tests read this table. Adding an opcode is one more line (and its records, if new).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final, Literal
 from zktrace.wire import records as r
 from zktrace.wire.codec import Record
 
-# r: read, answered from a server's memory (sync too: it makes no txn); w: becomes a txn, by way of the
-# leader; l: concerns only the server that gets it; "-": never a client's request.
+# r: read, answered from a server's memory (sync too: it makes no txn); w: becomes a txn, by way of
+# the leader; l: concerns only the server that gets it; "-": never a client's request.
 Effect = Literal["r", "w", "l", "-"]
 
 # A multi's body is a sequence that its own headers delimit; see `multi`.
@@ -36,7 +36,8 @@ class Op:
 
 OPS: Final[tuple[Op, ...]] = (
     Op(-11, "closeSession", "w", r.Empty, r.Empty, "3.0"),
-    # Not sent by clients: the type of a session's first txn. A ConnectRequest is shown under this number.
+    # Not sent by clients: the type of a session's first txn. A ConnectRequest is shown under this
+    # number.
     Op(-10, "createSession", "-", r.Empty, r.Empty, "3.0"),
     # Only a result's or a txn's type.
     Op(-1, "error", "-", r.Empty, r.ErrorResponse, "3.0"),
@@ -81,11 +82,11 @@ OPS: Final[tuple[Op, ...]] = (
         506,
         "filteredListWithStatsAndData",
         "r",
-        r.FilteredListRequest,
-        r.KeeperListResponse,
+        r.FilteredListWithStatsAndDataRequest,
+        r.FilteredListWithStatsAndDataResponse,
         "keeper",
     ),
-    Op(507, "listRecursive", "r", r.KeeperPathRequest, r.KeeperListResponse, "keeper"),
+    Op(507, "listRecursive", "r", r.ListRecursiveRequest, r.GetChildrenResponse, "keeper"),
 )
 
 BY_NUMBER: Final[dict[int, Op]] = {op.number: op for op in OPS}

@@ -1,14 +1,14 @@
 """Records of the client protocol (zookeeper.jute: org.apache.zookeeper.data and .proto).
 
-Class names are upstream's, field names are upstream's in snake_case. One class per layout: an opcode
-whose layout equals another's reuses its class in the opcode table. Keeper records (500 and up) are those
-of ClickHouse Keeper; see `keeper`.
+Class names are upstream's, field names are upstream's in snake_case. One class per layout: an
+opcode whose layout equals another's reuses its class in the opcode table. Keeper records (500 and
+up) are those of ClickHouse Keeper; see `keeper`.
 """
 
 from __future__ import annotations
 
 from zktrace.wire.codec import Record, record
-from zktrace.wire.jute import Bool, Buffer, Int, Long, Rest, UString, Vector
+from zktrace.wire.jute import Bool, Buffer, Byte, Int, Long, Rest, Tail, UString, Vector
 
 
 @record
@@ -31,8 +31,8 @@ class ACL(Record):
 class Stat(Record):
     """A znode's bookkeeping as clients see it, 68 bytes. Times in ms since 1970.
 
-    `ephemeral_owner`: 0 plain, a session id for an ephemeral, 0x8000000000000000 for a container, top
-    byte 0xff for a TTL node.
+    `ephemeral_owner`: 0 plain, a session id for an ephemeral, 0x8000000000000000 for a container,
+    top byte 0xff for a TTL node.
     """
 
     czxid: Long
@@ -61,6 +61,30 @@ class StatPersisted(Record):
     aversion: Int
     ephemeral_owner: Long
     pzxid: Long
+
+
+@record
+class ConnectRequest(Record):
+    """First frame of a client; has no header. `read_only` is left out by old clients (44 bytes, not
+    45), and then by the server too."""
+
+    protocol_version: Int
+    last_zxid_seen: Long
+    timeout_ms: Int
+    session_id: Long
+    password: Buffer
+    read_only: Tail[Bool] = None
+
+
+@record
+class ConnectResponse(Record):
+    """First frame of a server. Session 0: refused (expired, or wrong password)."""
+
+    protocol_version: Int
+    timeout_ms: Int
+    session_id: Long
+    password: Buffer
+    read_only: Tail[Bool] = None
 
 
 @record
@@ -316,16 +340,45 @@ class WhoAmIResponse(Record):
 
 @record
 class FilteredListRequest(Record):
-    """`tail` is the list type: int32 from old clients, one byte from newer ones."""
+    """`list_type`: 0 all, 1 persistent only, 2 ephemeral only. A short-lived client wrote it as an
+    int; then `tail` takes its last three bytes."""
 
     path: UString
     watch: Bool
+    list_type: Byte
     tail: Rest
 
 
 @record
+class FilteredListWithStatsAndDataRequest(Record):
+    path: UString
+    watch: Bool
+    list_type: Byte
+    with_stat: Bool
+    with_data: Bool
+
+
+@record
+class FilteredListWithStatsAndDataResponse(Record):
+    """`stats` and `datas` belong to the children, in order; empty where not asked for."""
+
+    children: Vector[UString]
+    stat: Stat
+    stats: Vector[Stat]
+    datas: Vector[Buffer]
+
+
+@record
 class RemoveRecursiveRequest(Record):
-    """`limit` is unsigned upstream."""
+    """`limit`: most nodes to remove; unsigned upstream."""
+
+    path: UString
+    limit: Int
+
+
+@record
+class ListRecursiveRequest(Record):
+    """`limit`: most names to list; unsigned upstream."""
 
     path: UString
     limit: Int
@@ -338,19 +391,3 @@ class CheckStatRequest(Record):
     path: UString
     version: Int
     expected: Stat
-
-
-@record
-class KeeperPathRequest(Record):
-    """listRecursive: `tail` is not declared here, implementations differ."""
-
-    path: UString
-    tail: Rest
-
-
-@record
-class KeeperListResponse(Record):
-    """The names, and more that differs between implementations."""
-
-    children: Vector[UString]
-    tail: Rest
