@@ -28,7 +28,10 @@ help: ## what there is
 .PHONY: demo
 demo: $(STAMP_RUN) $(STAMP_NATIVE) ## decode and summarise a capture of a real ensemble
 	@$(BIN)/zktrace --version
-	scripts/demo.sh $(BIN)/zktrace
+	@scripts/demo.sh $(BIN)/zktrace
+
+.PHONY: setup
+setup: $(STAMP_TEST) $(STAMP_NATIVE) ## .venv with everything for development
 
 .PHONY: test
 test: $(STAMP_TEST) $(STAMP_NATIVE) ## all tests, over both engines
@@ -75,11 +78,11 @@ fuzz: ## feed the native decoder mutated captures for FUZZ_SECONDS
 
 .PHONY: bench
 bench: $(STAMP_TEST) $(STAMP_NATIVE) ## speed beside tcpdump's, as the table in README.md
-	$(PY) tests/bench/run.py $(BENCH_ARGS)
+	$(PY) -m tests.bench.run $(BENCH_ARGS)
 
 .PHONY: wheel-check
 wheel-check: $(STAMP_TEST) ## build wheel and sdist, install each afresh, with and without Rust
-	scripts/wheel_check.sh $(PY)
+	$(PY) scripts/wheel_check.py
 
 .PHONY: system-deps
 system-deps: ## Debian packages for tests and benchmarks (needs root; says what it does)

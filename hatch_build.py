@@ -1,8 +1,9 @@
 """Build hook: compiles the Rust crate in zktrace/_native and puts the result beside it.
 
-An editable install gets `zktrace/_native.abi3.so` in the source tree, a wheel gets it inside under the same name and is
-tagged cp311-abi3-<platform>. Without a usable Rust toolchain, or when the build fails, the wheel is pure Python (the
-Python engine does the same work, slower) and one line says why.
+An editable install gets `zktrace/_native.abi3.so` in the source tree, a wheel gets it inside
+under the same name and is tagged cp311-abi3-<platform>. Without a usable Rust toolchain, or when
+the build fails, the wheel is pure Python (the Python engine does the same work, slower) and one
+line says why.
 
 Environment:
   ZKTRACE_PURE=1            do not build the extension
@@ -87,7 +88,7 @@ def extension_suffix() -> str:
 
 
 def platform_tag() -> str:
-    """The wheel's platform tag. Cargo builds for one architecture even where Python is a universal binary."""
+    """The wheel's platform. Cargo builds for one architecture, even for a universal Python."""
     if sys.platform == "darwin":
         machine = platform.machine()
         default = "11.0" if machine == "arm64" else "10.12"  # rustc's own deployment targets
@@ -101,11 +102,13 @@ def build(crate: Path) -> Path:
     check_python()
     check_toolchain(crate)
     env = dict(os.environ)
-    # The stable ABI needs no interpreter to compile against. Naming one would rebuild PyO3 for each build environment.
+    # The stable ABI needs no interpreter to compile against. Naming one would rebuild PyO3 for
+    # each build environment.
     env["PYO3_NO_PYTHON"] = "1"
     # An extension leaves Python's symbols to the process that loads it.
     env["PYO3_BUILD_EXTENSION_MODULE"] = "1"
-    # Without a lock file (it would name a registry's host), prefer dependencies that this compiler can build.
+    # Without a lock file (it would name a registry's host), prefer dependencies that this
+    # compiler can build.
     env.setdefault("CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS", "fallback")
     command = ["cargo", "rustc", "--release", "--lib", "--crate-type", "cdylib"]
     command += ["--manifest-path", str(crate / "Cargo.toml")]
@@ -113,7 +116,9 @@ def build(crate: Path) -> Path:
     if sys.platform == "darwin":
         command += ["--", "-C", "link-arg=-undefined", "-C", "link-arg=dynamic_lookup"]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(
+            command, env=env, capture_output=True, encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         raise NoNative(f"cargo does not run: {error}") from None
     if done.returncode != 0:
@@ -162,7 +167,9 @@ def first_error(text: str) -> str:
 
 def replace_file(source: Path, target: Path) -> None:
     """Copy by way of a new file: a process that has the old library mapped keeps the old one."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".native-", delete=False) as temporary:
+    with tempfile.NamedTemporaryFile(
+        dir=target.parent, prefix=".native-", delete=False
+    ) as temporary:
         temporary.write(source.read_bytes())
     os.chmod(temporary.name, 0o755)
     os.replace(temporary.name, target)
