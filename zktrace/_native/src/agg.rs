@@ -6,6 +6,7 @@
 //! holds at most `ERROR_LIMIT` distinct error codes. Knows nothing of Python.
 
 use crate::events::{ConnInfo, EventSink, Exchange, State, WatchEvent};
+use crate::histogram::{Histogram, Scale};
 use crate::intern::Interner;
 
 /// Default bound of keys per grouping: some 100 MB if every key has a busy histogram, far less in practice.
@@ -27,225 +28,6 @@ const DIRECT: usize = 160;
 
 /// Connections whose rows are remembered (direct mapped by number).
 const CONN_CACHE: usize = 1024;
-
-/// Sub-buckets per octave, and octaves of a non-negative i64.
-const PER_OCTAVE: usize = 32;
-const OCTAVES: usize = 63;
-pub const BUCKETS: usize = PER_OCTAVE * OCTAVES;
-/// A slice of 1/64 octave (linear) holds at most one bound: the narrowest bucket is 2^(1/32) - 1 > 1/64 wide.
-const SLICE_BITS: u32 = 6;
-
-/// Shown quantiles in thousandths.
-pub const QUANTILES: [u64; 4] = [500, 900, 990, 999];
-
-/// Which bucket holds a value: the last one whose bound is not greater. `bounds[i]` = ceil(2^(i/32)), exact integers
-/// made by Python (`histogram.py`).
-pub struct Scale {
-    bounds: Vec<u64>,
-    slices: [u8; 1 << SLICE_BITS],
-}
-
-impl Scale {
-    /// Takes `BUCKETS + 1` ascending bounds.
-    pub fn new(bounds: Vec<u64>) -> Result<Self, String> {
-        if bounds.len() != BUCKETS + 1 || !bounds.is_sorted() || bounds.first() != Some(&1) {
-            return Err(format!("expected {} ascending bounds", BUCKETS + 1));
-        }
-        let mut slices = [0; 1 << SLICE_BITS];
-        let top = bounds.get(BUCKETS - PER_OCTAVE..).unwrap_or_default();
-        for (i, slice) in slices.iter_mut().enumerate() {
-            // Start of the slice in the last octave, where integers are finest.
-            let start = ((1u64 << SLICE_BITS) + i as u64) << (OCTAVES as u32 - 1 - SLICE_BITS);
-            let below = top.iter().take_while(|&&bound| bound <= start).count();
-            *slice = below.saturating_sub(1).min(PER_OCTAVE - 1) as u8;
-        }
-        Ok(Scale { bounds, slices })
-    }
-
-    #[inline]
-    pub fn bucket(&self, value: i64) -> u16 {
-        if value <= 1 {
-            return 0;
-        }
-        let value = value as u64;
-        let octave = 63 - value.leading_zeros();
-        let slice = (value << (63 - octave) >> (63 - SLICE_BITS)) & ((1 << SLICE_BITS) - 1);
-        let sub = self.slices.get(slice as usize).copied().unwrap_or(0);
-        let bucket = octave as usize * PER_OCTAVE + usize::from(sub);
-        let next = self.bounds.get(bucket + 1).copied().unwrap_or(u64::MAX);
-        (bucket + usize::from(value >= next)) as u16
-    }
-
-    /// Middle of a bucket, rounded down.
-    fn middle(&self, bucket: u16) -> i64 {
-        let at = |i: usize| i128::from(self.bounds.get(i).copied().unwrap_or(u64::MAX));
-        let i = usize::from(bucket);
-        i64::try_from((at(i) + at(i + 1)) / 2).unwrap_or(i64::MAX)
-    }
-}
-
-/// Distinct buckets from which on a histogram may become dense.
-const DENSE_FROM: usize = 16;
-/// It becomes dense when that takes at most this many slots per distinct bucket.
-const DENSE_FACTOR: usize = 3;
-
-enum Counts {
-    /// (bucket, count), ascending.
-    Sparse(Vec<(u16, u32)>),
-    /// Counts from the given bucket on.
-    Dense(u16, Vec<u32>),
-}
-
-/// Log2 histogram: a few bytes per bucket in use.
-pub struct Histogram {
-    pub count: u64,
-    pub sum: i128,
-    pub min: i64,
-    pub max: i64,
-    counts: Counts,
-    /// One entry for every 2^32 counts in a bucket.
-    carries: Vec<u16>,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram {
-            count: 0,
-            sum: 0,
-            min: i64::MAX,
-            max: i64::MIN,
-            counts: Counts::Sparse(Vec::new()),
-            carries: Vec::new(),
-        }
-    }
-}
-
-impl Histogram {
-    #[inline]
-    pub fn add(&mut self, value: i64, bucket: u16) {
-        self.count += 1;
-        self.sum += i128::from(value);
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        if let Counts::Dense(base, slots) = &mut self.counts {
-            let at = usize::from(bucket.wrapping_sub(*base));
-            if let Some(slot) = slots.get_mut(at) {
-                *slot = slot.wrapping_add(1);
-                if *slot == 0 {
-                    self.carries.push(bucket);
-                }
-                return;
-            }
-        }
-        self.add_counts(bucket, 1);
-    }
-
-    fn add_counts(&mut self, bucket: u16, count: u64) {
-        let mut carries = count >> 32;
-        let count = count as u32;
-        let slot = match &mut self.counts {
-            Counts::Sparse(pairs) => {
-                let at = match pairs.binary_search_by_key(&bucket, |pair| pair.0) {
-                    Ok(at) => at,
-                    Err(at) => {
-                        pairs.insert(at, (bucket, 0));
-                        at
-                    }
-                };
-                pairs.get_mut(at).map(|pair| &mut pair.1)
-            }
-            Counts::Dense(base, slots) => {
-                if bucket < *base {
-                    let missing = usize::from(*base - bucket);
-                    slots.splice(0..0, std::iter::repeat_n(0, missing));
-                    *base = bucket;
-                }
-                let at = usize::from(bucket - *base);
-                if at >= slots.len() {
-                    slots.resize(at + 1, 0);
-                }
-                slots.get_mut(at)
-            }
-        };
-        if let Some(slot) = slot {
-            let (sum, overflow) = slot.overflowing_add(count);
-            *slot = sum;
-            carries += u64::from(overflow);
-        }
-        self.carries
-            .extend(std::iter::repeat_n(bucket, carries as usize));
-        self.densify();
-    }
-
-    fn densify(&mut self) {
-        let Counts::Sparse(pairs) = &self.counts else {
-            return;
-        };
-        let (Some(first), Some(last)) = (pairs.first(), pairs.last()) else {
-            return;
-        };
-        let span = usize::from(last.0 - first.0) + 1;
-        if pairs.len() < DENSE_FROM || span > pairs.len() * DENSE_FACTOR {
-            return;
-        }
-        let base = first.0;
-        let mut slots = vec![0; span];
-        for &(bucket, count) in pairs {
-            if let Some(slot) = slots.get_mut(usize::from(bucket - base)) {
-                *slot = count;
-            }
-        }
-        self.counts = Counts::Dense(base, slots);
-    }
-
-    /// (bucket, count) of all buckets in use, ascending.
-    pub fn buckets(&self) -> Vec<(u16, u64)> {
-        let mut all: Vec<(u16, u64)> = match &self.counts {
-            Counts::Sparse(pairs) => pairs.iter().map(|&(b, n)| (b, u64::from(n))).collect(),
-            Counts::Dense(base, slots) => (*base..)
-                .zip(slots)
-                .map(|(b, &n)| (b, u64::from(n)))
-                .collect(),
-        };
-        for carry in &self.carries {
-            if let Ok(at) = all.binary_search_by_key(carry, |pair| pair.0) {
-                if let Some(pair) = all.get_mut(at) {
-                    pair.1 += 1 << 32;
-                }
-            }
-        }
-        all.retain(|pair| pair.1 != 0);
-        all
-    }
-
-    pub fn merge(&mut self, other: &Histogram) {
-        for (bucket, count) in other.buckets() {
-            self.add_counts(bucket, count);
-        }
-        self.count += other.count;
-        self.sum += other.sum;
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
-    }
-
-    /// Values at `QUANTILES`: the middle of the bucket of rank ceil(q * count), kept within [min, max].
-    pub fn quantiles(&self, scale: &Scale) -> [i64; QUANTILES.len()] {
-        let mut values = [0; QUANTILES.len()];
-        let buckets = self.buckets();
-        for (value, thousandths) in values.iter_mut().zip(QUANTILES) {
-            let rank = (u128::from(self.count) * u128::from(thousandths)).div_ceil(1000);
-            let mut below = 0u128;
-            for &(bucket, count) in &buckets {
-                below += u128::from(count);
-                if below >= rank {
-                    *value = scale.middle(bucket).max(self.min).min(self.max);
-                    break;
-                }
-            }
-        }
-        values
-    }
-}
 
 /// What is counted per key.
 #[derive(Default)]
@@ -476,11 +258,7 @@ impl Aggregator {
             Some(cached) if cached.conn == conn.id => *cached,
             _ => {
                 let client = self.client.as_mut().map_or(NULL_SLOT, |group| {
-                    let mut key = [0; 17];
-                    let (ip, v6) = key.split_at_mut(16);
-                    ip.copy_from_slice(&conn.client.ip);
-                    v6.fill(u8::from(conn.client.v6));
-                    group.slot(&key, false)
+                    group.slot(conn.client.ip_text().as_bytes(), false)
                 });
                 let server = self.server.as_mut().map_or(NULL_SLOT, |group| {
                     group.slot(conn.server.to_string().as_bytes(), false)
@@ -558,20 +336,13 @@ impl Aggregator {
             let bytes = group.keys.get(index);
             match by {
                 By::Op => self.op_names.get(index as usize).cloned(),
-                By::Client => {
-                    let (ip, v6) = bytes.split_last_chunk::<1>()?;
-                    let client = crate::events::Endpoint {
-                        ip: ip.try_into().ok()?,
-                        v6: *v6 == [1],
-                        port: 0,
-                    };
-                    Some(client.ip_text())
-                }
                 By::Session => {
                     let id = u64::from_be_bytes(bytes.try_into().ok()?);
                     Some(format!("{id:#018x}"))
                 }
-                By::Path | By::Server => Some(String::from_utf8_lossy(bytes).into_owned()),
+                By::Client | By::Path | By::Server => {
+                    Some(String::from_utf8_lossy(bytes).into_owned())
+                }
             }
         };
         let mut rest: Option<Row> = None;
@@ -668,52 +439,7 @@ impl EventSink for Aggregator {
 mod tests {
     use super::*;
     use crate::events::Endpoint;
-
-    /// Near enough for tests; the exact bounds come from Python.
-    fn scale() -> Scale {
-        let bound = |i: usize| (i as f64 / 32.0).exp2().ceil() as u64;
-        Scale::new((0..=BUCKETS).map(bound).collect()).unwrap()
-    }
-
-    #[test]
-    fn buckets_agree_with_search() {
-        let scale = scale();
-        let mut value: i64 = 1;
-        while value < i64::MAX / 2 {
-            for v in [value - 1, value, value + 1] {
-                let expected = scale.bounds.partition_point(|&b| b <= v.max(1) as u64) - 1;
-                assert_eq!(usize::from(scale.bucket(v)), expected, "{v}");
-            }
-            value += value / 37 + 1;
-        }
-        assert_eq!(usize::from(scale.bucket(i64::MAX)), BUCKETS - 1);
-        assert_eq!(scale.bucket(-5), 0);
-    }
-
-    #[test]
-    fn histogram_merge_is_addition() {
-        let scale = scale();
-        let mut whole = Histogram::default();
-        let mut parts = [Histogram::default(), Histogram::default()];
-        for i in 0..5000i64 {
-            let value = i * i * 13 % 1_000_003;
-            whole.add(value, scale.bucket(value));
-            parts[(i % 2) as usize].add(value, scale.bucket(value));
-        }
-        let [mut a, b] = parts;
-        a.merge(&b);
-        assert_eq!(a.buckets(), whole.buckets());
-        assert_eq!(a.quantiles(&scale), whole.quantiles(&scale));
-        assert_eq!((a.sum, a.min, a.max), (whole.sum, whole.min, whole.max));
-    }
-
-    #[test]
-    fn counts_beyond_32_bits_carry() {
-        let mut histogram = Histogram::default();
-        histogram.add_counts(7, u64::from(u32::MAX) + 3);
-        histogram.add_counts(7, u64::from(u32::MAX));
-        assert_eq!(histogram.buckets(), [(7, 2 * u64::from(u32::MAX) + 3)]);
-    }
+    use crate::histogram::tests::scale;
 
     #[test]
     fn keys_beyond_the_limit_overflow() {

@@ -8,51 +8,51 @@
 //! What is shared by all rows of a connection sits in [`ConnInfo`].
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// An IP address with a port. IPv4 addresses fill the first four bytes of `ip`, the rest is zero.
+use crate::ip::Ip;
+
+/// An IP address with a port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Endpoint {
-    pub ip: [u8; 16],
-    pub v6: bool,
+    pub ip: Ip,
     pub port: u16,
 }
 
 impl Endpoint {
+    pub fn new(ip: Ip, port: u16) -> Self {
+        Endpoint { ip, port }
+    }
+
+    /// From the bytes of an IPv4 address.
     pub fn v4(ip: [u8; 4], port: u16) -> Self {
-        let mut wide = [0u8; 16];
-        let (head, _) = wide.split_at_mut(4);
-        head.copy_from_slice(&ip);
-        Endpoint {
-            ip: wide,
-            v6: false,
-            port,
-        }
+        Endpoint::new(Ip::from_v4(u32::from_be_bytes(ip)), port)
     }
 
+    /// From the bytes of an IPv6 address.
     pub fn v6(ip: [u8; 16], port: u16) -> Self {
-        Endpoint { ip, v6: true, port }
+        let bits = u128::from_be_bytes(ip);
+        Endpoint::new(Ip::from_v6((bits >> 64) as u64, bits as u64), port)
     }
 
-    /// Address without the port, as text: dotted, or RFC 5952 (IPv4-mapped ones as `::ffff:1.2.3.4`).
+    /// Address without the port, as text.
     pub fn ip_text(&self) -> String {
-        if self.v6 {
-            Ipv6Addr::from(self.ip).to_string()
-        } else {
-            let [a, b, c, d, ..] = self.ip;
-            Ipv4Addr::new(a, b, c, d).to_string()
-        }
+        self.ip.to_string()
+    }
+}
+
+impl From<(Ip, u16)> for Endpoint {
+    fn from((ip, port): (Ip, u16)) -> Self {
+        Endpoint { ip, port }
     }
 }
 
 /// `ip:port`, `[ip]:port` for IPv6.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.v6 {
-            write!(f, "[{}]:{}", Ipv6Addr::from(self.ip), self.port)
+        if self.ip.v6 {
+            write!(f, "[{}]:{}", self.ip, self.port)
         } else {
-            let [a, b, c, d, ..] = self.ip;
-            write!(f, "{}:{}", Ipv4Addr::new(a, b, c, d), self.port)
+            write!(f, "{}:{}", self.ip, self.port)
         }
     }
 }
@@ -320,7 +320,9 @@ mod tests {
         let mut ip = [0u8; 16];
         ip[15] = 1;
         assert_eq!(Endpoint::v6(ip, 80).to_string(), "[::1]:80");
-        let mapped = Ipv4Addr::new(1, 2, 3, 4).to_ipv6_mapped().octets();
+        let mapped = std::net::Ipv4Addr::new(1, 2, 3, 4)
+            .to_ipv6_mapped()
+            .octets();
         assert_eq!(Endpoint::v6(mapped, 80).ip_text(), "::ffff:1.2.3.4");
     }
 }

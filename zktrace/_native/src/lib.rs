@@ -12,6 +12,7 @@ pub mod decap;
 pub mod decoder;
 pub mod events;
 pub mod flow;
+pub mod histogram;
 pub mod intern;
 pub mod ip;
 pub mod link;
@@ -20,6 +21,14 @@ pub mod resync;
 pub mod schema;
 
 #[cfg(feature = "python")]
+pub mod columns;
+#[cfg(feature = "python")]
+pub mod nested;
+#[cfg(feature = "python")]
 pub mod python;
+#[cfg(feature = "python")]
+pub mod python_tables;
+#[cfg(feature = "python")]
+pub mod table_schema;
 #[cfg(feature = "python")]
 pub mod tables;

@@ -1,1 +1,9 @@
 //! The Python module.
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    crate::python_tables::register(module)?;
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! Column builders whose nulls cost nothing: a column holds what came before its last known value; whatever is missing
+//! is filled in when the next value comes or the batch ends. Knows nothing of events.
+
+use std::sync::Arc;
+
+use arrow_array::types::{ArrowPrimitiveType, Int32Type};
+use arrow_array::{new_null_array, ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray};
+use arrow_array::{ListArray, StringArray, StructArray};
+use arrow_buffer::{
+    ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer,
+};
+use arrow_schema::{ArrowError, DataType, Field, Fields};
+
+use crate::intern::Interner;
+
+/// Entries of a dictionary that is kept in any case from one batch to the next.
+const KEEP_ENTRIES: usize = 1024;
+/// A dictionary is copied into every batch that changed it, so it starts anew when it holds more than this many entries
+/// per row of the batch, or these many entries or bytes at all.
+const KEEP_PER_ROW: usize = 4;
+const MAX_ENTRIES: usize = 1 << 20;
+const MAX_DICTIONARY_BYTES: usize = 16 << 20;
+
+/// Which rows have a value. None while all of them have.
+#[derive(Default)]
+struct Validity(Option<Vec<u8>>);
+
+impl Validity {
+    #[cold]
+    fn first_gap(len: usize) -> Vec<u8> {
+        let mut bits = vec![0xff; len / 8];
+        if len % 8 != 0 {
+            bits.push((1 << (len % 8)) - 1);
+        }
+        bits
+    }
+
+    /// Row `row` has a value, after `len` rows pushed or filled so far.
+    #[inline]
+    fn set(&mut self, row: usize, len: usize) {
+        if self.0.is_none() && row != len {
+            self.0 = Some(Self::first_gap(len));
+        }
+        if let Some(bits) = &mut self.0 {
+            let at = row / 8;
+            if at >= bits.len() {
+                bits.resize(at + 1, 0);
+            }
+            if let Some(byte) = bits.get_mut(at) {
+                *byte |= 1 << (row % 8);
+            }
+        }
+    }
+
+    fn finish(&mut self, rows: usize, len: usize) -> Option<NullBuffer> {
+        if self.0.is_none() && rows != len {
+            self.0 = Some(Self::first_gap(len));
+        }
+        let mut bits = self.0.take()?;
+        bits.resize(rows.div_ceil(8), 0);
+        Some(NullBuffer::new(BooleanBuffer::new(
+            Buffer::from_vec(bits),
+            0,
+            rows,
+        )))
+    }
+}
+
+/// Values of fixed width.
+#[derive(Default)]
+pub struct Column<T> {
+    values: Vec<T>,
+    valid: Validity,
+}
+
+impl<T: Copy + Default> Column<T> {
+    /// `row` is the number of the row within the batch; rows may be left out.
+    #[inline]
+    pub fn push(&mut self, row: usize, value: T) {
+        self.valid.set(row, self.values.len());
+        if self.values.len() != row {
+            self.values.resize(row, T::default());
+        }
+        self.values.push(value);
+    }
+
+    #[inline]
+    pub fn push_some(&mut self, row: usize, value: Option<T>) {
+        if let Some(value) = value {
+            self.push(row, value);
+        }
+    }
+
+    fn take(&mut self, rows: usize) -> (Vec<T>, Option<NullBuffer>) {
+        let nulls = self.valid.finish(rows, self.values.len());
+        // The next batch will be about as long.
+        let next = Vec::with_capacity(self.values.len());
+        let mut values = std::mem::replace(&mut self.values, next);
+        values.resize(rows, T::default());
+        (values, nulls)
+    }
+
+    pub fn finish<P: ArrowPrimitiveType<Native = T>>(&mut self, rows: usize) -> ArrayRef
+    where
+        T: ArrowNativeType,
+    {
+        let (values, nulls) = self.take(rows);
+        Arc::new(PrimitiveArray::<P>::new(ScalarBuffer::from(values), nulls))
+    }
+}
+
+impl Column<bool> {
+    pub fn finish_bool(&mut self, rows: usize) -> ArrayRef {
+        let (values, nulls) = self.take(rows);
+        Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls))
+    }
+}
+
+/// Texts, each stored by itself.
+pub struct TextColumn {
+    ends: Vec<i32>,
+    bytes: Vec<u8>,
+    valid: Validity,
+}
+
+impl Default for TextColumn {
+    fn default() -> Self {
+        TextColumn {
+            ends: vec![0],
+            bytes: Vec::new(),
+            valid: Validity::default(),
+        }
+    }
+}
+
+impl TextColumn {
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn push_bytes(&mut self, row: usize, raw: &[u8]) {
+        let text = crate::intern::lossy(raw);
+        // Batches are cut long before 2 GiB.
+        let Ok(end) = i32::try_from(self.bytes.len() + text.len()) else {
+            return;
+        };
+        self.valid.set(row, self.ends.len() - 1);
+        let last = self.ends.last().copied().unwrap_or(0);
+        self.ends.resize(row + 1, last);
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.ends.push(end);
+    }
+
+    pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
+        let nulls = self.valid.finish(rows, self.ends.len() - 1);
+        let mut column = std::mem::take(self);
+        let last = column.ends.last().copied().unwrap_or(0);
+        column.ends.resize(rows + 1, last);
+        let ends = OffsetBuffer::new(ScalarBuffer::from(column.ends));
+        let array = StringArray::try_new(ends, Buffer::from_vec(column.bytes), nulls)?;
+        Ok(Arc::new(array))
+    }
+}
+
+/// Texts as numbers into a dictionary, which lives on from batch to batch while it is small enough.
+#[derive(Default)]
+pub struct DictColumn {
+    keys: Column<i32>,
+    dictionary: Interner,
+    /// The dictionary as of the last batch; good for the next one if nothing was added.
+    values: Option<ArrayRef>,
+}
+
+impl DictColumn {
+    pub fn byte_len(&self) -> usize {
+        self.dictionary.byte_len()
+    }
+
+    /// Key of a text.
+    #[inline]
+    pub fn key(&mut self, raw: &[u8]) -> i32 {
+        // None only beyond 2 GiB; batches are cut long before.
+        self.dictionary.intern_text(raw).unwrap_or(0) as i32
+    }
+
+    #[inline]
+    pub fn push_key(&mut self, row: usize, key: i32) {
+        self.keys.push(row, key);
+    }
+
+    #[inline]
+    pub fn push(&mut self, row: usize, raw: &[u8]) {
+        let key = self.key(raw);
+        self.keys.push(row, key);
+    }
+
+    #[inline]
+    pub fn push_some(&mut self, row: usize, raw: Option<&[u8]>) {
+        if let Some(raw) = raw {
+            self.push(row, raw);
+        }
+    }
+
+    /// The column, and whether the dictionary starts anew (keys known from before are void).
+    pub fn finish(&mut self, rows: usize) -> Result<(ArrayRef, bool), ArrowError> {
+        let (keys, nulls) = self.keys.take(rows);
+        let values = match &self.values {
+            Some(values) if values.len() == self.dictionary.len() => values.clone(),
+            _ => {
+                let (ends, bytes) = self.dictionary.parts();
+                let ends = OffsetBuffer::new(ScalarBuffer::from(ends.to_vec()));
+                let values: ArrayRef = Arc::new(StringArray::try_new(
+                    ends,
+                    Buffer::from_vec(bytes.to_vec()),
+                    None,
+                )?);
+                self.values = Some(values.clone());
+                values
+            }
+        };
+        let keys = PrimitiveArray::<Int32Type>::new(ScalarBuffer::from(keys), nulls);
+        let array = DictionaryArray::try_new(keys, values)?;
+        let limit = MAX_ENTRIES.min(KEEP_ENTRIES.max(rows * KEEP_PER_ROW));
+        let renew =
+            self.dictionary.len() > limit || self.dictionary.byte_len() > MAX_DICTIONARY_BYTES;
+        if renew {
+            self.dictionary.clear();
+            self.values = None;
+        }
+        Ok((Arc::new(array), renew))
+    }
+}
+
+/// Rows of a struct column that are not null; the children are columns of their own.
+#[derive(Default)]
+pub struct StructValidity {
+    rows: Validity,
+    /// Rows pushed or filled.
+    len: usize,
+}
+
+impl StructValidity {
+    #[inline]
+    pub fn push(&mut self, row: usize) {
+        self.rows.set(row, self.len);
+        self.len = row + 1;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn take(&mut self, rows: usize) -> Option<NullBuffer> {
+        let nulls = self.rows.finish(rows, self.len);
+        self.len = 0;
+        nulls
+    }
+
+    /// The struct column of these children.
+    pub fn finish(
+        &mut self,
+        fields: &Fields,
+        children: Vec<ArrayRef>,
+        rows: usize,
+    ) -> Result<ArrayRef, ArrowError> {
+        let nulls = self.take(rows);
+        Ok(Arc::new(StructArray::try_new(
+            fields.clone(),
+            children,
+            nulls,
+        )?))
+    }
+}
+
+/// Rows of a list column; the items are a column of their own.
+#[derive(Default)]
+pub struct ListOffsets {
+    starts: Vec<i32>,
+    rows: StructValidity,
+    /// Items of all rows so far.
+    pub items: usize,
+}
+
+impl ListOffsets {
+    /// Row `row` has a list; its items are those pushed until the next call.
+    pub fn push(&mut self, row: usize) {
+        self.rows.push(row);
+        self.starts
+            .resize(row + 1, i32::try_from(self.items).unwrap_or(i32::MAX));
+    }
+
+    pub fn finish(
+        &mut self,
+        field: &Arc<Field>,
+        items: ArrayRef,
+        rows: usize,
+    ) -> Result<ArrayRef, ArrowError> {
+        let mut starts = std::mem::take(&mut self.starts);
+        starts.resize(rows + 1, i32::try_from(items.len()).unwrap_or(i32::MAX));
+        self.items = 0;
+        Ok(Arc::new(ListArray::try_new(
+            field.clone(),
+            OffsetBuffer::new(ScalarBuffer::from(starts)),
+            items,
+            self.rows.take(rows),
+        )?))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+/// A column of nulls.
+pub fn nulls(kind: &DataType, rows: usize) -> ArrayRef {
+    new_null_array(kind, rows)
+}
