@@ -44,7 +44,7 @@ class Segment(NamedTuple):
 def ip_text(ip: bytes) -> str:
     """An address of 4 or 16 bytes as text, IPv6 by RFC 5952 (section 5 for the mapped ones)."""
     if len(ip) == 4:
-        return "%d.%d.%d.%d" % (ip[0], ip[1], ip[2], ip[3])
+        return f"{ip[0]}.{ip[1]}.{ip[2]}.{ip[3]}"
     if ip.startswith(_V4_MAPPED):
         # ipaddress prints these as ::ffff:102:304 before Python 3.13.
         return "::ffff:" + ip_text(ip[12:])
