@@ -1,1 +1,4 @@
-"""Sans-IO machines that turn ordered bytes of one connection into events. Know nothing of packets."""
+"""Sans-IO machines that turn ordered bytes of one connection into events.
+
+They know nothing of packets.
+"""

@@ -1,0 +1,372 @@
+"""The client port's stream machine: frames of both directions in, event rows out.
+
+Sans-IO: it is fed ordered bytes with their capture times (never a clock), is told of losses the
+same way, and gives rows to a sink. It follows the protocol reference, sections 2 to 6: handshake,
+requests and replies by the opcode table, watch events, errors. Secrets (passwords, credentials,
+tokens, ACL ids, node data) are measured, never kept. It must not know packets, ports or how rows
+are stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass
+
+from zktrace.stream import events
+from zktrace.stream.events import EventSink
+from zktrace.stream.framer import Frame, Framer, PartialBudget
+from zktrace.stream.handshake import KEEPER_REJECTED, Connect, parse_connect, parse_connected
+from zktrace.stream.pairing import AUTH_XID, PING_XID, Pairing, Pending
+from zktrace.stream.resync import Scan, find_replies, find_requests
+from zktrace.stream.rows import Counters, Rows
+from zktrace.stream.schema import ERROR_TYPE, Fields, Scanner, Schema
+
+WATCH_EVENT_XID = -1
+AUTH_OPCODE, PING_OPCODE, MULTI_OPCODE, CHECK_OPCODE = 100, 11, 14, 13
+RUNTIME_INCONSISTENCY = -2
+
+#: jute.maxbuffer's default: a server with it closes the connection at a longer request.
+JUTE_MAX_BUFFER = 0xFFFFF
+
+_EVENT = struct.Struct(">iii")  # type, state, path length
+
+
+@dataclass(slots=True)
+class Context:
+    """What all machines of a capture share."""
+
+    sink: EventSink
+    schema: Schema
+    scanner: Scanner
+    counters: Counters
+    budget: PartialBudget
+
+
+class Direction:
+    """One direction's framer, the form of its headers, and its bytes while its framing is lost."""
+
+    __slots__ = ("framer", "header", "name", "scan")
+
+    def __init__(self, name: str, framer: Framer, header: struct.Struct) -> None:
+        self.name = name
+        self.framer = framer
+        self.header = header
+        self.scan: Scan | None = None
+
+    def lose(self) -> None:
+        """Where the next frame begins is not known."""
+        self.framer.stop()
+        self.scan = Scan()
+
+
+class ClientMachine:
+    """One client connection. `opened`: its first bytes are the ConnectRequest; else joined
+    mid-stream.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        who: tuple[int, str, str],
+        opened: bool,
+        handshake_extra: int = 0,
+    ) -> None:
+        self._schema = context.schema
+        self._scanner = context.scanner
+        self._counters = context.counters
+        self._rows = Rows(context.sink, context.schema, context.counters, who)
+        self._pairing = Pairing()
+        self._requests = Direction(
+            events.TO_SERVER, Framer(context.budget, 8), struct.Struct(">ii")
+        )
+        self._replies = Direction(
+            events.TO_CLIENT, Framer(context.budget, 16), struct.Struct(">iqi")
+        )
+        self._requests.framer.extra_once = handshake_extra
+        #: the ConnectRequest that waits for its answer, with its time, length and whether it was
+        #: damaged
+        self._connect: tuple[Connect, int, int, bool] | None = None
+        self._await_connect = opened
+        self._await_connected = opened
+        #: nothing was lost so far: a reply without a request is odd
+        self._clean = opened
+        self._last_zxid: int | None = None
+        self._last_frame_ts: int | None = None
+        #: a dialect whose bytes cannot be read
+        self._undecodable = False
+        if not opened:
+            self._requests.lose()
+            self._replies.lose()
+            self._pairing.joined()
+
+    # ---- bytes in
+
+    def to_server(self, ts: int, data: bytes) -> None:
+        """Take the client's next bytes."""
+        self._feed(self._requests, ts, data)
+
+    def to_client(self, ts: int, data: bytes) -> None:
+        """Take the server's next bytes."""
+        self._feed(self._replies, ts, data)
+
+    def _feed(self, way: Direction, ts: int, data: bytes) -> None:
+        # a loop, not recursion: how often framing is lost and found again is up to the sender
+        chunks = deque(((ts, data),))
+        while chunks:
+            ts, data = chunks.popleft()
+            pos = self._frames(way, ts, data) if way.scan is None else 0
+            if self._undecodable:
+                self._counters.skipped_bytes += len(data) - pos
+            elif way.scan is not None:
+                way.scan.add(ts, data[pos:])
+                chunks.extendleft(reversed(self._resync(way)))
+
+    def _frames(self, way: Direction, ts: int, data: bytes) -> int:
+        # frames up to where framing is lost, or all
+        pos = 0
+        framer = way.framer
+        while pos < len(data) and not self._undecodable:
+            frame, pos = framer.feed(data, pos, ts)
+            if framer.new_length >= 0:
+                self._length_seen(way, ts, framer.new_length)
+                framer.new_length = -1
+            if framer.lost:
+                self._bad_length(way, ts)
+                break
+            if frame is not None:
+                self._frame(way, frame)
+        return pos
+
+    def _frame(self, way: Direction, frame: Frame) -> None:
+        counters = self._counters
+        requests = way is self._requests
+        if frame.damaged:
+            counters.damaged_frames += 1
+        elif requests:
+            counters.frames_to_server += 1
+        else:
+            counters.frames_to_client += 1
+        if requests and self._await_connect:
+            self._connect_request(frame)
+        elif not requests and self._await_connected:
+            self._connect_response(frame)
+        elif len(frame.head) < way.header.size:
+            self._pairing.lost()  # damaged: whose it is was not captured
+        elif requests:
+            self._request(frame)
+        else:
+            self._reply(frame)
+        last = self._last_frame_ts
+        self._last_frame_ts = frame.last_ts if last is None else max(last, frame.last_ts)
+
+    def _length_seen(self, way: Direction, ts: int, length: int) -> None:
+        if way is self._requests and length > JUTE_MAX_BUFFER:
+            detail = "longer than jute.maxbuffer's default: a server with it closes the connection"
+            self._rows.anomaly(ts, "oversized", way.name, length, detail)
+
+    def _bad_length(self, way: Direction, ts: int) -> None:
+        length = way.framer.bad_length
+        reason = "oversized" if length > way.framer.max_length or length < 0 else "malformed"
+        self._rows.anomaly(ts, reason, way.name, 4, f"frame length {length}")
+        self._counters.skipped_bytes += 4
+        self._lose(way)
+
+    def _lose(self, way: Direction) -> None:
+        way.lose()
+        self._counters.desyncs += 1
+        self._clean = False
+        self._pairing.lost()
+        # a handshake not seen by now will not be known for one
+        if way is self._requests:
+            self._await_connect = False
+        else:
+            self._await_connected = False
+
+    # ---- losses
+
+    def gap(self, to_server: bool, ts: int, missing: int) -> None:
+        """`missing` bytes of one direction were not captured."""
+        way = self._requests if to_server else self._replies
+        self._rows.anomaly(ts, "gap", way.name, missing, "bytes not captured")
+        self._clean = False
+        if self._undecodable:
+            return
+        if way.scan is not None:
+            self._counters.skipped_bytes += way.scan.clear()
+            self._pairing.lost()
+            return
+        frame = way.framer.gap(missing)
+        if frame is not None:
+            self._frame(way, frame)
+        if way.framer.lost:
+            self._lose(way)
+
+    def _resync(self, way: Direction) -> list[tuple[int, bytes]]:
+        # the chunks from the frame boundary on; none while it is not found
+        scan = way.scan
+        assert scan is not None
+        if way is self._requests:
+            at = find_requests(scan, self._schema, self._scanner, self._pairing.last_xid)
+        else:
+            at = find_replies(
+                scan,
+                self._schema,
+                self._scanner,
+                self._pairing,
+                self._last_zxid,
+                self._requests.scan is None,
+            )
+        self._counters.skipped_bytes += scan.take_dropped()
+        if at < 0:
+            return []
+        self._counters.skipped_bytes += at
+        self._counters.resyncs += 1
+        skipped = scan.skipped + at
+        if skipped:
+            detail = "frame boundary found again"
+            self._rows.anomaly(scan.ts_at(at), "resync", way.name, skipped, detail)
+        way.scan = None
+        way.framer.restart()
+        if way is self._requests:
+            self._pairing.resumed()
+        return list(scan.chunks_from(at))
+
+    # ---- handshake
+
+    def _connect_request(self, frame: Frame) -> None:
+        self._await_connect = False
+        connect = parse_connect(frame.head)
+        self._connect = (connect, frame.last_ts, frame.length, frame.damaged)
+        if connect.malformed and not frame.damaged:
+            self._malformed(events.TO_SERVER, frame, "ConnectRequest")
+        if connect.wide_xids:
+            self._requests.header = struct.Struct(">qi")
+            self._requests.framer.min_length = self._requests.header.size
+            self._replies.header = struct.Struct(">qqi")
+        if connect.compressed:
+            detail = "ClickHouse Keeper's compressed dialect is not decoded"
+            self._rows.anomaly(frame.last_ts, "dialect", None, None, detail)
+            self._undecodable = True
+
+    def _connect_response(self, frame: Frame) -> None:
+        self._await_connected = False
+        connected = parse_connected(frame.head, frame.length)
+        if connected.malformed and not frame.damaged:
+            self._malformed(events.TO_CLIENT, frame, "ConnectResponse")
+        if connected.version == KEEPER_REJECTED:
+            detail = "ClickHouse Keeper rejected the connection"
+            self._rows.anomaly(frame.first_ts, "dialect", events.TO_CLIENT, None, detail)
+        if connected.session:
+            self._rows.session = connected.session
+        asked, self._connect = self._connect, None
+        self._rows.connect(asked, (connected, frame.first_ts, frame.last_ts, frame.length))
+
+    # ---- requests and replies
+
+    def _request(self, frame: Frame) -> None:
+        head = frame.head
+        xid, opcode = self._requests.header.unpack_from(head)
+        op = self._schema.ops.get(opcode)
+        fields = Fields()
+        if op is None:
+            detail = f"opcode {opcode}"
+            self._rows.anomaly(
+                frame.last_ts, "unknown_opcode", events.TO_SERVER, frame.length, detail
+            )
+        elif self._scanner.scan(op.request, head, self._requests.header.size, fields) < 0:
+            fields.ops = None
+            if len(head) == frame.length:
+                self._malformed(events.TO_SERVER, frame, op.name)
+        if opcode == CHECK_OPCODE:
+            detail = "check outside a multi: it takes down followers of ZooKeeper 3.8"
+            self._rows.anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
+        asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, frame.damaged)
+        last = self._last_frame_ts
+        dropped = self._pairing.sent(asked, 0 if last is None else frame.last_ts - last)
+        if dropped is not None:
+            self._rows.no_reply(dropped)
+
+    def _reply(self, frame: Frame) -> None:
+        head = frame.head
+        xid, zxid, error = self._replies.header.unpack_from(head)
+        if xid == WATCH_EVENT_XID:
+            self._watch_event(frame, zxid)
+            return
+        if zxid > 0:
+            self._last_zxid = zxid
+        asked = self._pairing.answered(xid, self._requests.scan is None)
+        if asked is None:
+            self._orphan(frame, xid, zxid, error)
+            return
+        shown: int | None = error
+        if error == 0 and asked.op is not None:
+            fields = asked.fields
+            reply = Fields()
+            if self._scanner.scan(asked.op.reply, head, self._replies.header.size, reply) < 0:
+                reply.results = None
+                if len(head) == frame.length:
+                    self._malformed(events.TO_CLIENT, frame, asked.op.name)
+            fields.created_path = reply.created_path
+            fields.stat = reply.stat
+            fields.children = reply.children
+            fields.results = reply.results
+            if fields.data_length is None:
+                fields.data_length = reply.data_length
+            if asked.opcode == MULTI_OPCODE:
+                shown = _multi_error(fields)
+        self._rows.complete(asked, shown, zxid, frame.first_ts, frame.length)
+
+    def _orphan(self, frame: Frame, xid: int, zxid: int, error: int) -> None:
+        if self._clean:
+            detail = f"xid {xid}"
+            self._rows.anomaly(
+                frame.first_ts, "unmatched_reply", events.TO_CLIENT, frame.length, detail
+            )
+        opcode = {PING_XID: PING_OPCODE, AUTH_XID: AUTH_OPCODE}.get(xid)
+        self._rows.no_request(frame.last_ts, opcode, xid, error, zxid, frame.length)
+
+    def _watch_event(self, frame: Frame, zxid: int) -> None:
+        head = frame.head
+        pos = self._replies.header.size
+        kind: int | None = None
+        state: int | None = None
+        path: bytes | None = None
+        if len(head) >= pos + 12:
+            kind, state, size = _EVENT.unpack_from(head, pos)
+            stop = pos + 12 + max(size, 0)
+            if size >= -1 and stop <= len(head):
+                path = head[pos + 12 : stop]
+        if path is None and len(head) == frame.length:
+            self._malformed(events.TO_CLIENT, frame, "watch event")
+        self._rows.watch_event(frame.last_ts, kind, state, path, zxid, frame.length)
+
+    def end(self, ts: int) -> None:
+        """The connection is over, or the capture is: what has no reply will have none."""
+        for way in (self._requests, self._replies):
+            if way.scan is not None:
+                self._counters.skipped_bytes += way.scan.clear()
+            way.framer.stop()
+        if self._connect is not None:
+            self._rows.connect(self._connect, None)
+            self._connect = None
+        for asked in self._pairing.outstanding.values():
+            self._rows.no_reply(asked)
+        self._pairing = Pairing()
+
+    def _malformed(self, direction: str, frame: Frame, what: str) -> None:
+        detail = f"{what}: the body does not fit its layout"
+        self._rows.anomaly(frame.last_ts, "malformed", direction, frame.length, detail)
+
+
+def _multi_error(fields: Fields) -> int | None:
+    """A multi's error: its first failing result that does not just say that another one failed."""
+    if fields.results is None:
+        return None
+    rolled_back = 0
+    for kind, error in fields.results:
+        if kind == ERROR_TYPE and error != 0:
+            if error != RUNTIME_INCONSISTENCY:
+                return error
+            rolled_back = error
+    return rolled_back

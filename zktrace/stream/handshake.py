@@ -1,0 +1,97 @@
+"""ConnectRequest and ConnectResponse: the first frames of a client connection.
+
+They have no header, and their form depends on their length (protocol reference, 2.1 and 2.2): the
+readOnly byte came with ZooKeeper 3.4, a read-only server may answer with a bare ReplyHeader, and
+ClickHouse Keeper's protocol versions add a byte. Passwords are skipped, never kept. Pure functions
+of the frame's bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+#: What a connect row is shown as: createSession's number.
+CONNECT_OPCODE = -10
+SESSION_EXPIRED = -112
+
+#: ClickHouse Keeper's protocol versions (see zktrace.wire.keeper).
+KEEPER_COMPRESSED, KEEPER_XID64, KEEPER_TRACING, KEEPER_REJECTED = 10, 11, 12, 42
+
+_CONNECT = struct.Struct(">qiqi")  # last zxid, timeout, session, password length
+_CONNECTED = struct.Struct(">iiqi")  # version, timeout, session, password length
+_REPLY = struct.Struct(">iqi")
+
+
+@dataclass(slots=True)
+class Connect:
+    """What a ConnectRequest says; None is what was not captured."""
+
+    version: int | None = None
+    last_zxid: int | None = None
+    timeout: int | None = None
+    session: int = 0
+    read_only: bool | None = None
+    malformed: bool = False
+    #: 64-bit xids follow (ClickHouse Keeper)
+    wide_xids: bool = False
+    #: what follows is compressed (ClickHouse Keeper)
+    compressed: bool = False
+
+
+@dataclass(slots=True)
+class Connected:
+    """What a ConnectResponse says; None is what was not captured, or is not in it."""
+
+    version: int | None = None
+    timeout: int | None = None
+    #: 0 where no session was granted
+    session: int = 0
+    read_only: bool | None = None
+    error: int | None = None
+    zxid: int | None = None
+    malformed: bool = False
+
+
+def parse_connect(head: bytes) -> Connect:
+    """A ConnectRequest, as much as there is of it."""
+    connect = Connect()
+    if len(head) < 4:
+        connect.malformed = True
+        return connect
+    connect.version = int.from_bytes(head[:4], "big", signed=True)
+    connect.wide_xids = connect.version in (KEEPER_XID64, KEEPER_TRACING)
+    body = head[5:] if connect.wide_xids else head[4:]
+    connect.compressed = connect.version == KEEPER_COMPRESSED or (
+        connect.wide_xids and len(head) > 4 and head[4] != 0
+    )
+    if len(body) < 24:
+        connect.malformed = True
+        return connect
+    connect.last_zxid, connect.timeout, connect.session, size = _CONNECT.unpack_from(body)
+    rest = 24 + max(size, 0)
+    if size < -1 or rest > len(body):
+        connect.malformed = True
+    elif rest < len(body):
+        connect.read_only = body[rest] != 0
+    return connect
+
+
+def parse_connected(head: bytes, length: int) -> Connected:
+    """A ConnectResponse of `length` bytes, as much as there is of it."""
+    connected = Connected()
+    if length == 16 and len(head) == 16:
+        # a read-only server without local sessions answers with a bare ReplyHeader (NotReadOnly)
+        _, connected.zxid, connected.error = _REPLY.unpack(head)
+        return connected
+    if len(head) < 20:
+        connected.malformed = True
+        return connected
+    connected.version, connected.timeout, connected.session, size = _CONNECTED.unpack_from(head)
+    rest = 20 + max(size, 0)
+    if size < -1 or rest > len(head):
+        connected.malformed = True
+    elif rest < len(head):
+        connected.read_only = head[rest] != 0
+    connected.error = SESSION_EXPIRED if connected.session == 0 else 0
+    return connected

@@ -1,0 +1,238 @@
+"""The role of a connection that was joined mid-stream, or whose first bytes were not captured.
+
+There is no handshake to look at, so what is in hand must fit a protocol to the byte: frames of the
+client port by their layouts, packets of the quorum port and notifications of the election port
+where a segment begins. What fits none of them stays undecided. Knows neither ports nor addresses;
+what is known of them comes in as hints.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from zktrace.stream import probe
+from zktrace.stream.pairing import Pairing
+from zktrace.stream.probe import Verdict
+from zktrace.stream.resync import REPLY_POINTS, Scan, find_replies, find_requests
+from zktrace.stream.roles import CLIENT, ELECTION, QUORUM, TLS
+from zktrace.stream.schema import Scanner, Schema
+
+_QUORUM = struct.Struct(">iqi")  # type, zxid, data length
+_INT = struct.Struct(">i")
+_VERSION = struct.Struct(">ii")  # version and config length of a notification
+
+#: QuorumPacket types that only a leader sends, and those that only a learner sends (Leader.java)
+FROM_LEADER = frozenset((2, 4, 7, 8, 9, 10, 12, 13, 14, 15, 17, 19))
+FROM_LEARNER = frozenset((1, 3, 11, 16, 18))
+QUORUM_TYPES = range(1, 20)
+#: A packet's data is a transaction of at most jute.maxbuffer, and ids are short
+QUORUM_DATA_MAX = 2 * 1024 * 1024
+#: LearnerInfo.protocolVersion since 3.4
+LEARNER_PROTOCOL = 0x10000
+
+
+class Side(NamedTuple):
+    """What is known of one end as a listener: its role by the user or by other connections, and by
+    its port.
+    """
+
+    known: str | None
+    hint: str | None
+
+
+class Piece(Protocol):
+    """Bytes of one side, or how many were lost."""
+
+    side: int
+    ts: int
+    data: bytes
+    missing: int
+
+
+class Found(NamedTuple):
+    """A role, which side is the server, and the verdict where the first bytes were those of a new
+    connection.
+    """
+
+    role: str
+    server_side: int
+    verdict: Verdict | None
+
+
+class Judge:
+    """Judges connections without a beginning, by one schema."""
+
+    def __init__(self, schema: Schema, scanner: Scanner) -> None:
+        self._schema = schema
+        self._scanner = scanner
+
+    def judge(
+        self,
+        pieces: Sequence[Piece],
+        ends: tuple[Side, Side],
+        opener_known: bool,
+        whole: tuple[bool, bool],
+    ) -> Found | None:
+        """The role of a connection, or None where nothing proves one yet.
+
+        `opener_known`: side 0 is the client. `whole`: whether `pieces` begin with the first bytes
+        seen of each side.
+        """
+        runs = (list(_runs(pieces, 0)), list(_runs(pieces, 1)))
+        openers = (0,) if opener_known else (0, 1)
+        for side in openers:
+            if whole[side] and runs[side] and runs[side][0].first:
+                verdict = self._opening(b"".join(runs[side][0].parts))
+                if verdict is not None:
+                    return Found(_ROLE_OF[verdict], 1 - side, verdict)
+        for side in (0, 1):
+            for run in runs[side]:
+                if _is_tls(run.parts[0]):
+                    server = next((i for i in (0, 1) if ends[i].hint), 1)
+                    return Found(TLS, server, None)
+        for server in (1, 0):
+            known = ends[server].known
+            if known is not None and ends[1 - server].known is None and 1 - server in openers:
+                return Found(known, server, None)
+        for side in openers:
+            if any(self._are_requests(run) for run in runs[side]):
+                return Found(CLIENT, 1 - side, None)
+        for side in openers:
+            server = 1 - side
+            points = REPLY_POINTS if ends[server].hint == CLIENT else 2 * REPLY_POINTS
+            if any(self._are_replies(run, points) for run in runs[server]):
+                return Found(CLIENT, server, None)
+        for side in (0, 1):
+            for run in runs[side]:
+                for part in run.parts:
+                    found = _quorum(part, side, ends) or _election(part, ends)
+                    if found is not None and 1 - found.server_side in openers:
+                        return found
+        return None
+
+    def _opening(self, first: bytes) -> Verdict | None:
+        verdict = probe.probe(first, self._schema)
+        if verdict is Verdict.CONNECT or verdict is Verdict.TLS:
+            return verdict
+        if verdict is Verdict.WORD:
+            return verdict if not first[4:].strip(b"\r\n") else None
+        if verdict is Verdict.ELECTION:
+            return verdict if first[:2] == b"\xff\xff" else None
+        if verdict is Verdict.QUORUM:
+            if first.startswith(probe.QUORUM_SASL):
+                return verdict
+            version = first[24:28]
+            return verdict if version == LEARNER_PROTOCOL.to_bytes(4, "big") else None
+        return None
+
+    def _are_requests(self, run: Run) -> bool:
+        return find_requests(run.scan(), self._schema, self._scanner, None) >= 0
+
+    def _are_replies(self, run: Run, points: int) -> bool:
+        scan = run.scan()
+        return find_replies(scan, self._schema, self._scanner, Pairing(), None, False, points) >= 0
+
+
+class Run(NamedTuple):
+    """Bytes of one side without a gap in them."""
+
+    first: bool
+    parts: list[bytes]
+
+    def scan(self) -> Scan:
+        """The run as the resynchronisation takes it; times do not matter here."""
+        scan = Scan()
+        for part in self.parts:
+            scan.add(0, part)
+        return scan
+
+
+def _runs(pieces: Sequence[Piece], side: int) -> Iterator[Run]:
+    parts: list[bytes] = []
+    first = True
+    for piece in pieces:
+        if piece.side != side:
+            continue
+        if piece.missing:
+            if parts:
+                yield Run(first, parts)
+            parts = []
+            first = False
+        elif piece.data:
+            parts.append(piece.data)
+    if parts:
+        yield Run(first, parts)
+
+
+def _is_tls(data: bytes) -> bool:
+    # RFC 8446, 5.1: type, legacy version, length of at most 2^14 + 256
+    return (
+        len(data) >= 5
+        and 0x14 <= data[0] <= 0x17
+        and data[1] == 3
+        and data[2] <= 4
+        and 0 < int.from_bytes(data[3:5], "big") <= 16_640
+    )
+
+
+def _quorum(data: bytes, side: int, ends: tuple[Side, Side]) -> Found | None:
+    pos = 0
+    packets = 0
+    server: int | None = None
+    while len(data) - pos >= 20:
+        kind, zxid, size = _QUORUM.unpack_from(data, pos)
+        if kind not in QUORUM_TYPES or zxid < -1 or not -1 <= size <= QUORUM_DATA_MAX:
+            return None
+        if kind in FROM_LEADER:
+            server = side
+        elif kind in FROM_LEARNER:
+            server = 1 - side
+        pos += 16 + max(size, 0)
+        if len(data) - pos < 4:
+            break
+        ids = _INT.unpack_from(data, pos)[0]
+        if ids > 0 and kind == 1:
+            break  # a REQUEST with the client's ids
+        if ids not in (-1, 0):
+            return None
+        pos += 4
+        packets += 1
+    exact = pos == len(data)
+    hinted = [i for i in (0, 1) if ends[i].hint == QUORUM]
+    if server is None and len(hinted) == 1:
+        server = hinted[0]
+    if server is None or not (packets >= 2 or (packets == 1 and exact and server in hinted)):
+        return None
+    return Found(QUORUM, server, None)
+
+
+def _election(data: bytes, ends: tuple[Side, Side]) -> Found | None:
+    pos = 0
+    strong = 0
+    while pos < len(data):
+        if not probe.is_notification(data, pos):
+            return None
+        length = _INT.unpack_from(data, pos)[0]
+        if pos + 4 + length > len(data):
+            return None
+        if length >= 44:
+            version, config = _VERSION.unpack_from(data, pos + 40)
+            if version != 2 or config != length - 44:
+                return None
+            strong += 1
+        pos += 4 + length
+    hinted = [i for i in (0, 1) if ends[i].hint == ELECTION]
+    if not strong and not hinted:
+        return None
+    return Found(ELECTION, hinted[0] if hinted else 1, None)
+
+
+_ROLE_OF = {
+    Verdict.WORD: CLIENT,
+    Verdict.CONNECT: CLIENT,
+    Verdict.QUORUM: QUORUM,
+    Verdict.ELECTION: ELECTION,
+    Verdict.TLS: TLS,
+}

@@ -1,0 +1,141 @@
+"""Which protocol do these first bytes belong to?
+
+No protocol of ZooKeeper has a magic number at its start, so the role of a connection comes from
+what its first bytes can be (protocol reference, sections 2, 7, 9, 10, 11), ports being hints only.
+Pure functions; no state, no ports.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+
+from zktrace.stream.schema import Schema
+
+_LONG = struct.Struct(">q")
+
+#: jute.maxbuffer does not matter here: passwords are 16 bytes, and a few for other people's servers
+PASSWORD_MAX = 64
+#: ClickHouse Keeper's protocol versions 11 and 12 send a byte more than the handshake's length says
+KEEPER_LONGER = (11, 12)
+#: QuorumPacket types that open a learner's connection, and the sizes of LearnerInfo
+#: (Learner.registerWithLeader)
+FOLLOWERINFO, OBSERVERINFO = 11, 16
+LEARNER_INFO_SIZES = (-1, 0, 8, 12, 20)
+#: QuorumAuth.QUORUM_AUTH_MAGIC_NUMBER as it is on the wire
+QUORUM_SASL = bytes.fromhex("5f2435013501edcc")
+#: QuorumCnxManager.PROTOCOL_VERSION_V1 and _V2; a sid instead of them is the protocol before 3.5
+ELECTION_VERSIONS = (-65536, -65535)
+OLD_SID_MAX = 255
+#: Sizes of notifications: 28 and 40 bytes, or 44 and more (FastLeaderElection)
+NOTIFICATION_MAX = 524_288
+
+
+class Verdict(Enum):
+    """What first bytes can be."""
+
+    MORE = "more"
+    CONNECT = "connect"
+    WORD = "word"
+    QUORUM = "quorum"
+    ELECTION = "election"
+    TLS = "tls"
+    UNKNOWN = "unknown"
+
+
+def probe(data: bytes, schema: Schema) -> Verdict:
+    """Judge the first bytes that the opener of a connection sent; MORE where they do not suffice
+    yet.
+    """
+    more = False
+    for verdict, test in (
+        (Verdict.WORD, _word),
+        (Verdict.CONNECT, _connect),
+        (Verdict.TLS, _tls),
+        (Verdict.QUORUM, _quorum),
+        (Verdict.ELECTION, _election),
+    ):
+        answer = test(data, schema)
+        if answer:
+            return verdict
+        more = more or answer is None
+    return Verdict.MORE if more else Verdict.UNKNOWN
+
+
+def handshake_extra(data: bytes) -> int:
+    """Bytes that a ConnectRequest has beyond its length field (ClickHouse Keeper's length of 45
+    lies).
+    """
+    if len(data) < 8:
+        return 0
+    length, version = struct.unpack_from(">ii", data)
+    return 1 if version in KEEPER_LONGER and length == 45 else 0
+
+
+def is_notification(data: bytes, pos: int) -> bool | None:
+    """Whether a length and a notification may begin at `pos`; None where that takes more bytes."""
+    if len(data) < pos + 8:
+        return None
+    length, state = struct.unpack_from(">ii", data, pos)
+    fits = length in (28, 40) or 44 <= length <= NOTIFICATION_MAX
+    return fits and 0 <= state <= 3
+
+
+def _int(data: bytes, pos: int) -> int:
+    return int.from_bytes(data[pos : pos + 4], "big", signed=True)
+
+
+def _word(data: bytes, schema: Schema) -> bool | None:
+    if len(data) >= 4:
+        return bytes(data[:4]) in schema.words
+    return None if any(word.startswith(data) for word in schema.words) else False
+
+
+def _connect(data: bytes, _schema: Schema) -> bool | None:
+    if len(data) < 4:
+        return None if data == bytes(len(data)) else False
+    length = _int(data, 0)
+    if not 28 <= length <= 30 + PASSWORD_MAX:
+        return False
+    if len(data) < 8:
+        return None
+    version = _int(data, 4)
+    extra = 1 if version in KEEPER_LONGER else 0
+    if len(data) < 32 + extra:
+        return None
+    size = _int(data, 28 + extra)
+    if not -1 <= size <= PASSWORD_MAX:
+        return False
+    body = 28 + max(size, 0)
+    return body <= length <= body + 1 + extra
+
+
+def _tls(data: bytes, _schema: Schema) -> bool | None:
+    # RFC 8446, 5.1 and 4: a record of type handshake holding a ClientHello
+    start = b"\x16\x03"
+    if len(data) < 6:
+        return None if start.startswith(data[:2]) else False
+    return data.startswith(start) and data[2] <= 4 and data[5] == 1
+
+
+def _quorum(data: bytes, _schema: Schema) -> bool | None:
+    if QUORUM_SASL.startswith(data[:8]):
+        return True if len(data) >= 8 else None
+    if len(data) < 4:
+        return None if data == bytes(len(data)) else False
+    if _int(data, 0) not in (FOLLOWERINFO, OBSERVERINFO):
+        return False
+    if len(data) < 16:
+        return None
+    return _int(data, 12) in LEARNER_INFO_SIZES
+
+
+def _election(data: bytes, _schema: Schema) -> bool | None:
+    if len(data) < 8:
+        return None if data[:1] in (b"\xff", b"\0", b"") else False
+    first = _LONG.unpack_from(data)[0]
+    if first in ELECTION_VERSIONS:
+        return True
+    if not 0 <= first <= OLD_SID_MAX:
+        return False
+    return is_notification(data, 8)
