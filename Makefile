@@ -15,7 +15,7 @@ STAMP_VENV := $(VENV)/.stamp-venv
 STAMP_RUN := $(VENV)/.stamp-run
 STAMP_TEST := $(VENV)/.stamp-test
 STAMP_NATIVE := $(VENV)/.stamp-native-$(RUST_ID)
-RUST_SOURCES := $(CRATE)/Cargo.toml $(wildcard $(CRATE)/src/*.rs $(CRATE)/src/*/*.rs)
+RUST_SOURCES := $(wildcard $(CRATE)/Cargo.toml $(CRATE)/*.txt $(CRATE)/src/*.rs $(CRATE)/src/*/*.rs)
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
