@@ -36,7 +36,7 @@ class FileHeader(Record):
 
 @record
 class LogEntryHeader(Record):
-    """In front of each txn: Adler-32 of the txn's bytes, and their number; length 0 ends the log."""
+    """Before each txn: Adler-32 of its bytes, and their number; length 0 ends the log."""
 
     checksum: Long
     length: Int
@@ -48,7 +48,7 @@ def encode_entry(data: bytes) -> bytes:
 
 
 def read_log(data: bytes) -> Iterator[Transaction]:
-    """Txns of a log file. Ends at the zero padding or the end; WireError where the file is damaged."""
+    """Txns of a log file, up to the zero padding or the end. WireError where it is damaged."""
     header, pos = FileHeader.decode_from(data, 0, len(data))
     if header.magic != LOG_MAGIC:
         raise WireError("not a txn log", 0, "FileHeader.magic")

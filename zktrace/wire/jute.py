@@ -33,7 +33,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A primitive: its name in the schema text, struct format ("" if of variable size), least size."""
+    """A primitive: name in the schema text, struct format ("" if variable), least size."""
 
     name: str
     format: str

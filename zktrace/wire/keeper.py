@@ -126,7 +126,7 @@ def uncounted_handshake_bytes(protocol_version: int) -> int:
 
 
 def read_tracing(buf: bytes, pos: int, end: int) -> tuple[TracingContext | None, int] | None:
-    """What stands behind a request of version 12. None: more bytes are needed. WireError: not that."""
+    """What stands behind a request of version 12. None: needs more bytes. WireError: not that."""
     if pos >= end:
         return None
     if buf[pos] == 0:
