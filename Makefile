@@ -66,7 +66,7 @@ fmt: ## cargo fmt --check
 .PHONY: clippy
 clippy: ## clippy, warnings are errors, with and without Python
 	$(CARGO) clippy --quiet --manifest-path $(CRATE)/Cargo.toml --all-targets --no-default-features -- -D warnings
-	PYO3_NO_PYTHON=1 $(CARGO) clippy --quiet --manifest-path $(CRATE)/Cargo.toml --lib -- -D warnings
+	PYO3_NO_PYTHON=1 PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) clippy --quiet --manifest-path $(CRATE)/Cargo.toml --all-targets -- -D warnings
 
 .PHONY: cargo-test
 cargo-test: ## the crate's own tests, without Python
