@@ -200,10 +200,11 @@ class Analyzer:
             else:
                 role = UNKNOWN
         elif role == UNKNOWN and _is_word(first) and not _answered(connection):
-            # perhaps a four-letter word that nobody knows: nothing follows it but a line's end
-            if len(first) < 7 and not at_end:
+            # a four-letter word that nobody knows; ZooKeeper takes it for a length and closes
+            known = self._roles.known(ip, port) == CLIENT
+            if not known and len(first) < 7 and not at_end:
                 return
-            if not first[4:].strip(b"\r\n") and self._roles.allowed(CLIENT, ip, port):
+            if known or not first[4:].strip(b"\r\n") and self._roles.allowed(CLIENT, ip, port):
                 role = CLIENT
         self._settle(connection, role)
         if role == CLIENT:
@@ -295,7 +296,7 @@ def _answered(connection: Connection) -> bool:
 
 
 def _is_word(first: bytes) -> bool:
-    return len(first) >= 4 and first[:4].isalnum() and first[:4].isascii()
+    return len(first) >= 4 and all(0x20 <= byte < 0x7F for byte in first[:4])
 
 
 def _shed(connection: Connection) -> None:
