@@ -1,0 +1,274 @@
+"""One direction of a TCP connection: where its stream stands, and what waits behind a hole.
+
+Positions are 64-bit offsets from the first byte of the stream; sequence numbers (32 bits, they
+wrap: RFC 9293, section 3.4) become offsets by their signed distance to the next expected one.
+Knows nothing of connections, handlers or policies: it stores, and answers where things are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import itemgetter
+from typing import NamedTuple
+
+MASK = 0xFFFF_FFFF
+
+# Farther than this from the next expected byte is not reordering or loss: it is another connection
+# on the same ports, or nonsense. Sixteen times the buffer limit, far below the 2^31 where signed
+# distances turn over.
+WINDOW = 1 << 26
+
+# What a buffered piece costs beside its bytes: a flood of one-byte segments hits the limits too.
+CHUNK_OVERHEAD = 128
+
+NO_ACK = -1
+
+
+def distance(a: int, b: int) -> int:
+    """Signed distance from sequence number `b` to `a`."""
+    d = (a - b) & MASK
+    return d - (1 << 32) if d >= 1 << 31 else d
+
+
+class Stamp(NamedTuple):
+    """When a segment came: its own time, the count of packets of its connection, and the clock of
+    the capture (the latest time seen so far: packet times may go backwards)."""
+
+    ts_ns: int
+    packet: int
+    clock: int
+
+
+class Chunk(NamedTuple):
+    """Captured bytes that wait for earlier ones."""
+
+    off: int
+    data: bytes
+    ack: int
+    stamp: Stamp
+
+
+class Cut(NamedTuple):
+    """Bytes that were on the wire but were cut from the packet by the snap length."""
+
+    off: int
+    end: int
+    stamp: Stamp
+
+
+class Held(NamedTuple):
+    """A segment that waits until the start of its stream is known."""
+
+    seq: int
+    data: bytes
+    wire_len: int
+    ack: int
+    stamp: Stamp
+
+
+_offset = itemgetter(0)
+
+
+class Side:
+    """State of one direction."""
+
+    __slots__ = (
+        "ack_high",
+        "ack_low",
+        "ack_noted",
+        "ack_noted_at",
+        "acked",
+        "base",
+        "chunks",
+        "cost",
+        "cuts",
+        "fin_off",
+        "fin_seen",
+        "fin_seq",
+        "held",
+        "hold_seq",
+        "hold_since",
+        "next",
+        "seen",
+        "started",
+    )
+
+    def __init__(self) -> None:
+        self.seen = False  # any packet of this sender
+        self.started = False  # `base` is known
+        self.base = 0  # sequence number of offset 0
+        self.next = 0  # offset of the next byte to deliver
+        self.acked = 0  # the peer acknowledged up to here; of interest only when beyond `next`
+        self.ack_noted_at = -1  # value of `next` for which ...
+        self.ack_noted: Stamp | None = None  # ... an acknowledgement beyond it was first seen
+        self.chunks: list[Chunk] = []  # by offset, without overlaps, all beyond `next`
+        self.cuts: list[Cut] = []  # by offset
+        self.cost = 0  # of chunks, cuts and held segments
+        self.fin_seen = False
+        self.fin_off: int | None = None
+        # Only until the side is started:
+        self.fin_seq: int | None = None
+        self.held: list[Held] = []
+        self.hold_since: Stamp | None = None
+        self.hold_seq = 0  # smallest sequence number held
+        self.ack_low: int | None = None
+        self.ack_high: int | None = None
+
+    @property
+    def next_seq(self) -> int:
+        return (self.base + self.next) & MASK
+
+    def is_far(self, seq: int) -> bool:
+        """Does `seq` belong to another connection?"""
+        if self.started:
+            return abs(distance(seq, self.next_seq)) > WINDOW
+        if self.hold_since is not None:
+            return abs(distance(seq, self.hold_seq)) > WINDOW
+        return False
+
+    # -- before the start is known
+
+    def hold(self, seq: int, stamp: Stamp) -> None:
+        """Take note that the stream starts at `seq` or before."""
+        if self.hold_since is None:
+            self.hold_since = stamp
+            self.hold_seq = seq
+        elif distance(seq, self.hold_seq) < 0:
+            self.hold_seq = seq
+
+    def hold_segment(self, held: Held) -> None:
+        self.hold(held.seq, held.stamp)
+        self.held.append(held)
+        self.cost += len(held.data) + CHUNK_OVERHEAD
+
+    def hold_ack(self, ack: int) -> None:
+        """The peer acknowledged `ack`, of which the offset is not known yet."""
+        if self.ack_low is None or self.ack_high is None:
+            self.ack_low = self.ack_high = ack
+        elif abs(distance(ack, self.ack_low)) <= WINDOW:
+            if distance(ack, self.ack_low) < 0:
+                self.ack_low = ack
+            if distance(ack, self.ack_high) > 0:
+                self.ack_high = ack
+
+    def start(self, base: int) -> list[Held]:
+        """Offset 0 is sequence number `base`. Returns what was held, in order of arrival."""
+        self.started = True
+        self.base = base
+        if self.fin_seq is not None:
+            self.set_fin(self.fin_seq)
+        if self.ack_high is not None:
+            self.note_ack(self.ack_high)
+        held, self.held = self.held, []
+        for item in held:
+            self.cost -= len(item.data) + CHUNK_OVERHEAD
+        self.hold_since = None
+        return held
+
+    # -- once it is known
+
+    def set_fin(self, seq: int) -> None:
+        d = distance(seq, self.next_seq)
+        if self.fin_off is None and abs(d) <= WINDOW:
+            self.fin_seen = True
+            self.fin_off = max(self.next + d, 0)
+            # The acknowledgement of a FIN counts one more than there are bytes.
+            self.acked = min(self.acked, self.fin_off)
+
+    def note_ack(self, ack: int) -> None:
+        """The peer acknowledged `ack`. One absurdly far ahead is no evidence of lost bytes."""
+        d = distance(ack, self.next_seq)
+        if 0 < d <= WINDOW:
+            off = self.next + d
+            if self.fin_off is not None:
+                off = min(off, self.fin_off)
+            self.acked = max(self.acked, off)
+
+    def need(self, ack: int) -> int:
+        """Offset up to which `ack`, sent by the peer, acknowledges this side; 0 if unknown."""
+        if ack == NO_ACK or not self.started:
+            return 0
+        d = distance(ack, self.next_seq)
+        if d > WINDOW:
+            return 0
+        off = self.next + d
+        if self.fin_off is not None:
+            off = min(off, self.fin_off)
+        return max(off, 0)
+
+    def put(self, off: int, data: bytes, wire_len: int, ack: int, stamp: Stamp) -> bool:
+        """Buffer what is new of a segment; the first captured copy stays. Was anything new?"""
+        end = off + len(data)
+        wire_end = off + wire_len
+        low = max(off, self.next)
+        new = False
+        if end > low:
+            new = self._put_data(low, data[low - off :], ack, stamp)
+        low = max(low, end)
+        if wire_end > low:
+            new = self._put_cut(low, wire_end, stamp) or new
+        return new
+
+    def _put_data(self, low: int, data: bytes, ack: int, stamp: Stamp) -> bool:
+        end = low + len(data)
+        first = low
+        pieces: list[Chunk] = []
+        i = bisect_right(self.chunks, low, key=_offset)
+        if i and self.chunks[i - 1].off + len(self.chunks[i - 1].data) > low:
+            first = self.chunks[i - 1].off + len(self.chunks[i - 1].data)
+        j = i
+        while first < end:
+            stop = end
+            if j < len(self.chunks):
+                stop = min(end, self.chunks[j].off)
+            if stop > first:
+                pieces.append(Chunk(first, data[first - low : stop - low], ack, stamp))
+                self.cost += stop - first + CHUNK_OVERHEAD
+            if j >= len(self.chunks) or self.chunks[j].off >= end:
+                break
+            first = self.chunks[j].off + len(self.chunks[j].data)
+            pieces.append(self.chunks[j])
+            j += 1
+        if len(pieces) == j - i:
+            return False
+        self.chunks[i:j] = pieces
+        return True
+
+    def _put_cut(self, low: int, end: int, stamp: Stamp) -> bool:
+        i = bisect_right(self.chunks, low, key=_offset)
+        if i and self.chunks[i - 1].off + len(self.chunks[i - 1].data) > low:
+            return False
+        i = bisect_right(self.cuts, low, key=_offset)
+        if i and self.cuts[i - 1].end > low:
+            return False
+        self.cuts.insert(i, Cut(low, end, stamp))
+        self.cost += CHUNK_OVERHEAD
+        return True
+
+    def first_waiting(self) -> Chunk | Cut | None:
+        """What comes right behind the hole."""
+        if self.chunks and (not self.cuts or self.chunks[0].off <= self.cuts[0].off):
+            return self.chunks[0]
+        return self.cuts[0] if self.cuts else None
+
+    def hole_since(self, now: Stamp) -> Stamp | None:
+        """When the hole at `next` was first noticed (least count, earliest clock); None: no hole.
+
+        Bytes that wait are evidence of a hole, and so is an acknowledgement beyond `next`, except
+        for one of a single byte: that is most likely a FIN that was not captured.
+        """
+        waiting = self.first_waiting()
+        noted: Stamp | None = None
+        if self.acked > self.next:
+            if self.ack_noted_at != self.next or self.ack_noted is None:
+                self.ack_noted_at = self.next
+                self.ack_noted = now
+            noted = self.ack_noted
+            if waiting is None:
+                return noted if self.acked - self.next > 1 else None
+        if waiting is None:
+            return None
+        stamp = waiting.stamp
+        if noted is None:
+            return stamp
+        return Stamp(0, min(stamp.packet, noted.packet), min(stamp.clock, noted.clock))
