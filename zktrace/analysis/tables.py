@@ -1,11 +1,13 @@
 """Event tables: the Arrow schema of every kind of event, and rows to tables.
 
-This module is the one definition of the columns. The native engine builds the same schemas in ``tables.rs`` (a test
-compares them field by field). It knows nothing of how events are found or shown.
+This module is the one definition of the columns. The native engine builds the same schemas in
+``tables.rs`` (a test compares them field by field). It knows nothing of how events are found or
+shown.
 
-Rows are tuples in column order. Structs are dicts (missing keys are null) or None, lists are lists of dicts. Times are
-nanoseconds, sizes bytes; ``session`` is the bit pattern of the id as a signed 64-bit integer. Columns of few distinct
-values are dictionary-encoded; two tables that differ only in their dictionaries hold the same rows (see :func:`plain`).
+Rows are tuples in column order. Structs are dicts (missing keys are null) or None, lists are lists
+of dicts. Times are nanoseconds, sizes bytes; ``session`` is the bit pattern of the id as a signed
+64-bit integer. Columns of few distinct values are dictionary-encoded; two tables that differ only
+in their dictionaries hold the same rows (see :func:`plain`).
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ KINDS: Final = tuple(SCHEMAS)
 def batch_from_rows(kind: str, rows: Sequence[Row]) -> pa.RecordBatch:
     """Rows of one kind to a record batch.
 
-    A row of the wrong length is a ValueError, a value of the wrong type pyarrow's ArrowInvalid / ArrowTypeError.
+    A row of the wrong length is a ValueError, a value of the wrong type pyarrow's ArrowInvalid /
+    ArrowTypeError.
     """
     schema = SCHEMAS[kind]
     columns: Iterable[Sequence[Any]] = (
@@ -150,7 +153,8 @@ def batch_from_rows(kind: str, rows: Sequence[Row]) -> pa.RecordBatch:
 class TableBuilder:
     """Collects rows of all kinds and gives Arrow batches or tables.
 
-    ``rows`` holds what :meth:`take_batches` has not yet taken away: ``builder.rows["exchanges"].append(row)``.
+    ``rows`` holds what :meth:`take_batches` has not yet taken away:
+    ``builder.rows["exchanges"].append(row)``.
     """
 
     def __init__(self) -> None:
@@ -175,7 +179,9 @@ class TableBuilder:
         return taken
 
     def flush(self) -> None:
-        """Turns the rows held into batches that :meth:`tables` will return (frees the Python objects)."""
+        """Turns the rows held into batches that :meth:`tables` will return (frees the Python
+        objects).
+        """
         for kind, batch in self.take_batches().items():
             self._batches[kind].append(batch)
 
@@ -196,7 +202,9 @@ def empty_tables() -> dict[str, pa.Table]:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """The same rows with dictionaries decoded, in one chunk: equal for any two tables of equal rows."""
+    """The same rows with dictionaries decoded, in one chunk: equal for any two tables of equal
+    rows.
+    """
     fields = []
     columns = []
     for field, column in zip(table.schema, table.columns, strict=True):

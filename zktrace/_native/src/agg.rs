@@ -1,15 +1,17 @@
 //! Event rows to counts and latency histograms, without keeping a row.
 //!
-//! `zktrace/analysis/stats.py` computes the same numbers from tables; both follow the rules written there. Counts by op
-//! are always kept (the total is their sum); the other groupings are kept as asked. Memory is bounded: a grouping holds
-//! at most `key_limit` keys, what comes later goes to its overflow row, and the rows that went there are counted. A row
-//! holds at most `ERROR_LIMIT` distinct error codes. Knows nothing of Python.
+//! `zktrace/analysis/stats.py` computes the same numbers from tables; both follow the rules written
+//! there. Counts by op are always kept (the total is their sum); the other groupings are kept as
+//! asked. Memory is bounded: a grouping holds at most `key_limit` keys, what comes later goes to
+//! its overflow row, and the rows that went there are counted. A row holds at most `ERROR_LIMIT`
+//! distinct error codes. Knows nothing of Python.
 
 use crate::events::{ConnInfo, EventSink, Exchange, State, WatchEvent};
 use crate::histogram::{Histogram, Scale};
 use crate::intern::Interner;
 
-/// Default bound of keys per grouping: some 100 MB if every key has a busy histogram, far less in practice.
+/// Default bound of keys per grouping: some 100 MB if every key has a busy histogram, far less in
+/// practice.
 pub const KEY_LIMIT: usize = 200_000;
 /// ZooKeeper has 30 error codes; a hostile capture could hold 2^32.
 const ERROR_LIMIT: usize = 256;
@@ -137,7 +139,8 @@ impl Group {
         }
     }
 
-    /// Slot of a key, a new one while there is room. `text`: the key is text, invalid UTF-8 is replaced.
+    /// Slot of a key, a new one while there is room. `text`: the key is text, invalid UTF-8 is
+    /// replaced.
     #[inline]
     fn slot(&mut self, key: &[u8], text: bool) -> u32 {
         let room = self.keys.len() < self.limit && self.keys.byte_len() < KEY_BYTES_LIMIT;

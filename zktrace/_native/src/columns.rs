@@ -1,5 +1,6 @@
-//! Column builders whose nulls cost nothing: a column holds what came before its last known value; whatever is missing
-//! is filled in when the next value comes or the batch ends. Knows nothing of events.
+//! Column builders whose nulls cost nothing: a column holds what came before its last known value;
+//! whatever is missing is filled in when the next value comes or the batch ends. Knows nothing of
+//! events.
 
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::intern::Interner;
 
 /// Entries of a dictionary that is kept in any case from one batch to the next.
 const KEEP_ENTRIES: usize = 1024;
-/// A dictionary is copied into every batch that changed it, so it starts anew when it holds more than this many entries
-/// per row of the batch, or these many entries or bytes at all.
+/// A dictionary is copied into every batch that changed it, so it starts anew when it holds more
+/// than this many entries per row of the batch, or these many entries or bytes at all.
 const KEEP_PER_ROW: usize = 4;
 const MAX_ENTRIES: usize = 1 << 20;
 const MAX_DICTIONARY_BYTES: usize = 16 << 20;
@@ -176,10 +177,9 @@ impl DictColumn {
         self.dictionary.byte_len()
     }
 
-    /// Key of a text.
+    /// Key of a short text (names and addresses cannot fill a dictionary).
     #[inline]
     pub fn key(&mut self, raw: &[u8]) -> i32 {
-        // None only beyond 2 GiB; batches are cut long before.
         self.dictionary.intern_text(raw).unwrap_or(0) as i32
     }
 
@@ -190,8 +190,10 @@ impl DictColumn {
 
     #[inline]
     pub fn push(&mut self, row: usize, raw: &[u8]) {
-        let key = self.key(raw);
-        self.keys.push(row, key);
+        // None only when one batch holds 2 GiB of text; batches are cut long before.
+        if let Some(key) = self.dictionary.intern_text(raw) {
+            self.keys.push(row, key as i32);
+        }
     }
 
     #[inline]

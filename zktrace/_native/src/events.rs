@@ -1,11 +1,11 @@
 //! Event rows, as the stream machines make them and the sinks take them.
 //!
-//! One struct per table; the fields are the table's columns (`zktrace/analysis/tables.py` is the reference). Rows borrow
-//! everything they can, so that making one costs no allocation; a sink copies what it keeps. This module knows nothing of
-//! how events are found and nothing of Arrow.
+//! One struct per table; the fields are the table's columns (`zktrace/analysis/tables.py` is the
+//! reference). Rows borrow everything they can, so that making one costs no allocation; a sink
+//! copies what it keeps. This module knows nothing of how events are found and nothing of Arrow.
 //!
-//! What most rows do not have sits behind one reference (`stat`, `sub`, `watches`, `connect`), which keeps a row small.
-//! What is shared by all rows of a connection sits in [`ConnInfo`].
+//! What most rows do not have sits behind one reference (`stat`, `sub`, `watches`, `connect`),
+//! which keeps a row small. What is shared by all rows of a connection sits in [`ConnInfo`].
 
 use std::fmt;
 
@@ -186,7 +186,8 @@ pub struct Connect {
     pub protocol_version: Option<i32>,
 }
 
-/// A request with its reply, or one of them alone. Paths are raw bytes: the sink replaces what is not UTF-8.
+/// A request with its reply, or one of them alone. Paths are raw bytes: the sink replaces what is
+/// not UTF-8.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
     pub seq: i64,

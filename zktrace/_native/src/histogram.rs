@@ -1,19 +1,22 @@
-//! Log2 histograms of nanoseconds: 32 buckets per octave, exact merging, a few bytes per bucket in use.
+//! Log2 histograms of nanoseconds: 32 buckets per octave, exact merging, a few bytes per bucket in
+//! use.
 //!
-//! `zktrace/analysis/histogram.py` is the same with numpy, and makes the bounds. Knows nothing of events.
+//! `zktrace/analysis/histogram.py` is the same with numpy, and makes the bounds. Knows nothing of
+//! events.
 
 /// Sub-buckets per octave, and octaves of a non-negative i64.
 const PER_OCTAVE: usize = 32;
 const OCTAVES: usize = 63;
 pub const BUCKETS: usize = PER_OCTAVE * OCTAVES;
-/// A slice of 1/64 octave (linear) holds at most one bound: the narrowest bucket is 2^(1/32) - 1 > 1/64 wide.
+/// A slice of 1/64 octave (linear) holds at most one bound: the narrowest bucket is 2^(1/32) - 1 >
+/// 1/64 wide.
 const SLICE_BITS: u32 = 6;
 
 /// Shown quantiles in thousandths.
 pub const QUANTILES: [u64; 4] = [500, 900, 990, 999];
 
-/// Which bucket holds a value: the last one whose bound is not greater. `bounds[i]` = ceil(2^(i/32)), exact integers
-/// made by Python (`histogram.py`).
+/// Which bucket holds a value: the last one whose bound is not greater. `bounds[i]` =
+/// ceil(2^(i/32)), exact integers made by Python (`histogram.py`).
 pub struct Scale {
     bounds: Vec<u64>,
     slices: [u8; 1 << SLICE_BITS],
@@ -202,7 +205,8 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// Values at `QUANTILES`: the middle of the bucket of rank ceil(q * count), kept within [min, max].
+    /// Values at `QUANTILES`: the middle of the bucket of rank ceil(q * count), kept within [min,
+    /// max].
     pub fn quantiles(&self, scale: &Scale) -> [i64; QUANTILES.len()] {
         let mut values = [0; QUANTILES.len()];
         let buckets = self.buckets();

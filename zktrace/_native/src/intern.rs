@@ -1,8 +1,9 @@
-//! Byte strings to small consecutive numbers, fast: the dictionaries of `tables` and the keys of `agg`.
+//! Byte strings to small consecutive numbers, fast: the dictionaries of `tables` and the keys of
+//! `agg`.
 //!
-//! Open addressing over one contiguous copy of all strings. The hash is seeded per process, so that a capture made to
-//! collide cannot slow the decoder down; numbers are given in order of first appearance, so the seed never shows in any
-//! output. Knows nothing of events.
+//! Open addressing over one contiguous copy of all strings. The hash is seeded per process, so that
+//! a capture made to collide cannot slow the decoder down; numbers are given in order of first
+//! appearance, so the seed never shows in any output. Knows nothing of events.
 
 use std::hash::BuildHasher;
 
@@ -58,7 +59,8 @@ pub fn hash_bytes(seed: u64, bytes: &[u8]) -> u64 {
 /// Distinct byte strings, numbered 0, 1, 2 ... in order of appearance.
 pub struct Interner {
     seed: u64,
-    /// High half: 32 bits of the hash (they place the entry, too); low half: number + 1, 0 for an empty slot.
+    /// High half: 32 bits of the hash (they place the entry, too); low half: number + 1, 0 for an
+    /// empty slot.
     slots: Vec<u64>,
     /// String i is `bytes[ends[i]..ends[i + 1]]`; that is Arrow's layout of a string array.
     ends: Vec<i32>,
@@ -157,7 +159,8 @@ impl Interner {
         }
     }
 
-    /// Adds a string known to be absent. None when numbers or offsets are used up (2 GiB of strings).
+    /// Adds a string known to be absent. None when numbers or offsets are used up (2 GiB of
+    /// strings).
     fn insert(&mut self, hash: u32, key: &[u8]) -> Option<u32> {
         let end = i32::try_from(self.bytes.len().checked_add(key.len())?).ok()?;
         let index = u32::try_from(self.len()).ok().filter(|&i| i < u32::MAX)?;
@@ -202,7 +205,8 @@ impl Interner {
         }
     }
 
-    /// As `intern`, of the text that the bytes stand for: all strings stay valid and distinct UTF-8.
+    /// As `intern`, of the text that the bytes stand for: all strings stay valid and distinct
+    /// UTF-8.
     #[inline]
     pub fn intern_text(&mut self, raw: &[u8]) -> Option<u32> {
         let hash = self.hash(raw);
@@ -216,8 +220,8 @@ impl Interner {
     }
 }
 
-/// Bytes as text. Rust and CPython both replace "maximal subparts" (Unicode 16, 3.9), so this is Python's
-/// `bytes.decode("utf-8", "replace")`; a test compares them.
+/// Bytes as text. Rust and CPython both replace "maximal subparts" (Unicode 16, 3.9), so this is
+/// Python's `bytes.decode("utf-8", "replace")`; a test compares them.
 pub fn lossy(raw: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(raw)
 }

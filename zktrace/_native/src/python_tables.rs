@@ -1,5 +1,6 @@
-//! Tables and aggregates for Python: Arrow batches through the PyCapsule interface, and functions that feed rows made in
-//! Python to the sinks, so that tests can compare both engines without a capture.
+//! Tables and aggregates for Python: Arrow batches through the PyCapsule interface, and functions
+//! that feed rows made in Python to the sinks, so that tests can compare both engines without a
+//! capture.
 
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 use arrow_array::{Array, RecordBatch, StructArray};
@@ -12,7 +13,7 @@ use crate::events::{Anomaly, ConnInfo, Connect, Connection, ConnectionEvent, Dir
 use crate::events::{Endpoint, EventSink, Exchange, FourLetter, Role, Stat, State, SubOp};
 use crate::events::{WatchEvent, Watches};
 use crate::histogram::{Histogram, Scale};
-use crate::tables::{Kind, TableSink};
+use crate::tables::{Kind, Step, TableSink};
 
 /// A record batch; `pyarrow.record_batch(batch)` takes it over without copying.
 #[pyclass(frozen, module = "zktrace._native")]
@@ -62,16 +63,15 @@ impl ArrowBatch {
     }
 }
 
-/// Batches as Python objects.
-pub fn batches_to_py(batches: Vec<(Kind, RecordBatch)>) -> Vec<ArrowBatch> {
-    batches
-        .into_iter()
+/// A step as Python objects, each of which knows its kind.
+pub fn batches_to_py(step: Step) -> Vec<ArrowBatch> {
+    step.into_iter()
         .map(|(kind, batch)| ArrowBatch { kind, batch })
         .collect()
 }
 
-/// `Latency` in stats.py, None without values. The histogram is there for merging: its buckets as little-endian u16,
-/// their counts as little-endian u64.
+/// `Latency` in stats.py, None without values. The histogram is there for merging: its buckets as
+/// little-endian u16, their counts as little-endian u64.
 fn latency_to_py<'py>(
     py: Python<'py>,
     latency: &Histogram,
@@ -126,8 +126,8 @@ fn row_to_py<'py>(
         .into_pyobject(py)
 }
 
-/// What `stats.py` calls `StatsData`: `{"total": row, "by": {grouping: [row, ...]}, "overflow": {grouping: n}}`.
-/// `top` rows per grouping at most; what is beyond is summed in a last row.
+/// What `stats.py` calls `StatsData`: `{"total": row, "by": {grouping: [row, ...]}, "overflow":
+/// {grouping: n}}`. `top` rows per grouping at most; what is beyond is summed in a last row.
 pub fn aggregates_to_py<'py>(
     py: Python<'py>,
     sink: &Aggregator,
@@ -435,7 +435,11 @@ fn debug_tables(
 ) -> PyResult<Vec<ArrowBatch>> {
     let mut sink = TableSink::new(batch_rows);
     feed(&rows, &mut sink)?;
-    Ok(batches_to_py(sink.flush().map_err(arrow_error)?))
+    let mut batches = Vec::new();
+    while sink.rows() > 0 {
+        batches.extend(batches_to_py(sink.take().map_err(arrow_error)?));
+    }
+    Ok(batches)
 }
 
 /// `(kind, row)` pairs, paths as bytes, to aggregates.

@@ -1,4 +1,5 @@
-//! Arrow schemas of the event tables: those of `zktrace/analysis/tables.py`, field by field (a test compares them).
+//! Arrow schemas of the event tables: those of `zktrace/analysis/tables.py`, field by field (a test
+//! compares them).
 
 use std::sync::Arc;
 

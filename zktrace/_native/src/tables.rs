@@ -1,7 +1,10 @@
 //! Event rows to Arrow columns.
 //!
-//! The schemas are those of `zktrace/analysis/tables.py`, field by field. A batch is cut when it has the rows asked for
-//! or holds too much text; dictionaries live on from batch to batch while they pay. Knows nothing of Python.
+//! The schemas are those of `zktrace/analysis/tables.py`, field by field. A batch is cut when it
+//! has the rows asked for or holds too much text; dictionaries live on from batch to batch while
+//! they pay. Knows nothing of Python.
+
+use std::collections::VecDeque;
 
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{ArrayRef, RecordBatch};
@@ -15,7 +18,8 @@ use crate::table_schema::schema;
 
 pub use crate::table_schema::Kind;
 
-/// Text of a batch (paths may be as long as a frame), far below the 2 GiB that 32-bit offsets reach.
+/// Text of a batch (paths may be as long as a frame), far below the 2 GiB that 32-bit offsets
+/// reach.
 const BATCH_TEXT: usize = 64 << 20;
 /// Connections whose address keys are remembered (direct mapped by number).
 const CONN_CACHE: usize = 1024;
@@ -166,12 +170,12 @@ impl Exchanges {
     fn op_key(&mut self, code: i32, name: &str) -> i32 {
         let direct = usize::try_from(code.wrapping_sub(FIRST_DIRECT)).unwrap_or(usize::MAX);
         match self.op_keys.get_mut(direct) {
-            Some(0) => {
-                let key = self.op.key(name.as_bytes());
-                self.op_keys[direct] = key + 1;
-                key
+            Some(known) => {
+                if *known == 0 {
+                    *known = self.op.key(name.as_bytes()) + 1;
+                }
+                *known - 1
             }
-            Some(known) => *known - 1,
             None => self.op.key(name.as_bytes()),
         }
     }
@@ -331,16 +335,31 @@ impl Small {
     }
 }
 
-/// Collects rows; gives record batches of about the asked number of rows.
+/// One record batch per kind that has rows, of the same stretch of the capture.
+pub type Step = Vec<(Kind, RecordBatch)>;
+
+/// Collects rows and gives them out in steps.
+///
+/// A step is cut by [`TableSink::take`], or earlier when a kind has `batch_rows` rows or the text
+/// grows too large; so several may wait. Kinds are cut together: every row of a step was emitted
+/// before any of the next.
 pub struct TableSink {
     batch_rows: usize,
     exchanges: Exchanges,
-    small: [(Kind, Small); 4],
+    small: [Small; 4],
     schemas: [SchemaRef; 5],
-    ready: Vec<(Kind, RecordBatch)>,
+    ready: VecDeque<Step>,
+    ready_rows: usize,
     error: Option<ArrowError>,
 }
 
+const KINDS: [Kind; 5] = [
+    Kind::Exchanges,
+    Kind::WatchEvents,
+    Kind::Connections,
+    Kind::FourLetter,
+    Kind::Anomalies,
+];
 const WATCH_EVENTS: usize = 0;
 const CONNECTIONS: usize = 1;
 const FOUR_LETTER: usize = 2;
@@ -348,80 +367,84 @@ const ANOMALIES: usize = 3;
 
 impl TableSink {
     pub fn new(batch_rows: usize) -> Self {
-        let small = [
-            Kind::WatchEvents,
-            Kind::Connections,
-            Kind::FourLetter,
-            Kind::Anomalies,
-        ];
         TableSink {
             batch_rows: batch_rows.max(1),
             exchanges: Exchanges::new(),
-            small: small.map(|kind| (kind, Small::new())),
-            schemas: [
-                schema(Kind::Exchanges),
-                schema(Kind::WatchEvents),
-                schema(Kind::Connections),
-                schema(Kind::FourLetter),
-                schema(Kind::Anomalies),
-            ],
-            ready: Vec::new(),
+            small: [(); 4].map(|()| Small::new()),
+            schemas: KINDS.map(schema),
+            ready: VecDeque::new(),
+            ready_rows: 0,
             error: None,
         }
     }
 
-    /// Rows that are in no batch yet.
-    pub fn pending_rows(&self) -> usize {
-        let small = self.small.iter().map(|(_, table)| table.common.rows);
-        self.exchanges.common.rows + small.sum::<usize>()
+    /// Rows not taken yet.
+    pub fn rows(&self) -> usize {
+        let small = self.small.iter().map(|table| table.common.rows);
+        self.ready_rows + self.exchanges.common.rows + small.sum::<usize>()
     }
 
-    /// Full batches since the last call, in order within a kind.
-    pub fn take(&mut self) -> Result<Vec<(Kind, RecordBatch)>, ArrowError> {
-        match self.error.take() {
-            Some(error) => Err(error),
-            None => Ok(std::mem::take(&mut self.ready)),
-        }
+    /// Steps that were cut because rows or text were many enough; to be taken soon.
+    pub fn ready_steps(&self) -> usize {
+        self.ready.len()
     }
 
-    /// All batches since the last call, the rows in no batch yet included. Not for every block: a dictionary that is
-    /// large beside its batch starts anew.
-    pub fn flush(&mut self) -> Result<Vec<(Kind, RecordBatch)>, ArrowError> {
-        if self.exchanges.common.rows > 0 {
-            self.cut_exchanges();
+    /// The oldest step not taken yet, else the rows since; empty if there are none. Not after every
+    /// block: a dictionary that is large beside its batch starts anew.
+    pub fn take(&mut self) -> Result<Step, ArrowError> {
+        if self.ready.is_empty() {
+            self.cut();
         }
-        for which in 0..self.small.len() {
-            self.cut_small(which, 1);
+        if let Some(error) = self.error.take() {
+            return Err(error);
         }
-        self.take()
+        let step = self.ready.pop_front().unwrap_or_default();
+        let rows: usize = step.iter().map(|(_, batch)| batch.num_rows()).sum();
+        self.ready_rows = self.ready_rows.saturating_sub(rows);
+        Ok(step)
     }
 
-    fn ready(&mut self, kind: Kind, columns: Result<Vec<ArrayRef>, ArrowError>) {
-        let batch = columns.and_then(|columns| {
-            let schema = self.schemas[kind as usize].clone();
-            RecordBatch::try_new(schema, columns)
-        });
-        match batch {
-            Ok(batch) => self.ready.push((kind, batch)),
+    /// Makes the rows since the last cut a step, if there are any.
+    #[cold]
+    fn cut(&mut self) {
+        match self.batches() {
+            Ok(step) if step.is_empty() => {}
+            Ok(step) => {
+                self.ready_rows += step
+                    .iter()
+                    .map(|(_, batch)| batch.num_rows())
+                    .sum::<usize>();
+                self.ready.push_back(step);
+            }
             Err(error) => self.error = Some(error),
         }
     }
 
-    #[cold]
-    fn cut_exchanges(&mut self) {
-        let columns = self.exchanges.finish();
-        self.ready(Kind::Exchanges, columns);
+    fn batches(&mut self) -> Result<Step, ArrowError> {
+        let mut step = Step::new();
+        let [kind, small_kinds @ ..] = KINDS;
+        let [schema, small_schemas @ ..] = &self.schemas;
+        if self.exchanges.common.rows > 0 {
+            let columns = self.exchanges.finish()?;
+            step.push((kind, RecordBatch::try_new(schema.clone(), columns)?));
+        }
+        let small = self.small.iter_mut().zip(small_kinds).zip(small_schemas);
+        for ((table, kind), schema) in small {
+            if table.common.rows > 0 {
+                let columns = table.finish(kind)?;
+                step.push((kind, RecordBatch::try_new(schema.clone(), columns)?));
+            }
+        }
+        Ok(step)
     }
 
-    /// Cuts a small table if it has that many rows or too much text.
-    fn cut_small(&mut self, which: usize, rows: usize) {
-        let Some((kind, table)) = self.small.get_mut(which) else {
-            return;
-        };
-        if table.common.rows >= rows || table.text() > BATCH_TEXT {
-            let kind = *kind;
-            let columns = table.finish(kind);
-            self.ready(kind, columns);
+    /// After a row in a small table.
+    #[inline]
+    fn check(&mut self, which: usize) {
+        if let Some(table) = self.small.get(which) {
+            if table.common.rows >= self.batch_rows || table.text() > BATCH_TEXT {
+                self.cut();
+            }
         }
     }
 }
@@ -430,7 +453,7 @@ impl EventSink for TableSink {
     fn exchange(&mut self, row: &Exchange<'_>) {
         self.exchanges.push(row);
         if self.exchanges.common.rows >= self.batch_rows || self.exchanges.text() > BATCH_TEXT {
-            self.cut_exchanges();
+            self.cut();
         }
     }
 
@@ -442,8 +465,8 @@ impl EventSink for TableSink {
         ];
         let longs = [row.session, row.zxid, Some(row.bytes)];
         let key = (row.seq, row.ts_ns, row.conn);
-        self.small[WATCH_EVENTS].1.push(key, texts, longs, None);
-        self.cut_small(WATCH_EVENTS, self.batch_rows);
+        self.small[WATCH_EVENTS].push(key, texts, longs, None);
+        self.check(WATCH_EVENTS);
     }
 
     fn connection(&mut self, row: &Connection<'_>) {
@@ -453,18 +476,16 @@ impl EventSink for TableSink {
             None,
         ];
         let key = (row.seq, row.ts_ns, row.conn);
-        self.small[CONNECTIONS]
-            .1
-            .push(key, texts, [None; 3], row.detail);
-        self.cut_small(CONNECTIONS, self.batch_rows);
+        self.small[CONNECTIONS].push(key, texts, [None; 3], row.detail);
+        self.check(CONNECTIONS);
     }
 
     fn four_letter(&mut self, row: &FourLetter<'_>) {
         let texts = [Some(row.word.as_bytes()), None, None];
         let longs = [row.reply_bytes, None, None];
         let key = (row.seq, row.ts_ns, row.conn);
-        self.small[FOUR_LETTER].1.push(key, texts, longs, None);
-        self.cut_small(FOUR_LETTER, self.batch_rows);
+        self.small[FOUR_LETTER].push(key, texts, longs, None);
+        self.check(FOUR_LETTER);
     }
 
     fn anomaly(&mut self, row: &Anomaly<'_>) {
@@ -472,7 +493,7 @@ impl EventSink for TableSink {
         let texts = [Some(row.reason.as_bytes()), direction, None];
         let longs = [row.bytes, None, None];
         let key = (row.seq, row.ts_ns, row.conn);
-        self.small[ANOMALIES].1.push(key, texts, longs, row.detail);
-        self.cut_small(ANOMALIES, self.batch_rows);
+        self.small[ANOMALIES].push(key, texts, longs, row.detail);
+        self.check(ANOMALIES);
     }
 }
