@@ -1,3 +1,51 @@
-"""zktrace: network traffic analyzer for Apache ZooKeeper's wire protocols."""
+"""zktrace: network traffic analyzer for Apache ZooKeeper's wire protocols.
+
+The Python interface is :func:`read`, :func:`iter_batches` and :class:`Trace`; it is loaded when
+first used, so that importing ``zktrace`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zktrace.analysis.filter import FilterError
+    from zktrace.analysis.trace import Batches, Trace, iter_batches, read
+    from zktrace.capture.errors import CaptureError
+    from zktrace.engine.base import EngineError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Batches",
+    "CaptureError",
+    "EngineError",
+    "FilterError",
+    "Trace",
+    "__version__",
+    "iter_batches",
+    "read",
+]
+
+_HOMES = {
+    "Batches": "zktrace.analysis.trace",
+    "CaptureError": "zktrace.capture.errors",
+    "EngineError": "zktrace.engine.base",
+    "FilterError": "zktrace.analysis.filter",
+    "Trace": "zktrace.analysis.trace",
+    "iter_batches": "zktrace.analysis.trace",
+    "read": "zktrace.analysis.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

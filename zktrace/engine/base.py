@@ -91,14 +91,13 @@ class Engine(Protocol):
     name: str
     """``python`` or ``native``."""
 
-    def add_source(self, name: str, first_ts_ns: int) -> int:
-        """A file that is part of the capture; the number by which it is meant from now on (0, 1, 2
-        ...).
+    def add_source(self, name: str, first_ts_ns: int | None) -> int:
+        """A file of the capture; returns its number, by which it is meant from now on (0, 1, ...).
 
         Sources are added before anything is fed, in the order of the command line. `first_ts_ns`
-        is the time of the file's first packet (of all files when there is one: 0): bytes of it are
-        not asked for before the merged capture has come to that time, so that rotated files are
-        open one after another.
+        is the time of the file's first packet: bytes of it are not asked for before the merged
+        capture has come to that time, so that rotated files are open one after another. None: not
+        known, bytes are asked for from the start.
         """
 
     def wanted(self) -> int | None:
@@ -113,7 +112,7 @@ class Engine(Protocol):
         """
 
     def end_source(self, source: int) -> None:
-        """No more bytes of this source."""
+        """No more bytes of this source. CaptureError when they were too few to be a capture."""
 
     def finish(self) -> None:
         """End of the capture: connections end, requests without reply are given out. Nothing is
@@ -133,8 +132,8 @@ class Engine(Protocol):
         coverage line.
         """
 
-    def aggregates(self) -> Mapping[str, Any]:
-        """Sums and histograms per grouping; the shape is that of ``zktrace.analysis.stats``."""
+    def aggregates(self) -> Any:
+        """Sums and histograms per grouping: ``StatsData`` of ``zktrace.analysis.stats``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ class Choice:
 
 def _native_missing() -> str | None:
     """Why the native engine cannot be had; None when it can."""
-    not_built = "it was not built (there was no Rust toolchain)"
+    not_built = "it was not built"
     try:
         # Without the built library the crate's folder is found as an empty namespace package.
         if import_module("zktrace._native").__file__ is None:

@@ -6,17 +6,16 @@ stays flat.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from io import FileIO
+from typing import Any, BinaryIO, cast
 
+from zktrace.capture.counters import CaptureCounters
+from zktrace.capture.errors import CaptureError
+from zktrace.capture.merge import first_ts
+from zktrace.capture.source import STDIN, Source, can_reopen, open_blocks, source_name
 from zktrace.engine.base import BATCH_ROWS, Engine
-
-if TYPE_CHECKING:
-    from zktrace.capture.source import Source
-
-#: Bytes read at once. 64 KiB to 1 MiB make no difference in speed; small ones keep output prompt
-#: when a pipe is slow.
-BLOCK: Final = 256 * 1024
 
 
 class Run:
@@ -30,7 +29,7 @@ class Run:
 
     def __init__(
         self,
-        sources: Sequence[str],
+        sources: Sequence[Source],
         engine: Engine,
         *,
         batch_rows: int = BATCH_ROWS,
@@ -43,7 +42,8 @@ class Run:
             raise ValueError("no source given")
         self.engine = engine
         self.interrupted = False
-        self._names = list(sources)
+        self._given = list(sources)
+        self._counters = CaptureCounters()
         self._batch_rows = batch_rows
         self._progress = progress
         self._stop = False
@@ -56,9 +56,18 @@ class Run:
         self.interrupted = self._stop = True
         return self._reading
 
+    def coverage(self) -> dict[str, Any]:
+        """The engine's coverage, with what was lost in decompression, before any engine saw it."""
+        coverage = self.engine.coverage()
+        for name in ("truncated", "damaged_places"):
+            coverage[name] = coverage.get(name, 0) + getattr(self._counters, name)
+        if self.interrupted:
+            coverage["interrupted"] = True
+        return coverage
+
     def __iter__(self) -> Iterator[int]:
         engine = self.engine
-        sources = _Sources(self._names, engine)
+        sources = _Sources(self._given, engine, self._counters)
         waiting = 0
         try:
             while not self._stop:
@@ -91,34 +100,48 @@ class Run:
 class _Sources:
     """The files of a run; each is opened when the engine first wants it and closed at its end."""
 
-    def __init__(self, names: Sequence[str], engine: Engine) -> None:
-        from zktrace.capture.source import first_time
-
-        self._names = names
-        self._open: dict[int, Source] = {}
+    def __init__(
+        self, sources: Sequence[Source], engine: Engine, counters: CaptureCounters
+    ) -> None:
+        self._sources = sources
+        self._counters = counters
+        self._blocks: dict[int, Iterator[bytes]] = {}
+        self._files: dict[int, BinaryIO] = {}
         self._done = 0  # bytes of files already closed
-        several = len(names) > 1
-        for name in names:
-            engine.add_source(name, first_time(name) if several and name != "-" else 0)
-        self._sizes = [_size(name) for name in names]
+        several = len(sources) > 1
+        for source in sources:
+            engine.add_source(source_name(source), first_ts(source) if several else None)
+        self._sizes = [_size(source) for source in sources]
 
     def read(self, index: int) -> bytes:
-        from zktrace.capture.source import open_source
-
-        source = self._open.get(index)
-        if source is None:
-            source = self._open[index] = open_source(self._names[index])
-        block = source.read(BLOCK)
-        if not block:
-            self._done += source.position
-            source.close()
-            del self._open[index]
+        """The next block of a source; empty at its end."""
+        blocks = self._blocks.get(index)
+        if blocks is None:
+            blocks = self._blocks[index] = open_blocks(self._file(index), self._counters)
+        block = next(blocks, b"")
+        if not block and (file := self._files.pop(index, None)) is not None:
+            self._done += file.tell() if file.seekable() else 0
+            file.close()
         return block
 
+    def _file(self, index: int) -> Source:
+        source = self._sources[index]
+        if source == STDIN or not isinstance(source, (str, os.PathLike)):
+            return source
+        try:
+            # Unbuffered: blocks are large, and what a pipe holds now is wanted now.
+            raw = FileIO(source)
+        except OSError as error:
+            raise CaptureError(source_name(source), error.strerror or str(error)) from error
+        file = self._files[index] = cast(BinaryIO, raw)
+        return file
+
     def position(self) -> int:
-        return self._done + sum(source.position for source in self._open.values())
+        """Bytes read of the files as they lie on disk."""
+        return self._done + sum(f.tell() for f in self._files.values() if f.seekable())
 
     def size(self) -> int | None:
+        """Bytes of all files; None if one of them has no known end."""
         total = 0
         for size in self._sizes:
             if size is None:
@@ -127,15 +150,12 @@ class _Sources:
         return total
 
     def close(self) -> None:
-        for source in self._open.values():
-            source.close()
-        self._open.clear()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
 
-def _size(name: str) -> int | None:
-    from pathlib import Path
-
-    if name == "-":
+def _size(source: Source) -> int | None:
+    if not can_reopen(source):
         return None
-    path = Path(name)
-    return path.stat().st_size if path.is_file() else None
+    return os.stat(source).st_size  # type: ignore[arg-type]

@@ -1,0 +1,5 @@
+"""``python -m zktrace``: the command."""
+
+from zktrace.cli.main import main
+
+main()

@@ -1,0 +1,178 @@
+"""``zktrace decode``: one line per event, for people or (``--json``) for programs; the coverage
+is last.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from zktrace.cli.options import (
+    ClientPort,
+    ElectionPort,
+    FilterOption,
+    HashKey,
+    HashSessions,
+    JsonOption,
+    MaxConnections,
+    NoColor,
+    QuorumPort,
+    Sources,
+    Times,
+    engine_options,
+    hashing_key,
+)
+from zktrace.cli.terminal import interruptible, look, prepare_stdout, progress
+from zktrace.engine.base import BATCH_ROWS, MAX_CONNECTIONS, abilities, create
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zktrace.engine.base import EngineOptions
+    from zktrace.engine.driver import Run
+
+
+def decode(
+    sources: Sources,
+    filter: FilterOption = None,
+    json: JsonOption = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=0, show_default=False, help="Stop after so many events."),
+    ] = None,
+    times: Annotated[
+        Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")
+    ] = Times.utc,
+    client_port: ClientPort = [],  # noqa: B006
+    quorum_port: QuorumPort = [],  # noqa: B006
+    election_port: ElectionPort = [],  # noqa: B006
+    hash_sessions: HashSessions = False,
+    hash_key: HashKey = None,
+    max_connections: MaxConnections = MAX_CONNECTIONS,
+    no_color: NoColor = False,
+) -> None:
+    """Print one line per event.
+
+    The last line (with --json: a JSON object a line) says what was seen and what was not.
+    """
+    key = hashing_key(hash_sessions, hash_key)
+    # An engine that writes the lines itself needs no tables, and pyarrow is not even loaded.
+    native = json and filter is None and "json" in abilities()
+    options = engine_options(
+        client_port,
+        quorum_port,
+        election_port,
+        max_connections=max_connections,
+        tables=not native,
+        json=native,
+        hash_key=key if native else None,
+    )
+    job = _Decode(sources, options, limit)
+    # A bar would be torn by lines on the same terminal.
+    with progress(not sys.stdout.isatty()) as report:
+        run = job.run(report)
+        with interruptible(run):
+            if native:
+                job.write_native(run)
+            elif json:
+                job.write_json(run, filter, key)
+            else:
+                job.write_text(run, filter, key, times, no_color)
+
+
+class _Decode:
+    """One call of the subcommand: what is common to its forms of output."""
+
+    def __init__(self, sources: list[str], options: EngineOptions, limit: int | None) -> None:
+        self._sources = sources
+        self._options = options
+        self._left = limit
+
+    def run(self, report: Any) -> Run:
+        from zktrace.capture.source import can_reopen
+        from zktrace.engine.driver import Run
+
+        # What comes through a pipe may come slowly: lines go out as soon as they are there.
+        prompt = not all(can_reopen(source) for source in self._sources) or sys.stdout.isatty()
+        self._prompt = prompt
+        return Run(
+            self._sources,
+            create(self._options),
+            batch_rows=1 if prompt or self._left is not None else BATCH_ROWS,
+            progress=report,
+        )
+
+    def _coverage(self, run: Run) -> dict[str, Any]:
+        coverage = run.coverage()
+        if self._left == 0 and coverage.pop("interrupted", False):
+            coverage["limited"] = True
+        return coverage
+
+    def _take(self, count: int, run: Run) -> int:
+        """How many of `count` lines may still be written; stops the run after the last."""
+        if self._left is None:
+            return count
+        allowed = min(count, self._left)
+        self._left -= allowed
+        if self._left == 0:
+            run.stop()
+        return allowed
+
+    def write_native(self, run: Run) -> None:
+        from zktrace.export.coverage import coverage_line
+
+        out = _binary_stdout()
+        for _ in run:
+            lines = run.engine.take_json()
+            if self._left is not None:
+                split = lines.splitlines(keepends=True)
+                lines = b"".join(split[: self._take(len(split), run)])
+            out.write(lines)
+            if self._prompt:
+                out.flush()
+        out.write(coverage_line(self._coverage(run)).encode() + b"\n")
+        out.flush()
+
+    def _batches(self, run: Run, filter: str | None, key: bytes | None) -> Iterator[Any]:
+        from zktrace.analysis.trace import Batches
+        from zktrace.cli.filtering import compiled
+
+        return iter(Batches(run, where=compiled(filter), hash_key=key))
+
+    def write_json(self, run: Run, filter: str | None, key: bytes | None) -> None:
+        from zktrace.export.coverage import coverage_line
+        from zktrace.export.jsonl import lines
+
+        out = _binary_stdout()
+        for batches in self._batches(run, filter, key):
+            made = lines(batches)
+            made = made[: self._take(len(made), run)]
+            if made:
+                out.write(("\n".join(made) + "\n").encode())
+            if self._prompt:
+                out.flush()
+        out.write(coverage_line(self._coverage(run)).encode() + b"\n")
+        out.flush()
+
+    def write_text(
+        self, run: Run, filter: str | None, key: bytes | None, times: Times, no_color: bool
+    ) -> None:
+        from zktrace.export.summary import coverage_lines, joined
+        from zktrace.export.text import EventLines
+
+        prepare_stdout()
+        style = look(no_color)
+        writer = EventLines(style, times.value)
+        for batches in self._batches(run, filter, key):
+            made = writer.lines(batches)
+            sys.stdout.write(joined(made[: self._take(len(made), run)]))
+            if self._prompt:
+                sys.stdout.flush()
+        sys.stdout.write(joined(coverage_lines(self._coverage(run), style)))
+
+
+def _binary_stdout() -> BinaryIO:
+    sys.stdout.flush()
+    return sys.stdout.buffer

@@ -1,0 +1,175 @@
+"""The ``zktrace`` command: finds the subcommands, turns errors into one line, keeps quiet when a
+pipe closes.
+
+Nothing heavy is imported here nor by the modules of the subcommands at their top: ``zktrace
+--help`` loads Typer and no more. Subcommands of other packages come by the entry-point group
+``zktrace.commands``, where a name stands for a function (its parameters are the options) or for a
+``typer.Typer``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from zktrace import __version__
+from zktrace.cli import decode, schema, stats
+from zktrace.cli.failure import Failure
+
+#: Entry points that add subcommands.
+GROUP: Final = "zktrace.commands"
+
+EXIT_UNUSABLE: Final = 2
+
+
+class _Commands(TyperGroup):
+    """Subcommands of this package, then those of others, which are loaded when asked for."""
+
+    _found: dict[str, Any] | None = None
+
+    def _plugins(self) -> dict[str, Any]:
+        if self._found is None:
+            from importlib.metadata import entry_points
+
+            self._found = {point.name: point for point in entry_points(group=GROUP)}
+        return self._found
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return own + sorted(self._plugins().keys() - set(own))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in self._plugins():
+            return own
+        return _command(cmd_name, self._plugins()[cmd_name])
+
+
+def _command(name: str, point: Any) -> Any:
+    """A plugin's command; one that does not load says so when it is called, and does not break
+    the others.
+    """
+    try:
+        target = point.load()
+    except Exception as error:
+        reason = f"{name} does not load: {type(error).__name__}: {error}"
+
+        def broken() -> None:
+            raise Failure(reason)
+
+        broken.__doc__ = f"(does not load: {error})"
+        target = broken
+    if isinstance(target, typer.Typer):
+        group = typer.main.get_command(target)
+        group.name = name
+        return group
+    if not callable(target) or hasattr(target, "make_context"):
+        return target  # a click command
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(target)
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    name="zktrace",
+    cls=_Commands,
+    help="Network traffic analyzer for Apache ZooKeeper's wire protocols.",
+    no_args_is_help=True,
+    # Rich's help takes 0.1 s to import and says no more.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("decode")(decode.decode)
+app.command("stats")(stats.stats)
+app.command("schema")(schema.schema)
+
+
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from zktrace.engine.base import choose
+
+    choice = choose()
+    why = f" ({choice.reason})" if choice.reason else ""
+    print(f"zktrace {__version__}, {choice.name} engine{why}")
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Version and engine in use, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Network traffic analyzer for Apache ZooKeeper's wire protocols."""
+
+
+def _say(error: BaseException) -> None:
+    text = " ".join(str(error).split())
+    print(f"zktrace: {text}", file=sys.stderr)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The command with these arguments (None: those of the process); returns the exit status."""
+    from typer.main import get_command
+
+    # Of typer's own copy of click, or of click where typer still depends on it.
+    usage_error = typer.BadParameter.__mro__[2]
+    try:
+        status = get_command(app)(
+            None if arguments is None else list(arguments),
+            prog_name="zktrace",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except BrokenPipeError:
+        # Whoever read has enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except typer.Exit as ended:
+        return int(ended.exit_code)
+    except Exception as error:
+        if isinstance(error, usage_error):
+            _say(Failure(_usage(error)))
+        elif _is_ours(error):
+            _say(error)
+        else:
+            raise  # a defect of zktrace: its traceback is wanted
+        return EXIT_UNUSABLE
+
+
+def _usage(error: Any) -> str:
+    """A wrong call in one line, with what it was about."""
+    context = getattr(error, "ctx", None)
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
+    return f"{error.format_message()}{hint}"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error is about the call or the input."""
+    if isinstance(error, (Failure, OSError)):
+        return True
+    from zktrace.capture.errors import CaptureError
+    from zktrace.engine.base import EngineError
+
+    return isinstance(error, (CaptureError, EngineError))
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    sys.exit(run())

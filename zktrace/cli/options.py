@@ -1,0 +1,119 @@
+"""Options that several subcommands share, as types that Typer reads."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from zktrace.cli.failure import Failure
+from zktrace.engine.base import MAX_CONNECTIONS, EngineOptions, parse_ports
+
+_ROLES = "Where the roles of connections are not to be found from their first bytes"
+_PORTS = "port of servers, N or IP:N or [IPv6]:N; may be repeated."
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="Captures: pcap or pcapng, plain, .gz or .zst; - is standard input; several files are "
+        "one capture in time order.",
+    ),
+]
+ClientPort = Annotated[
+    list[str], typer.Option("--client-port", metavar="PORT", help=f"Client {_PORTS}")
+]
+QuorumPort = Annotated[
+    list[str], typer.Option("--quorum-port", metavar="PORT", help=f"Quorum {_PORTS}")
+]
+ElectionPort = Annotated[
+    list[str], typer.Option("--election-port", metavar="PORT", help=f"Election {_PORTS}")
+]
+FilterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        metavar="EXPR",
+        show_default=False,
+        help="Only events that match, such as "
+        '\'op == "create" and path =~ "/locks/**" and latency > 10ms\'.',
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+HashSessions = Annotated[
+    bool,
+    typer.Option(
+        "--hash-sessions",
+        help="Replace session ids by keyed hashes (a session's password follows from its id).",
+    ),
+]
+HashKey = Annotated[
+    str | None,
+    typer.Option(
+        "--hash-key",
+        metavar="TEXT",
+        envvar="ZKTRACE_HASH_KEY",
+        show_default=False,
+        help="Key of --hash-sessions, for the same hashes in every run; without it a random one.",
+    ),
+]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours, not on a terminal either.")]
+MaxConnections = Annotated[
+    int,
+    typer.Option(
+        "--max-connections",
+        min=1,
+        help="Live connections to keep track of; beyond, the longest silent one is forgotten.",
+    ),
+]
+
+
+class Times(StrEnum):
+    """How times are shown."""
+
+    utc = "utc"
+    local = "local"
+    date = "date"
+    epoch = "epoch"
+    relative = "relative"
+
+
+def engine_options(
+    client_port: list[str],
+    quorum_port: list[str],
+    election_port: list[str],
+    *,
+    max_connections: int = MAX_CONNECTIONS,
+    tables: bool = True,
+    json: bool = False,
+    aggregate_by: tuple[str, ...] | None = None,
+    path_depth: int | None = None,
+    hash_key: bytes | None = None,
+) -> EngineOptions:
+    """What the options mean for an engine."""
+    try:
+        return EngineOptions(
+            client_ports=parse_ports(client_port),
+            quorum_ports=parse_ports(quorum_port),
+            election_ports=parse_ports(election_port),
+            max_connections=max_connections,
+            tables=tables,
+            json=json,
+            aggregate_by=aggregate_by,
+            path_depth=path_depth,
+            hash_key=hash_key,
+        )
+    except ValueError as error:
+        raise Failure(str(error)) from None
+
+
+def hashing_key(hash_sessions: bool, hash_key: str | None) -> bytes | None:
+    """The key to replace session ids with; None: they stay."""
+    if not hash_sessions:
+        return None
+    from zktrace.analysis.hashing import make_key
+
+    return make_key(hash_key)

@@ -1,0 +1,143 @@
+"""``zktrace stats``: counts, bytes, errors and latency percentiles of a capture."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zktrace.cli.failure import Failure
+from zktrace.cli.filtering import compiled
+from zktrace.cli.options import (
+    ClientPort,
+    ElectionPort,
+    FilterOption,
+    HashKey,
+    HashSessions,
+    JsonOption,
+    MaxConnections,
+    NoColor,
+    QuorumPort,
+    Sources,
+    engine_options,
+    hashing_key,
+)
+from zktrace.cli.terminal import interruptible, look, prepare_stdout, progress
+from zktrace.engine.base import GROUPINGS, MAX_CONNECTIONS, abilities, create
+
+if TYPE_CHECKING:
+    from zktrace.analysis.filter import Filter
+    from zktrace.analysis.stats import StatsData
+    from zktrace.engine.driver import Run
+
+
+def stats(
+    sources: Sources,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="GROUPINGS",
+            help=f"What to group by: {', '.join(GROUPINGS)}, or several, separated by commas.",
+        ),
+    ] = "op",
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            "--depth",
+            min=1,
+            max=1000,
+            show_default=False,
+            help="Components of a path that make a group.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", min=0, show_default=False, help="Groups to show; the rest is summed up."
+        ),
+    ] = None,
+    filter: FilterOption = None,
+    json: JsonOption = False,
+    client_port: ClientPort = [],  # noqa: B006
+    quorum_port: QuorumPort = [],  # noqa: B006
+    election_port: ElectionPort = [],  # noqa: B006
+    hash_sessions: HashSessions = False,
+    hash_key: HashKey = None,
+    max_connections: MaxConnections = MAX_CONNECTIONS,
+    no_color: NoColor = False,
+) -> None:
+    """Show counts, bytes, errors, latencies.
+
+    What was captured, totals, a ranked table per grouping, what was not seen.
+    """
+    from zktrace.analysis.stats import stats_result
+    from zktrace.engine.driver import Run
+    from zktrace.export.coverage import coverage_object
+
+    groupings = _groupings(by)
+    key = hashing_key(hash_sessions, hash_key)
+    # An engine that aggregates itself needs no tables, and pyarrow is not even loaded.
+    native = filter is None and "aggregates" in abilities()
+    options = engine_options(
+        client_port,
+        quorum_port,
+        election_port,
+        max_connections=max_connections,
+        tables=not native,
+        aggregate_by=groupings if native else None,
+        path_depth=depth,
+    )
+    with progress() as report:
+        run = Run(sources, create(options), progress=report)
+        with interruptible(run):
+            data = _native(run) if native else _from_rows(run, compiled(filter), groupings, depth)
+    result = stats_result(data, coverage_object(run.coverage()), top=top)
+    if key is not None:
+        _hash_sessions(result, key)
+    if json:
+        from json import dumps
+
+        sys.stdout.write(dumps(result, indent=2) + "\n")
+    else:
+        from zktrace.export.summary import joined, stats_lines
+
+        prepare_stdout()
+        sys.stdout.write(joined(stats_lines(result, look(no_color))))
+
+
+def _groupings(text: str) -> tuple[str, ...]:
+    """The value of --by, in the order given, each once."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in GROUPINGS:
+            raise Failure(f"--by: no grouping {name!r}; there are {', '.join(GROUPINGS)}")
+    return names or ("op",)
+
+
+def _native(run: Run) -> StatsData:
+    for _ in run:
+        pass
+    data: StatsData = run.engine.aggregates()
+    return data
+
+
+def _from_rows(run: Run, where: Filter | None, by: tuple[str, ...], depth: int | None) -> StatsData:
+    from zktrace.analysis.stats import StatsCollector
+    from zktrace.analysis.trace import Batches
+
+    collector = StatsCollector(by, depth)
+    for batches in Batches(run, where=where):
+        collector.add(batches)
+    return collector.data()
+
+
+def _hash_sessions(result: dict[str, Any], key: bytes) -> None:
+    """Replaces the ids of the grouping by session."""
+    from zktrace.analysis.hashing import SessionHasher
+
+    hasher = SessionHasher(key)
+    for row in result.get("by_session", ()):
+        if row["session"] is not None:
+            row["session"] = f"0x{hasher.session(int(row['session'], 16)):016x}"
