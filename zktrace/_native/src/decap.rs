@@ -1,1 +1,255 @@
-//! Tunnels: VXLAN, Geneve, GRE, ERSPAN, IP in IP.
+//! From a captured packet to its TCP segment, through link layer, IP, fragments and tunnels (VXLAN,
+//! Geneve, GRE, ERSPAN, IP in IP). The rules are those of `zktrace/capture/{decap,tunnel}.py`.
+//! Knows nothing of connections and files.
+
+use crate::container::Packet;
+use crate::counters::CaptureCounters;
+use crate::fragments::Reassembler;
+use crate::ip::{self, Payload, Segment};
+use crate::link::{self, Stop, IPV4, IPV6};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const GRE: u8 = 47;
+const IP_IN_IP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+
+/// Overlay in overlay in a mirror session is three.
+const MAX_TUNNELS: u32 = 4;
+
+/// IANA's port; Linux used 8472 before there was one, and still does by default.
+const VXLAN_PORTS: [u16; 2] = [4789, 8472];
+const GENEVE_PORT: u16 = 6081;
+const TRANSPARENT_ETHERNET: u16 = 0x6558;
+const ERSPAN_II: u16 = 0x88BE;
+const ERSPAN_III: u16 = 0x22EB;
+const GRE_CHECKSUM: u16 = 0x8000;
+const GRE_ROUTING: u16 = 0x4000;
+const GRE_KEY: u16 = 0x2000;
+const GRE_SEQUENCE: u16 = 0x1000;
+const GRE_VERSION: u16 = 0x0007;
+
+/// Packets in, TCP segments out. Holds nothing but fragments.
+#[derive(Debug, Default)]
+pub struct Decapsulator {
+    pub counters: CaptureCounters,
+    reassembler: Reassembler,
+}
+
+impl Decapsulator {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls `out` with the TCP segment of a packet, if it holds one or completes one.
+    #[inline]
+    pub fn packet(&mut self, packet: Packet<'_>, out: &mut impl FnMut(Segment<'_>)) {
+        let Packet {
+            ts_ns,
+            linktype,
+            data,
+            wire_len,
+        } = packet;
+        let counters = &mut self.counters;
+        counters.packets += 1;
+        counters.bytes += u64::from(wire_len);
+        counters.first_ts_ns = Some(counters.first_ts_ns.map_or(ts_ns, |first| first.min(ts_ns)));
+        counters.last_ts_ns = Some(counters.last_ts_ns.map_or(ts_ns, |last| last.max(ts_ns)));
+        let cut = wire_len as usize > data.len();
+        counters.truncated += u64::from(cut);
+        let outcome = link::network_packet(linktype, data, wire_len)
+            .and_then(|(protocol, data, wire)| self.network(ts_ns, protocol, data, wire, 0, out));
+        if let Err(stop) = outcome {
+            self.count(stop, cut, linktype);
+        }
+    }
+
+    /// End of the capture.
+    pub fn finish(&mut self) {
+        self.reassembler.finish(&mut self.counters);
+    }
+
+    #[cold]
+    fn count(&mut self, stop: Stop, cut: bool, linktype: u16) {
+        let counters = &mut self.counters;
+        match stop {
+            Stop::TooShort if cut => {}
+            Stop::TooShort | Stop::Malformed => counters.malformed_packets += 1,
+            Stop::NotTcp => counters.other_packets += 1,
+            Stop::Fragment => {}
+            Stop::UnknownLinkType => {
+                counters.undecoded_packets += 1;
+                *counters.undecoded_linktypes.entry(linktype).or_default() += 1;
+            }
+        }
+    }
+
+    #[inline]
+    fn network(
+        &mut self,
+        ts_ns: i64,
+        protocol: u16,
+        data: &[u8],
+        wire: u32,
+        tunnels: u32,
+        out: &mut impl FnMut(Segment<'_>),
+    ) -> Result<(), Stop> {
+        let payload = if protocol == IPV4 {
+            ip::ipv4(data, wire)?
+        } else {
+            ip::ipv6(data, wire)?
+        };
+        if payload.protocol == TCP && payload.fragment.is_none() {
+            return self.segment(ts_ns, &payload, out);
+        }
+        self.wrapped(ts_ns, &payload, tunnels, out)
+    }
+
+    /// Fragments and tunnels.
+    #[inline(never)]
+    fn wrapped(
+        &mut self,
+        ts_ns: i64,
+        payload: &Payload<'_>,
+        tunnels: u32,
+        out: &mut impl FnMut(Segment<'_>),
+    ) -> Result<(), Stop> {
+        let Some(fragment) = &payload.fragment else {
+            return self.tunnel(ts_ns, payload, tunnels, out);
+        };
+        let whole = self
+            .reassembler
+            .add(ts_ns, payload, fragment, &mut self.counters)
+            .ok_or(Stop::Fragment)?;
+        let mut payload = Payload {
+            data: &whole,
+            wire: whole.len() as u32,
+            fragment: None,
+            ..*payload
+        };
+        if payload.src.v6 {
+            payload = ip::extension_headers(payload, false)?;
+        }
+        if payload.protocol == TCP {
+            return self.segment(ts_ns, &payload, out);
+        }
+        self.tunnel(ts_ns, &payload, tunnels, out)
+    }
+
+    fn tunnel(
+        &mut self,
+        ts_ns: i64,
+        payload: &Payload<'_>,
+        tunnels: u32,
+        out: &mut impl FnMut(Segment<'_>),
+    ) -> Result<(), Stop> {
+        let Payload { data, wire, .. } = *payload;
+        let (ethertype, offset) = match payload.protocol {
+            UDP => {
+                let (head, rest) = data.split_first_chunk::<8>().ok_or(Stop::TooShort)?;
+                let (ethertype, offset) = udp_tunnel(u16::from_be_bytes([head[2], head[3]]), rest)?;
+                (ethertype, offset + 8)
+            }
+            GRE => gre(data)?,
+            IP_IN_IP => (IPV4, 0),
+            IPV6_IN_IP => (IPV6, 0),
+            _ => return Err(Stop::NotTcp),
+        };
+        if tunnels == MAX_TUNNELS {
+            return Err(Stop::NotTcp);
+        }
+        let data = data.get(offset..).ok_or(Stop::TooShort)?;
+        let wire = wire - offset as u32;
+        let (ethertype, data, wire) = match ethertype {
+            TRANSPARENT_ETHERNET => link::ethernet(data, wire)?,
+            _ => (ethertype, data, wire),
+        };
+        self.network(ts_ns, ethertype, data, wire, tunnels + 1, out)
+    }
+
+    #[inline]
+    fn segment(
+        &mut self,
+        ts_ns: i64,
+        payload: &Payload<'_>,
+        out: &mut impl FnMut(Segment<'_>),
+    ) -> Result<(), Stop> {
+        let data = payload.data;
+        let h = data.first_chunk::<20>().ok_or(Stop::TooShort)?;
+        let header = usize::from(h[12] >> 4) * 4;
+        if header < 20 || header > payload.wire as usize {
+            return Err(Stop::Malformed);
+        }
+        self.counters.tcp_segments += 1;
+        out(Segment {
+            ts_ns,
+            src: payload.src,
+            dst: payload.dst,
+            sport: u16::from_be_bytes([h[0], h[1]]),
+            dport: u16::from_be_bytes([h[2], h[3]]),
+            seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+            ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+            flags: h[13] & 0x1F,
+            // Options may be cut off by the snap length: then so is the payload.
+            payload: data.get(header..).unwrap_or(&[]),
+            wire_len: payload.wire - header as u32,
+        });
+        Ok(())
+    }
+}
+
+/// Ethertype and start of what the payload of a UDP datagram wraps (RFC 7348, RFC 8926).
+fn udp_tunnel(dport: u16, data: &[u8]) -> Result<(u16, usize), Stop> {
+    let h = data.first_chunk::<8>().ok_or(Stop::NotTcp)?;
+    if VXLAN_PORTS.contains(&dport) {
+        // Without the I flag it only looks like VXLAN by its port.
+        let valid = h[0] & 0x08 != 0;
+        return valid
+            .then_some((TRANSPARENT_ETHERNET, 8))
+            .ok_or(Stop::NotTcp);
+    }
+    if dport != GENEVE_PORT || h[0] >> 6 != 0 {
+        return Err(Stop::NotTcp);
+    }
+    let protocol = u16::from_be_bytes([h[2], h[3]]);
+    let offset = 8 + usize::from(h[0] & 0x3F) * 4;
+    if !matches!(protocol, TRANSPARENT_ETHERNET | IPV4 | IPV6) || data.len() < offset {
+        return Err(Stop::NotTcp);
+    }
+    Ok((protocol, offset))
+}
+
+/// Ethertype and start of what a GRE packet wraps (RFC 2784, 2890, draft-foschiano-erspan).
+fn gre(data: &[u8]) -> Result<(u16, usize), Stop> {
+    let h = data.first_chunk::<4>().ok_or(Stop::TooShort)?;
+    let flags = u16::from_be_bytes([h[0], h[1]]);
+    let mut protocol = u16::from_be_bytes([h[2], h[3]]);
+    if flags & (GRE_VERSION | GRE_ROUTING) != 0 {
+        return Err(Stop::NotTcp);
+    }
+    let mut offset = 4;
+    for flag in [GRE_CHECKSUM, GRE_KEY, GRE_SEQUENCE] {
+        if flags & flag != 0 {
+            offset += 4;
+        }
+    }
+    match protocol {
+        ERSPAN_II => {
+            // Type I has neither a sequence number nor a header of its own.
+            offset += if flags & GRE_SEQUENCE != 0 { 8 } else { 0 };
+            protocol = TRANSPARENT_ETHERNET;
+        }
+        ERSPAN_III => {
+            let last = *data.get(offset + 11).ok_or(Stop::TooShort)?;
+            // The O flag announces a platform specific sub-header.
+            offset += if last & 1 != 0 { 20 } else { 12 };
+            protocol = TRANSPARENT_ETHERNET;
+        }
+        TRANSPARENT_ETHERNET | IPV4 | IPV6 => {}
+        _ => return Err(Stop::NotTcp),
+    }
+    if data.len() < offset {
+        return Err(Stop::TooShort);
+    }
+    Ok((protocol, offset))
+}
