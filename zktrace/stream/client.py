@@ -20,7 +20,7 @@ from zktrace.stream.handshake import KEEPER_REJECTED, Connect, parse_connect, pa
 from zktrace.stream.pairing import AUTH_XID, PING_XID, Pairing, Pending
 from zktrace.stream.resync import Scan, find_replies, find_requests
 from zktrace.stream.rows import Counters, Rows
-from zktrace.stream.schema import ERROR_TYPE, Fields, Scanner, Schema
+from zktrace.stream.schema import Fields, Scanner, Schema
 
 WATCH_EVENT_XID = -1
 AUTH_OPCODE, PING_OPCODE, MULTI_OPCODE, CHECK_OPCODE = 100, 11, 14, 13
@@ -28,6 +28,10 @@ RUNTIME_INCONSISTENCY = -2
 
 #: jute.maxbuffer's default: a server with it closes the connection at a longer request.
 JUTE_MAX_BUFFER = 0xFFFFF
+
+#: ClickHouse Keeper's tracing dialect: a byte after each request says whether lines follow
+#: (zktrace.wire.keeper).
+TAIL_FLAG, TAIL_LINES = -1, 4
 
 _EVENT = struct.Struct(">iii")  # type, state, path length
 
@@ -46,18 +50,35 @@ class Context:
 class Direction:
     """One direction's framer, the form of its headers, and its bytes while its framing is lost."""
 
-    __slots__ = ("framer", "header", "name", "scan")
+    __slots__ = ("framer", "header", "name", "scan", "tail")
 
     def __init__(self, name: str, framer: Framer, header: struct.Struct) -> None:
         self.name = name
         self.framer = framer
         self.header = header
         self.scan: Scan | None = None
+        #: lines of a tracing context that come before the next frame; TAIL_FLAG: the byte that says
+        #: whether there are any
+        self.tail = 0
 
     def lose(self) -> None:
         """Where the next frame begins is not known."""
         self.framer.stop()
         self.scan = Scan()
+        self.tail = 0
+
+    def skip_tail(self, data: bytes, pos: int) -> int:
+        """Skip what follows a request in ClickHouse Keeper's tracing dialect; the position after
+        it.
+        """
+        if self.tail == TAIL_FLAG:
+            self.tail = TAIL_LINES if data[pos] else 0
+            return pos + 1
+        end = data.find(b"\n", pos)
+        if end < 0:
+            return len(data)
+        self.tail -= 1
+        return end + 1
 
 
 class ClientMachine:
@@ -95,6 +116,7 @@ class ClientMachine:
         self._last_frame_ts: int | None = None
         #: a dialect whose bytes cannot be read
         self._undecodable = False
+        self._tracing = False
         if not opened:
             self._requests.lose()
             self._replies.lose()
@@ -127,6 +149,9 @@ class ClientMachine:
         pos = 0
         framer = way.framer
         while pos < len(data) and not self._undecodable:
+            if way.tail:
+                pos = way.skip_tail(data, pos)
+                continue
             frame, pos = framer.feed(data, pos, ts)
             if framer.new_length >= 0:
                 self._length_seen(way, ts, framer.new_length)
@@ -136,6 +161,7 @@ class ClientMachine:
                 break
             if frame is not None:
                 self._frame(way, frame)
+                way.tail = TAIL_FLAG if self._tracing and way is self._requests else 0
         return pos
 
     def _frame(self, way: Direction, frame: Frame) -> None:
@@ -196,9 +222,13 @@ class ClientMachine:
             self._counters.skipped_bytes += way.scan.clear()
             self._pairing.lost()
             return
+        if way.tail:
+            self._lose(way)
+            return
         frame = way.framer.gap(missing)
         if frame is not None:
             self._frame(way, frame)
+            way.tail = TAIL_FLAG if self._tracing and way is self._requests else 0
         if way.framer.lost:
             self._lose(way)
 
@@ -244,6 +274,7 @@ class ClientMachine:
             self._requests.header = struct.Struct(">qi")
             self._requests.framer.min_length = self._requests.header.size
             self._replies.header = struct.Struct(">qqi")
+        self._tracing = connect.tracing
         if connect.compressed:
             detail = "ClickHouse Keeper's compressed dialect is not decoded"
             self._rows.anomaly(frame.last_ts, "dialect", None, None, detail)
@@ -364,8 +395,8 @@ def _multi_error(fields: Fields) -> int | None:
     if fields.results is None:
         return None
     rolled_back = 0
-    for kind, error in fields.results:
-        if kind == ERROR_TYPE and error != 0:
+    for _kind, error in fields.results:
+        if error != 0:
             if error != RUNTIME_INCONSISTENCY:
                 return error
             rolled_back = error

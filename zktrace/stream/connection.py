@@ -113,7 +113,9 @@ class Analyzer:
         if connection.role is None:
             self._decide(connection, at_end=True)
         if connection.role is None:
-            self._settle(connection, UNKNOWN)
+            silent = not connection.waiting and not sum(connection.shed)
+            known = self._roles.known(*connection.ends[1]) if silent else None
+            self._settle(connection, known or UNKNOWN)
         self._let_go(connection, everything=True)
         if connection.machine is not None:
             connection.machine.end(ts)
@@ -204,7 +206,7 @@ class Analyzer:
             known = self._roles.known(ip, port) == CLIENT
             if not known and len(first) < 7 and not at_end:
                 return
-            if known or not first[4:].strip(b"\r\n") and self._roles.allowed(CLIENT, ip, port):
+            if known or (not first[4:].strip(b"\r\n") and self._roles.allowed(CLIENT, ip, port)):
                 role = CLIENT
         self._settle(connection, role)
         if role == CLIENT:

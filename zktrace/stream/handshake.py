@@ -11,12 +11,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from zktrace.stream.probe import keeper_flags
+
 #: What a connect row is shown as: createSession's number.
 CONNECT_OPCODE = -10
 SESSION_EXPIRED = -112
 
 #: ClickHouse Keeper's protocol versions (see zktrace.wire.keeper).
-KEEPER_COMPRESSED, KEEPER_XID64, KEEPER_TRACING, KEEPER_REJECTED = 10, 11, 12, 42
+KEEPER_COMPRESSED, KEEPER_TRACING, KEEPER_REJECTED = 10, 12, 42
 
 _CONNECT = struct.Struct(">qiqi")  # last zxid, timeout, session, password length
 _CONNECTED = struct.Struct(">iiqi")  # version, timeout, session, password length
@@ -37,6 +39,9 @@ class Connect:
     wide_xids: bool = False
     #: what follows is compressed (ClickHouse Keeper)
     compressed: bool = False
+    #: each request is followed by a tracing context that its length does not count (ClickHouse
+    #: Keeper)
+    tracing: bool = False
 
 
 @dataclass(slots=True)
@@ -60,10 +65,14 @@ def parse_connect(head: bytes) -> Connect:
         connect.malformed = True
         return connect
     connect.version = int.from_bytes(head[:4], "big", signed=True)
-    connect.wide_xids = connect.version in (KEEPER_XID64, KEEPER_TRACING)
-    body = head[5:] if connect.wide_xids else head[4:]
-    connect.compressed = connect.version == KEEPER_COMPRESSED or (
-        connect.wide_xids and len(head) > 4 and head[4] != 0
+    flags = keeper_flags(connect.version)
+    body = head[4 + flags :]
+    given = head[4 : 4 + flags]
+    connect.tracing = flags == 2
+    connect.wide_xids = flags == 1 or given[:1] not in (b"", b"\0")
+    connect.compressed = connect.version == KEEPER_COMPRESSED or given[flags - 1 :] not in (
+        b"",
+        b"\0",
     )
     if len(body) < 24:
         connect.malformed = True

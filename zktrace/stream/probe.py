@@ -16,8 +16,6 @@ _LONG = struct.Struct(">q")
 
 #: jute.maxbuffer does not matter here: passwords are 16 bytes, and a few for other people's servers
 PASSWORD_MAX = 64
-#: ClickHouse Keeper's protocol versions 11 and 12 send a byte more than the handshake's length says
-KEEPER_LONGER = (11, 12)
 #: QuorumPacket types that open a learner's connection, and the sizes of LearnerInfo
 #: (Learner.registerWithLeader)
 FOLLOWERINFO, OBSERVERINFO = 11, 16
@@ -62,14 +60,24 @@ def probe(data: bytes, schema: Schema) -> Verdict:
     return Verdict.MORE if more else Verdict.UNKNOWN
 
 
-def handshake_extra(data: bytes) -> int:
-    """Bytes that a ConnectRequest has beyond its length field (ClickHouse Keeper's length of 45
-    lies).
+def keeper_flags(version: int) -> int:
+    """Bytes that ClickHouse Keeper's dialects put after a ConnectRequest's version.
+
+    Version 11 has one (compress), 12 and up two (64-bit xids, compress); 42 is the rejection. See
+    zktrace.wire.keeper.
     """
-    if len(data) < 8:
-        return 0
-    length, version = struct.unpack_from(">ii", data)
-    return 1 if version in KEEPER_LONGER and length == 45 else 0
+    if version == 11:
+        return 1
+    return 2 if 12 <= version < 42 else 0
+
+
+def handshake_extra(data: bytes) -> int:
+    """Bytes that a ConnectRequest has beyond its length field: Keeper's length does not count its
+    flags.
+    """
+    flags = keeper_flags(_int(data, 4))
+    body = 28 + max(_int(data, 28 + flags), 0)
+    return flags if body <= _int(data, 0) <= body + 1 else 0
 
 
 def is_notification(data: bytes, pos: int) -> bool | None:
@@ -77,7 +85,7 @@ def is_notification(data: bytes, pos: int) -> bool | None:
     if len(data) < pos + 8:
         return None
     length, state = struct.unpack_from(">ii", data, pos)
-    fits = length in (28, 40) or 44 <= length <= NOTIFICATION_MAX
+    fits: bool = length in (28, 40) or 44 <= length <= NOTIFICATION_MAX
     return fits and 0 <= state <= 3
 
 
@@ -99,8 +107,7 @@ def _connect(data: bytes, _schema: Schema) -> bool | None:
         return False
     if len(data) < 8:
         return None
-    version = _int(data, 4)
-    extra = 1 if version in KEEPER_LONGER else 0
+    extra = keeper_flags(_int(data, 4))
     if len(data) < 32 + extra:
         return None
     size = _int(data, 28 + extra)

@@ -178,7 +178,15 @@ class Scanner:
     def __init__(self, schema: Schema) -> None:
         self._ops = schema.ops
 
-    def scan(self, layout: Layout, buf: bytes, pos: int, out: Fields, strict: bool = False) -> int:
+    def scan(
+        self,
+        layout: Layout,
+        buf: bytes,
+        pos: int,
+        out: Fields,
+        strict: bool = False,
+        nested: bool = False,
+    ) -> int:
         """Read the fields of `layout` from buf[pos:] into `out`.
 
         Returns the position after the last field, or -1 where a field does not fit (what was read
@@ -230,7 +238,8 @@ class Scanner:
             elif kind == VEC:
                 pos = self._vector(role, inner, buf, pos, out, strict)
             elif kind == REST:
-                pos = end
+                # in a multi nothing says where it would end: its form without a rest is taken
+                pos = pos if nested else end
             elif kind == MULTI:
                 pos = self._multi(buf, pos, out, strict)
             else:
@@ -286,7 +295,7 @@ class Scanner:
             if op is None or kind == ERROR_TYPE or _nests(op.request):
                 return -1
             sub = Fields()
-            pos = self.scan(op.request, buf, pos, sub, strict)
+            pos = self.scan(op.request, buf, pos, sub, strict, nested=True)
             out.ops.append((kind, sub.path))
             if pos < 0:
                 return -1
@@ -298,7 +307,7 @@ class Scanner:
         while True:
             if pos + 9 > len(buf):
                 return -1
-            kind, done, _err = _HEADER.unpack_from(buf, pos)
+            kind, done, error = _HEADER.unpack_from(buf, pos)
             pos += 9
             if done:
                 return pos
@@ -311,10 +320,11 @@ class Scanner:
             op = self._ops.get(kind)
             if op is None or _nests(op.reply):
                 return -1
-            pos = self.scan(op.reply, buf, pos, Fields(), strict)
-            if pos < 0:
-                return -1
-            out.results.append((kind, 0))
+            if error == 0:
+                pos = self.scan(op.reply, buf, pos, Fields(), strict, nested=True)
+                if pos < 0:
+                    return -1
+            out.results.append((kind, error))
 
 
 _STRINGS: Layout = (Step(USTRING, "", ()),)

@@ -1,1 +1,570 @@
-//! The wire schema, parsed from the text that Python hands over. No opcode is written down here.
+//! The wire schema as the engine uses it, parsed from the text that Python hands over. No opcode is written down here.
+//!
+//! A layout is a sequence of steps, one per field in wire order. [`Schema::scan`] walks the body of one message by its
+//! layout and notes the fields that events show. `zktrace/stream/schema.py` is the reference. Knows nothing of
+//! connections, times or events.
+
+use std::collections::HashMap;
+
+use crate::events::{Stat, Watches};
+
+/// Type of a multi's end header and of its error results (ZooDefs.OpCode.error).
+pub const ERROR_TYPE: i32 = -1;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Bool,
+    Byte,
+    Int,
+    Long,
+    Ustring,
+    Buffer,
+    Stat,
+    Vec,
+    Rest,
+    Multi,
+    MultiResult,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    None,
+    Path,
+    Watch,
+    Flags,
+    Mode,
+    Version,
+    DataLength,
+    Stat,
+    Children,
+    CreatedPath,
+    Ttl,
+    Data,
+    Exist,
+    Child,
+    Persistent,
+    PersistentRecursive,
+}
+
+/// One field of a layout: its kind, the event column it feeds, the layout of a vector's elements.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    pub kind: Kind,
+    pub role: Role,
+    pub inner: Vec<Step>,
+    min_inner: usize,
+}
+
+pub type Layout = Vec<Step>;
+
+/// One row of the opcode table.
+#[derive(Clone, Debug)]
+pub struct Op {
+    pub number: i32,
+    pub name: Box<str>,
+    /// Whether clients send it.
+    pub client: bool,
+    pub request: Layout,
+    pub reply: Layout,
+}
+
+/// What a body holds that events show.
+#[derive(Default, Debug, Clone)]
+pub struct Fields<'a> {
+    pub path: Option<&'a [u8]>,
+    pub watch: Option<bool>,
+    pub flags: Option<i32>,
+    pub mode: Option<i32>,
+    pub version: Option<i32>,
+    pub data_length: Option<i32>,
+    pub children: Option<i32>,
+    pub ttl: Option<i64>,
+    pub created_path: Option<&'a [u8]>,
+    pub stat: Option<Stat>,
+    pub watches: Option<Watches>,
+    /// multi: (type, path) of each sub-operation
+    pub ops: Option<Vec<(i32, Option<&'a [u8]>)>>,
+    /// multi: (type, error) of each result
+    pub results: Option<Vec<(i32, i32)>>,
+}
+
+/// Opcodes from `FIRST` on are found without hashing.
+const FIRST: i32 = -16;
+const DIRECT: usize = 144;
+/// Index of no op.
+pub const NO_OP: u16 = u16::MAX;
+
+/// Opcode table, names of errors, events and states, four-letter words.
+pub struct Schema {
+    ops: Vec<Op>,
+    direct: [u16; DIRECT],
+    others: HashMap<i32, u16>,
+    errors: HashMap<i32, Box<str>>,
+    events: Vec<(i32, Box<str>)>,
+    states: Vec<(i32, Box<str>)>,
+    words: Vec<([u8; 4], Box<str>)>,
+}
+
+impl Schema {
+    /// Parses what `zktrace.wire.layout.schema_text()` gives; the error names the line.
+    pub fn parse(text: &str) -> Result<Schema, String> {
+        let mut schema = Schema {
+            ops: Vec::new(),
+            direct: [NO_OP; DIRECT],
+            others: HashMap::new(),
+            errors: HashMap::new(),
+            events: Vec::new(),
+            states: Vec::new(),
+            words: Vec::new(),
+        };
+        for line in text.lines() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            schema
+                .line(line)
+                .ok_or_else(|| format!("unknown schema line {line:?}"))?;
+        }
+        Ok(schema)
+    }
+
+    fn line(&mut self, line: &str) -> Option<()> {
+        let (what, rest) = line.split_once(' ')?;
+        if what == "op" {
+            let parts: Vec<&str> = rest.split(' ').collect();
+            let [number, name, access, request, reply] = parts.as_slice() else {
+                return None;
+            };
+            let op = Op {
+                number: number.parse().ok()?,
+                name: (*name).into(),
+                client: *access != "-",
+                request: parse_layout(request)?,
+                reply: parse_layout(reply)?,
+            };
+            let index = u16::try_from(self.ops.len())
+                .ok()
+                .filter(|i| *i != NO_OP)?;
+            match direct_index(op.number) {
+                Some(place) => *self.direct.get_mut(place)? = index,
+                None => {
+                    self.others.insert(op.number, index);
+                }
+            }
+            self.ops.push(op);
+            return Some(());
+        }
+        let (key, name) = rest.split_once(' ')?;
+        match what {
+            "word" => {
+                let word = u32::from_str_radix(key, 16).ok()?.to_be_bytes();
+                self.words.push((word, name.into()));
+            }
+            "error" => {
+                self.errors.insert(key.parse().ok()?, name.into());
+            }
+            "event" => self.events.push((key.parse().ok()?, name.into())),
+            "state" => self.states.push((key.parse().ok()?, name.into())),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Index of an opcode's row, [`NO_OP`] where it is not in the table.
+    #[inline]
+    pub fn index(&self, opcode: i32) -> u16 {
+        match direct_index(opcode) {
+            Some(place) => self.direct.get(place).copied().unwrap_or(NO_OP),
+            None => self.others.get(&opcode).copied().unwrap_or(NO_OP),
+        }
+    }
+
+    #[inline]
+    pub fn op(&self, index: u16) -> Option<&Op> {
+        self.ops.get(usize::from(index))
+    }
+
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    #[inline]
+    pub fn knows_error(&self, code: i32) -> bool {
+        self.errors.contains_key(&code)
+    }
+
+    pub fn error_name(&self, code: i32) -> Option<&str> {
+        self.errors.get(&code).map(AsRef::as_ref)
+    }
+
+    pub fn event(&self, kind: i32) -> Option<&str> {
+        find(&self.events, kind)
+    }
+
+    pub fn state(&self, state: i32) -> Option<&str> {
+        find(&self.states, state)
+    }
+
+    pub fn word(&self, bytes: &[u8]) -> Option<&str> {
+        let found = self.words.iter().find(|(word, _)| word == bytes)?;
+        Some(&found.1)
+    }
+
+    /// Whether a word begins with these bytes.
+    pub fn begins_word(&self, bytes: &[u8]) -> bool {
+        self.words.iter().any(|(word, _)| word.starts_with(bytes))
+    }
+
+    /// Reads the fields of `layout` from `buf[pos..]`; the position after the last one, or None where a field does not
+    /// fit (what was read before it stays in `out`). `strict` adds what every real client and server keeps to and
+    /// random bytes do not: booleans of 0 or 1, paths that are UTF-8 and begin with a slash.
+    pub fn scan<'a>(
+        &self,
+        layout: &[Step],
+        buf: &'a [u8],
+        mut pos: usize,
+        out: &mut Fields<'a>,
+        strict: bool,
+    ) -> Option<usize> {
+        for step in layout {
+            match step.kind {
+                Kind::Int => {
+                    let value = int(buf, pos)?;
+                    match step.role {
+                        Role::None => {}
+                        Role::Flags => out.flags = Some(value),
+                        Role::Mode => out.mode = Some(value),
+                        Role::Version => out.version = Some(value),
+                        Role::Children => out.children = Some(value),
+                        _ => {}
+                    }
+                    pos += 4;
+                }
+                Kind::Ustring => {
+                    let (text, end) = sized(buf, pos)?;
+                    if step.role != Role::None {
+                        let text = text.unwrap_or_default();
+                        if strict && !plausible_path(text) {
+                            return None;
+                        }
+                        match step.role {
+                            Role::Path => out.path = Some(text),
+                            Role::CreatedPath => out.created_path = Some(text),
+                            _ => {}
+                        }
+                    }
+                    pos = end;
+                }
+                Kind::Buffer => {
+                    let (data, end) = sized(buf, pos)?;
+                    if let (Role::DataLength, Some(data)) = (step.role, data) {
+                        out.data_length = i32::try_from(data.len()).ok();
+                    }
+                    pos = end;
+                }
+                Kind::Bool | Kind::Byte => {
+                    let value = *buf.get(pos)?;
+                    if strict && step.kind == Kind::Bool && value > 1 {
+                        return None;
+                    }
+                    if step.role == Role::Watch {
+                        out.watch = Some(value != 0);
+                    }
+                    pos += 1;
+                }
+                Kind::Long => {
+                    let value = long(buf, pos)?;
+                    if step.role == Role::Ttl {
+                        out.ttl = Some(value);
+                    }
+                    pos += 8;
+                }
+                Kind::Stat => {
+                    let bytes = buf.get(pos..pos + 68)?;
+                    if step.role == Role::Stat {
+                        out.stat = Some(stat(bytes)?);
+                    }
+                    pos += 68;
+                }
+                Kind::Vec => pos = self.vector(step, buf, pos, out, strict)?,
+                Kind::Rest => pos = buf.len(),
+                Kind::Multi => pos = self.multi(buf, pos, out, strict)?,
+                Kind::MultiResult => pos = self.results(buf, pos, out, strict)?,
+            }
+        }
+        Some(pos)
+    }
+
+    fn vector<'a>(
+        &self,
+        step: &Step,
+        buf: &'a [u8],
+        mut pos: usize,
+        out: &mut Fields<'a>,
+        strict: bool,
+    ) -> Option<usize> {
+        let count = int(buf, pos)?;
+        pos += 4;
+        if count < -1 {
+            return None;
+        }
+        let elements = usize::try_from(count).unwrap_or(0);
+        if elements > (buf.len() - pos) / step.min_inner {
+            return None;
+        }
+        if let [Step {
+            kind: Kind::Ustring,
+            role: Role::None,
+            ..
+        }] = step.inner.as_slice()
+        {
+            for _ in 0..elements {
+                pos = sized(buf, pos)?.1;
+            }
+        } else {
+            let mut unused = Fields::default();
+            for _ in 0..elements {
+                pos = self.scan(&step.inner, buf, pos, &mut unused, strict)?;
+            }
+        }
+        let shown = count.max(0);
+        match step.role {
+            Role::Children => {
+                if count >= 0 {
+                    out.children = Some(count);
+                }
+            }
+            Role::Data => out.watches.get_or_insert_default().data = Some(shown),
+            Role::Exist => out.watches.get_or_insert_default().exist = Some(shown),
+            Role::Child => out.watches.get_or_insert_default().child = Some(shown),
+            Role::Persistent => out.watches.get_or_insert_default().persistent = Some(shown),
+            Role::PersistentRecursive => {
+                out.watches.get_or_insert_default().persistent_recursive = Some(shown);
+            }
+            _ => {}
+        }
+        Some(pos)
+    }
+
+    fn multi<'a>(
+        &self,
+        buf: &'a [u8],
+        mut pos: usize,
+        out: &mut Fields<'a>,
+        strict: bool,
+    ) -> Option<usize> {
+        // MultiOperationRecord: headers and bodies, then a header with done set
+        let ops = out.ops.insert(Vec::new());
+        loop {
+            let (kind, done) = multi_header(buf, pos)?;
+            pos += 9;
+            if done {
+                return Some(pos);
+            }
+            let op = self.op(self.index(kind))?;
+            if kind == ERROR_TYPE || nests(&op.request) {
+                return None;
+            }
+            let mut sub = Fields::default();
+            let end = self.scan(&op.request, buf, pos, &mut sub, strict);
+            ops.push((kind, sub.path));
+            pos = end?;
+        }
+    }
+
+    fn results(
+        &self,
+        buf: &[u8],
+        mut pos: usize,
+        out: &mut Fields<'_>,
+        strict: bool,
+    ) -> Option<usize> {
+        // MultiResponse: each result is decoded by its own type, which need not be the request's (create2 -> create)
+        let results = out.results.insert(Vec::new());
+        loop {
+            let (kind, done) = multi_header(buf, pos)?;
+            pos += 9;
+            if done {
+                return Some(pos);
+            }
+            if kind == ERROR_TYPE {
+                results.push((kind, int(buf, pos)?));
+                pos += 4;
+                continue;
+            }
+            let op = self.op(self.index(kind))?;
+            if nests(&op.reply) {
+                return None;
+            }
+            pos = self.scan(&op.reply, buf, pos, &mut Fields::default(), strict)?;
+            results.push((kind, 0));
+        }
+    }
+}
+
+/// "op<n>" for an opcode that is not in the table.
+pub fn unknown_op(opcode: i32) -> String {
+    format!("op{opcode}")
+}
+
+fn direct_index(opcode: i32) -> Option<usize> {
+    usize::try_from(opcode.wrapping_sub(FIRST))
+        .ok()
+        .filter(|place| *place < DIRECT)
+}
+
+fn find(names: &[(i32, Box<str>)], number: i32) -> Option<&str> {
+    names
+        .iter()
+        .find(|(n, _)| *n == number)
+        .map(|(_, name)| name.as_ref())
+}
+
+fn parse_layout(text: &str) -> Option<Layout> {
+    if text == "-" {
+        return Some(Vec::new());
+    }
+    let mut steps = Vec::new();
+    let mut depth = 0usize;
+    let mut start = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.checked_sub(1)?,
+            ',' if depth == 0 => {
+                steps.push(parse_step(text.get(start..at)?)?);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    steps.push(parse_step(text.get(start..)?)?);
+    Some(steps)
+}
+
+fn parse_step(text: &str) -> Option<Step> {
+    let mut inner = Vec::new();
+    let mut rest = text;
+    if let Some(body) = text.strip_prefix("vec(") {
+        let close = body.rfind(')')?;
+        inner = parse_layout(body.get(..close)?)?;
+        rest = body.get(close + 1..)?;
+    }
+    let (kind, role) = rest.split_once(':').unwrap_or((rest, ""));
+    let kind = match kind {
+        "" if !inner.is_empty() => Kind::Vec,
+        "bool" => Kind::Bool,
+        "byte" => Kind::Byte,
+        "int" => Kind::Int,
+        "long" => Kind::Long,
+        "ustring" => Kind::Ustring,
+        "buffer" => Kind::Buffer,
+        "stat" => Kind::Stat,
+        "rest" => Kind::Rest,
+        "multi" => Kind::Multi,
+        "multiresult" => Kind::MultiResult,
+        _ => return None,
+    };
+    let role = match role {
+        "" => Role::None,
+        "path" => Role::Path,
+        "watch" => Role::Watch,
+        "flags" => Role::Flags,
+        "mode" => Role::Mode,
+        "version" => Role::Version,
+        "data_length" => Role::DataLength,
+        "stat" => Role::Stat,
+        "children" => Role::Children,
+        "created_path" => Role::CreatedPath,
+        "ttl" => Role::Ttl,
+        "data" => Role::Data,
+        "exist" => Role::Exist,
+        "child" => Role::Child,
+        "persistent" => Role::Persistent,
+        "persistent_recursive" => Role::PersistentRecursive,
+        _ => return None,
+    };
+    // an element of no size would make its count a free multiplier of work; no record of the schema is empty
+    let min_inner = inner.iter().map(min_size).sum::<usize>().max(1);
+    Some(Step {
+        kind,
+        role,
+        inner,
+        min_inner,
+    })
+}
+
+fn min_size(step: &Step) -> usize {
+    match step.kind {
+        Kind::Bool | Kind::Byte => 1,
+        Kind::Int | Kind::Ustring | Kind::Buffer | Kind::Vec => 4,
+        Kind::Long => 8,
+        Kind::Stat => 68,
+        Kind::Rest | Kind::Multi | Kind::MultiResult => 0,
+    }
+}
+
+fn nests(layout: &[Step]) -> bool {
+    // a multi in a multi is not ZooKeeper's, and its depth would be the sender's to choose
+    matches!(
+        layout.first(),
+        Some(Step {
+            kind: Kind::Multi | Kind::MultiResult,
+            ..
+        })
+    )
+}
+
+fn multi_header(buf: &[u8], pos: usize) -> Option<(i32, bool)> {
+    let header = buf.get(pos..pos + 9)?;
+    Some((int(header, 0)?, *header.get(4)? != 0))
+}
+
+/// A big-endian int.
+#[inline]
+pub fn int(buf: &[u8], pos: usize) -> Option<i32> {
+    let bytes = buf.get(pos..)?.first_chunk::<4>()?;
+    Some(i32::from_be_bytes(*bytes))
+}
+
+/// A big-endian long.
+#[inline]
+pub fn long(buf: &[u8], pos: usize) -> Option<i64> {
+    let bytes = buf.get(pos..)?.first_chunk::<8>()?;
+    Some(i64::from_be_bytes(*bytes))
+}
+
+/// A ustring's or buffer's bytes (None for null) and the position after it.
+#[inline]
+fn sized(buf: &[u8], pos: usize) -> Option<(Option<&[u8]>, usize)> {
+    let size = int(buf, pos)?;
+    let start = pos + 4;
+    if size < 0 {
+        return (size == -1).then_some((None, start));
+    }
+    let end = start.checked_add(usize::try_from(size).ok()?)?;
+    Some((Some(buf.get(start..end)?), end))
+}
+
+#[inline]
+fn stat(b: &[u8]) -> Option<Stat> {
+    let b = b.first_chunk::<68>()?;
+    Some(Stat {
+        czxid: long(b, 0)?,
+        mzxid: long(b, 8)?,
+        ctime: long(b, 16)?,
+        mtime: long(b, 24)?,
+        version: int(b, 32)?,
+        cversion: int(b, 36)?,
+        aversion: int(b, 40)?,
+        ephemeral_owner: long(b, 44)?,
+        data_length: int(b, 52)?,
+        num_children: int(b, 56)?,
+        pzxid: long(b, 60)?,
+    })
+}
+
+/// Whether these bytes can be a znode's path as real clients send it: a slash first, UTF-8, no NUL.
+pub fn plausible_path(text: &[u8]) -> bool {
+    text.first() == Some(&b'/') && !text.contains(&0) && std::str::from_utf8(text).is_ok()
+}

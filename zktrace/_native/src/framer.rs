@@ -1,0 +1,240 @@
+//! Length-prefixed frames out of one direction's bytes. `zktrace/stream/framer.py` is the reference.
+//!
+//! Keeps the capture time of the first and of the last byte of each frame, skips what is too large to keep, and survives
+//! losses inside a frame: as long as the loss ends before the frame does, the next boundary is still known. A frame that
+//! lies in one chunk is handed out in place, without a copy.
+
+/// A frame is kept whole up to this: jute.maxbuffer's default (0xfffff) and some slack. Of larger frames the head is
+/// decoded and the rest is skipped.
+pub const HEAD_MAX: usize = 1_048_576 + 4_096;
+/// What all unfinished frames of a capture may hold together; beyond it a new frame keeps SMALL_HEAD bytes only.
+pub const PARTIAL_TOTAL_MAX: usize = 32 * 1024 * 1024;
+pub const SMALL_HEAD: usize = 4_096;
+/// No ensemble is run with a larger jute.maxbuffer; a greater length is not a length.
+pub const LENGTH_MAX: i32 = 64 * 1024 * 1024;
+
+/// One frame: what was kept of its bytes, its true length, when its first and last byte were captured.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub head: &'a [u8],
+    pub length: usize,
+    pub first_ts: i64,
+    pub last_ts: i64,
+    /// Bytes inside it were not captured.
+    pub damaged: bool,
+}
+
+impl Frame<'_> {
+    /// Nothing of it is missing here.
+    pub fn whole(&self) -> bool {
+        self.head.len() == self.length
+    }
+}
+
+/// Bytes reserved by the unfinished frames of all connections of one capture.
+#[derive(Default, Debug)]
+pub struct PartialBudget {
+    pub used: usize,
+    /// Frames of which only a small head was kept since the budget was used up.
+    pub cut: u64,
+}
+
+impl PartialBudget {
+    fn reserve(&mut self, length: usize) -> usize {
+        let mut wanted = length.min(HEAD_MAX);
+        if self.used + wanted > PARTIAL_TOTAL_MAX && wanted > SMALL_HEAD {
+            wanted = SMALL_HEAD;
+            self.cut += 1;
+        }
+        self.used += wanted;
+        wanted
+    }
+}
+
+/// What [`Framer::feed`] came to.
+pub enum Fed<'a> {
+    /// A frame, and the position after it.
+    Frame(Frame<'a>, usize),
+    /// All bytes were taken.
+    More,
+    /// What stands where a length should be is none; the position after it.
+    Lost(i32, usize),
+}
+
+/// A frame that did not end with the chunk it began in.
+#[derive(Default)]
+struct Partial {
+    buf: Vec<u8>,
+    /// Of the frame at hand; None while its length is not known.
+    length: Option<usize>,
+    /// Bytes of it seen or lost.
+    taken: usize,
+    reserved: usize,
+    /// A byte of it was lost: what comes later is not kept.
+    frozen: bool,
+    first_ts: i64,
+    last_ts: i64,
+}
+
+/// Frames of one direction.
+pub struct Framer {
+    pub min_length: i32,
+    /// Bytes that the next frame has beyond its length field (ClickHouse Keeper's handshake).
+    pub extra_once: usize,
+    /// Length of the frame whose length feed has read last, if the caller has not taken it.
+    pub new_length: Option<usize>,
+    partial: Option<Box<Partial>>,
+    /// The frame given out last was in `done`, kept so that it can be borrowed.
+    done: Vec<u8>,
+}
+
+impl Framer {
+    pub fn new(min_length: i32) -> Self {
+        Framer {
+            min_length,
+            extra_once: 0,
+            new_length: None,
+            partial: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// Forgets the frame at hand.
+    pub fn drop_partial(&mut self, budget: &mut PartialBudget) {
+        if let Some(partial) = self.partial.take() {
+            budget.used -= partial.reserved;
+        }
+        self.done = Vec::new();
+    }
+
+    /// Takes bytes from `data[pos..]` up to the end of one frame.
+    #[inline]
+    pub fn feed<'a>(
+        &'a mut self,
+        budget: &mut PartialBudget,
+        data: &'a [u8],
+        pos: usize,
+        ts: i64,
+    ) -> Fed<'a> {
+        if self.partial.is_none() && self.extra_once == 0 {
+            if let Some(length) = crate::schema::int(data, pos) {
+                let start = pos + 4;
+                if length < self.min_length || length > LENGTH_MAX {
+                    return Fed::Lost(length, start);
+                }
+                // the common case: the whole frame is here
+                let length = length as usize;
+                if let Some(head) = data.get(start..start + length) {
+                    self.new_length = Some(length);
+                    let frame = Frame {
+                        head: head.get(..HEAD_MAX).unwrap_or(head),
+                        length,
+                        first_ts: ts,
+                        last_ts: ts,
+                        damaged: false,
+                    };
+                    return Fed::Frame(frame, start + length);
+                }
+            }
+        }
+        self.feed_partial(budget, data, pos, ts)
+    }
+
+    fn feed_partial<'a>(
+        &'a mut self,
+        budget: &mut PartialBudget,
+        data: &'a [u8],
+        mut pos: usize,
+        ts: i64,
+    ) -> Fed<'a> {
+        let end = data.len();
+        if pos >= end {
+            return Fed::More;
+        }
+        let partial = self.partial.get_or_insert_with(|| {
+            Box::new(Partial {
+                first_ts: ts,
+                last_ts: ts,
+                ..Partial::default()
+            })
+        });
+        partial.last_ts = partial.last_ts.max(ts);
+        let length = match partial.length {
+            Some(length) => length,
+            None => {
+                let want = 4usize.saturating_sub(partial.buf.len());
+                let stop = end.min(pos + want);
+                partial
+                    .buf
+                    .extend_from_slice(data.get(pos..stop).unwrap_or_default());
+                pos = stop;
+                let Some(length) = crate::schema::int(&partial.buf, 0) else {
+                    return Fed::More;
+                };
+                if length < self.min_length || length > LENGTH_MAX {
+                    self.drop_partial(budget);
+                    return Fed::Lost(length, pos);
+                }
+                partial.buf.clear();
+                let length = length as usize + self.extra_once;
+                self.extra_once = 0;
+                partial.length = Some(length);
+                partial.reserved = budget.reserve(length);
+                self.new_length = Some(length);
+                length
+            }
+        };
+        let take = (length - partial.taken).min(end - pos);
+        if take > 0 {
+            if !partial.frozen {
+                let keep = take.min(partial.reserved.saturating_sub(partial.buf.len()));
+                partial
+                    .buf
+                    .extend_from_slice(data.get(pos..pos + keep).unwrap_or_default());
+            }
+            partial.taken += take;
+            pos += take;
+        }
+        if partial.taken < length {
+            return Fed::More;
+        }
+        match self.finish(budget) {
+            Some(frame) => Fed::Frame(frame, pos),
+            None => Fed::More,
+        }
+    }
+
+    fn finish(&mut self, budget: &mut PartialBudget) -> Option<Frame<'_>> {
+        let partial = *self.partial.take()?;
+        budget.used -= partial.reserved;
+        self.done = partial.buf;
+        Some(Frame {
+            head: &self.done,
+            length: partial.length?,
+            first_ts: partial.first_ts,
+            last_ts: partial.last_ts,
+            damaged: partial.frozen,
+        })
+    }
+
+    /// `missing` bytes were not captured: the frame that is over by it, if any, and whether the next boundary is still
+    /// known.
+    pub fn gap(&mut self, budget: &mut PartialBudget, missing: usize) -> (Option<Frame<'_>>, bool) {
+        let Some(partial) = self.partial.as_mut() else {
+            return (None, false);
+        };
+        let Some(length) = partial.length else {
+            self.drop_partial(budget);
+            return (None, false);
+        };
+        partial.frozen = true;
+        if missing <= length - partial.taken {
+            partial.taken += missing;
+            if partial.taken < length {
+                return (None, true);
+            }
+            return (self.finish(budget), true);
+        }
+        (self.finish(budget), false)
+    }
+}
