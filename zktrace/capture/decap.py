@@ -6,7 +6,7 @@ the snap length cut the packet: then they are only `truncated`. Must not know: c
 
 from __future__ import annotations
 
-import dpkt  # type: ignore[import-untyped]
+import dpkt
 
 from zktrace.capture import ip, link, tunnel
 from zktrace.capture.counters import CaptureCounters

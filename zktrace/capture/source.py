@@ -43,7 +43,6 @@ class _Frame(Protocol):
 
     def decompress(self, data: bytes) -> Iterator[bytes]: ...
 
-    @property
     def done(self) -> bool: ...
 
     @property
@@ -116,7 +115,7 @@ def _decompressed(data: bytes, read: Any, name: str, counters: CaptureCounters) 
             if data:
                 counters.damaged_places += 1
             return
-        while not frame.done:
+        while not frame.done():
             try:
                 yield from frame.decompress(data)
             except _Broken as broken:
@@ -124,7 +123,7 @@ def _decompressed(data: bytes, read: Any, name: str, counters: CaptureCounters) 
                 if broken.output:
                     yield broken.output
                 return
-            if frame.done:
+            if frame.done():
                 break
             data = read()
             if not data:
@@ -162,7 +161,6 @@ class _Gzip:
             if output:
                 yield output
 
-    @property
     def done(self) -> bool:
         return self._inflate.eof
 
@@ -208,7 +206,6 @@ class _Zstd:
                 self._rest = self._frame.unused_data + data[pos + _ZSTD_INPUT :]
                 return
 
-    @property
     def done(self) -> bool:
         return bool(self._frame.eof)
 

@@ -44,7 +44,7 @@ impl Reassembler {
         if data.is_empty()
             || data.len() < payload.wire as usize
             || end > MAX_DATAGRAM
-            || (fragment.more && data.len() % 8 != 0)
+            || (fragment.more && !data.len().is_multiple_of(8))
         {
             counters.fragments_dropped += 1;
             return None;

@@ -32,6 +32,8 @@ pub mod nested;
 #[cfg(feature = "python")]
 pub mod python;
 #[cfg(feature = "python")]
+pub mod python_capture;
+#[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]
 pub mod table_schema;

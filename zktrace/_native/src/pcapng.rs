@@ -169,7 +169,7 @@ impl Pcapng {
         }
         let kind = order.u32(rest, 0)?;
         let length = order.u32(rest, 4)?;
-        let can_be = length >= shortest && length % 4 == 0 && length <= MAX_BLOCK;
+        let can_be = length >= shortest && length.is_multiple_of(4) && length <= MAX_BLOCK;
         Some(Frame {
             order,
             kind,

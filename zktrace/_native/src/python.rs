@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    crate::python_capture::register(module)?;
     crate::python_tables::register(module)?;
     Ok(())
 }
