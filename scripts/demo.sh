@@ -5,7 +5,9 @@ zktrace=$1
 cd "$(dirname "$0")/.."
 show() {
   printf '\n$ zktrace %s\n' "$*"
-  "$zktrace" "$@" | sed -n 1,30p
+  # The beginning, and the end: its last lines say what the capture did not show.
+  "$zktrace" "$@" | awk 'NR <= 24 { print } { line[NR % 4] = $0 }
+    END { if (NR > 28) print "..."; for (n = (NR > 28 ? NR - 3 : 25); n <= NR; n++) print line[n % 4] }'
 }
 show decode pcaps/02_basic_ops.pcap
 show stats pcaps/57_v39_herd.pcap
