@@ -7,8 +7,8 @@ buckets are narrower than one nanosecond) the last bucket of that bound holds th
 addition. At scale 5 these are OpenTelemetry's exponential buckets.
 
 The value shown for a quantile q is the middle, rounded down, of the bucket that holds rank ceil(q *
-count), kept within the exact [min, max]. Above some 50 ns it is at most 1.1 % (2**(1/64) - 1) off
-plus the rounding to whole nanoseconds.
+count), kept within the exact [min, max]. Above some 50 ns it is at most 1.1 % ((2**(1/32) - 1) / 2)
+off plus the rounding to whole nanoseconds.
 """
 
 from __future__ import annotations
