@@ -13,6 +13,9 @@ pub mod decap;
 pub mod decoder;
 pub mod events;
 pub mod flow;
+pub mod flow_conn;
+pub mod flow_side;
+pub mod flow_table;
 pub mod fragments;
 pub mod histogram;
 pub mod intern;
@@ -33,6 +36,8 @@ pub mod nested;
 pub mod python;
 #[cfg(feature = "python")]
 pub mod python_capture;
+#[cfg(feature = "python")]
+pub mod python_flow;
 #[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::python_capture::register(module)?;
+    crate::python_flow::register(module)?;
     crate::python_tables::register(module)?;
     Ok(())
 }
