@@ -142,9 +142,7 @@ impl Schema {
                 request: parse_layout(request)?,
                 reply: parse_layout(reply)?,
             };
-            let index = u16::try_from(self.ops.len())
-                .ok()
-                .filter(|i| *i != NO_OP)?;
+            let index = u16::try_from(self.ops.len()).ok().filter(|i| *i != NO_OP)?;
             match direct_index(op.number) {
                 Some(place) => *self.direct.get_mut(place)? = index,
                 None => {
