@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from zktrace.analysis.tables import SCHEMAS, batch_from_rows
 from zktrace.export import jsonl
 from zktrace.export.coverage import COVERAGE_KEYS, coverage_line
+from zktrace.export.form import extra_keys
 
 CLIENT, SERVER = "10.0.0.9:40000", "10.0.0.1:2181"
 
@@ -123,7 +124,7 @@ def test_an_op_always_has_the_same_keys() -> None:
     ],
 )
 def test_keys_that_apply(op: str | None, keys: set[str]) -> None:
-    assert set(jsonl.extra_keys(op)) == keys
+    assert set(extra_keys(op)) == keys
 
 
 def test_connect() -> None:

@@ -66,7 +66,7 @@ def decode(
         election_port,
         max_connections=max_connections,
         tables=not native,
-        json=native,
+        json_form=_form() if native else None,
         hash_key=key if native else None,
     )
     job = _Decode(sources, options, limit)
@@ -80,6 +80,12 @@ def decode(
                 job.write_json(run, filter, key)
             else:
                 job.write_text(run, filter, key, times, no_color)
+
+
+def _form() -> str:
+    from zktrace.export.form import form_text
+
+    return form_text()
 
 
 class _Decode:

@@ -19,4 +19,7 @@ def compiled(expression: str | None) -> Filter | None:
     try:
         return compile_filter(expression)
     except FilterError as error:
-        raise Failure(f"--filter: {error}") from None
+        # The place is marked within the line, since an error is one line.
+        text, at = " ".join(error.expression.split("\n")), error.position
+        shown = f"{text[:at]}>>>{text[at:]}"
+        raise Failure(f"--filter: {error.message}, at >>> in: {shown}") from None

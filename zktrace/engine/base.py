@@ -62,9 +62,9 @@ class EngineOptions:
     tables: bool = True
     """Rows are wanted (:meth:`Engine.take`)."""
 
-    json: bool = False
-    """JSON lines are wanted (:meth:`Engine.take_json`); only for an engine with that
-    ability.
+    json_form: str | None = None
+    """JSON lines are wanted (:meth:`Engine.take_json`): ``zktrace.export.form.form_text()``, which
+    says what keys they have. Only for an engine with that ability.
     """
 
     aggregate_by: tuple[str, ...] | None = None

@@ -29,9 +29,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from zktrace.export.form import extra_keys
 from zktrace.wire.errors import error_name
-from zktrace.wire.layout import steps
-from zktrace.wire.opcodes import BY_NAME
 
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -115,7 +114,7 @@ _STAT: Final[Mapping[str, Callable[[Any], str]]] = {
     "ephemeral_owner": session,
 }
 
-#: What only some ops have, in the order of the keys, with the way it is written.
+#: How the values of :data:`zktrace.export.form.KEYS` are written.
 _EXTRA: Final[Mapping[str, Callable[[Any], str]]] = {
     "flags": number,
     "mode": number,
@@ -133,32 +132,6 @@ _EXTRA: Final[Mapping[str, Callable[[Any], str]]] = {
     "read_only": boolean,
     "protocol_version": number,
 }
-_CONNECT: Final = (
-    "requested_timeout_ms",
-    "timeout_ms",
-    "last_zxid_seen",
-    "read_only",
-    "protocol_version",
-)
-
-
-@cache
-def extra_keys(op: str | None) -> tuple[str, ...]:
-    """The keys that an op has beyond those of every exchange, from its records in the opcode
-    table.
-    """
-    if op == "connect":
-        return _CONNECT
-    known = BY_NAME.get(op or "")
-    if known is None:
-        return ()
-    body = f"{steps(known.request)},{steps(known.reply)}"
-    roles = set(re.findall(r":(\w+)", body))
-    if "multi" in body:
-        roles.add("sub")
-    if roles & {"data", "exist", "child"}:
-        roles.add("watches")
-    return tuple(key for key in _EXTRA if key in roles)
 
 
 @cache

@@ -20,19 +20,16 @@ pub mod fragments;
 pub mod histogram;
 pub mod intern;
 pub mod ip;
+pub mod json;
+pub mod json_text;
 pub mod link;
 pub mod merge;
 mod pcap;
 mod pcapng;
 pub mod probe;
 pub mod resync;
-pub mod framer;
-pub mod handshake;
-pub mod joined;
-pub mod pairing;
-pub mod roles;
-pub mod rows;
 pub mod schema;
+pub mod siphash;
 
 #[cfg(feature = "python")]
 pub mod columns;
@@ -44,6 +41,8 @@ pub mod python;
 pub mod python_capture;
 #[cfg(feature = "python")]
 pub mod python_flow;
+#[cfg(feature = "python")]
+pub mod python_json;
 #[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]

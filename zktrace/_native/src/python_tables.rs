@@ -417,7 +417,11 @@ fn other(kind: &str, row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyRes
     Ok(())
 }
 
-fn feed(rows: &[(String, Bound<'_, PyTuple>)], sink: &mut dyn EventSink) -> PyResult<()> {
+/// Rows made in Python, to any sink.
+pub(crate) fn feed(
+    rows: &[(String, Bound<'_, PyTuple>)],
+    sink: &mut dyn EventSink,
+) -> PyResult<()> {
     for (kind, row) in rows {
         match kind.as_str() {
             "exchanges" => exchange(row.clone(), sink)?,
