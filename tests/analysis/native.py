@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tests.analysis.rows import Event
-from zktrace.analysis.histogram import BOUNDS
+from zktrace.engine.buckets import BOUNDS
 
 
 def _module() -> Any:
