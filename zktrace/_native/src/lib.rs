@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 pub mod agg;
+#[cfg(test)]
+mod capture_tests;
 pub mod client;
 pub mod connection;
 pub mod container;
