@@ -257,6 +257,7 @@ impl Engine {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Engine>()?;
     crate::python_capture::register(module)?;
+    crate::python_flow::register(module)?;
     crate::python_json::register(module)?;
     crate::python_tables::register(module)?;
     Ok(())
