@@ -1,0 +1,3 @@
+"""What the tests stand on: capture files, packets, ZooKeeper messages and an oracle, none of it
+made of zktrace.
+"""
