@@ -12,7 +12,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from zktrace.engine.base import EngineError, choose
+from zktrace.engine.base import ENGINE_VARIABLE, EngineError, choose
 
 # A shared machine's speed is no property of the code. CI tries the same examples each time; run
 # with HYPOTHESIS_PROFILE=explore for other and more ones.
@@ -63,7 +63,8 @@ needs_native = pytest.mark.skipif(
 
 
 @pytest.fixture(params=[pytest.param("python"), pytest.param("native", marks=needs_native)])
-def engine(request: pytest.FixtureRequest) -> str:
-    """The name of an engine, each in turn."""
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an engine, each in turn; it is also the one that is taken by default."""
     name: str = request.param
+    monkeypatch.setenv(ENGINE_VARIABLE, name)
     return name

@@ -1,0 +1,1 @@
+"""Crafted captures with hand-written expectations, and the engines against each other."""

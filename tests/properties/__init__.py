@@ -1,0 +1,1 @@
+"""Properties that hold for every capture, however it was cut, shuffled or damaged."""
