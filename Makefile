@@ -76,6 +76,10 @@ cargo-test: ## the crate's own tests, without Python
 fuzz: ## feed the native decoder mutated captures for FUZZ_SECONDS
 	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
 
+.PHONY: campaign
+campaign: $(STAMP_TEST) $(STAMP_NATIVE) ## decode captures with losses, 100 seeds each: nothing wrong may be shown
+	$(PY) -m tests.properties.campaign $(CAMPAIGN_ARGS)
+
 .PHONY: bench
 bench: $(STAMP_TEST) $(STAMP_NATIVE) ## speed beside tcpdump's, as the table in README.md
 	$(PY) -m tests.bench.run $(BENCH_ARGS)
