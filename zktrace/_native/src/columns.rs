@@ -76,16 +76,32 @@ pub struct Column<T> {
 
 impl<T: Copy + Default> Column<T> {
     /// `row` is the number of the row within the batch; rows may be left out.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, row: usize, value: T) {
+        if self.values.len() == row && self.valid.0.is_none() {
+            self.values.push(value);
+        } else {
+            self.push_after_gap(row, value);
+        }
+    }
+
+    /// Kept apart, so that the common case stays small enough to be compiled into its callers.
+    #[inline(never)]
+    fn push_after_gap(&mut self, row: usize, value: T) {
         self.valid.set(row, self.values.len());
+        self.push_unmarked(row, value);
+    }
+
+    /// As `push`, of a child of a struct: whether there is a value is known to the struct alone.
+    #[inline]
+    pub fn push_unmarked(&mut self, row: usize, value: T) {
         if self.values.len() != row {
             self.values.resize(row, T::default());
         }
         self.values.push(value);
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn push_some(&mut self, row: usize, value: Option<T>) {
         if let Some(value) = value {
             self.push(row, value);
@@ -99,6 +115,17 @@ impl<T: Copy + Default> Column<T> {
         let mut values = std::mem::replace(&mut self.values, next);
         values.resize(rows, T::default());
         (values, nulls)
+    }
+
+    /// The column of what `push_unmarked` took: no nulls of its own.
+    pub fn finish_unmarked<P: ArrowPrimitiveType<Native = T>>(&mut self, rows: usize) -> ArrayRef
+    where
+        T: ArrowNativeType,
+    {
+        let next = Vec::with_capacity(self.values.len());
+        let mut values = std::mem::replace(&mut self.values, next);
+        values.resize(rows, T::default());
+        Arc::new(PrimitiveArray::<P>::new(ScalarBuffer::from(values), None))
     }
 
     pub fn finish<P: ArrowPrimitiveType<Native = T>>(&mut self, rows: usize) -> ArrayRef
@@ -183,7 +210,7 @@ impl DictColumn {
         self.dictionary.intern_text(raw).unwrap_or(0) as i32
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn push_key(&mut self, row: usize, key: i32) {
         self.keys.push(row, key);
     }

@@ -30,7 +30,7 @@ impl StatColumns {
             stat.pzxid,
         ];
         for (column, value) in self.longs.iter_mut().zip(longs) {
-            column.push(row, value);
+            column.push_unmarked(row, value);
         }
         let ints = [
             stat.version,
@@ -40,7 +40,7 @@ impl StatColumns {
             stat.num_children,
         ];
         for (column, value) in self.ints.iter_mut().zip(ints) {
-            column.push(row, value);
+            column.push_unmarked(row, value);
         }
     }
 
@@ -51,11 +51,11 @@ impl StatColumns {
         let [czxid, mzxid, ctime, mtime, owner, pzxid] = self
             .longs
             .each_mut()
-            .map(|column| column.finish::<Int64Type>(rows));
+            .map(|column| column.finish_unmarked::<Int64Type>(rows));
         let [version, cversion, aversion, data_length, num_children] = self
             .ints
             .each_mut()
-            .map(|column| column.finish::<Int32Type>(rows));
+            .map(|column| column.finish_unmarked::<Int32Type>(rows));
         let children = vec![
             czxid,
             mzxid,
