@@ -14,36 +14,18 @@ off plus the rounding to whole nanoseconds.
 from __future__ import annotations
 
 from itertools import pairwise
-from math import isqrt
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from zktrace.engine.buckets import BOUNDS, BUCKETS
 
-PER_OCTAVE: Final = 32
-#: Octaves of a non-negative 64-bit integer.
-OCTAVES: Final = 63
-BUCKETS: Final = PER_OCTAVE * OCTAVES
+Ints = npt.NDArray[np.int64]
 
 #: Shown quantiles: name and thousandths (integers, so that ranks are exact).
 QUANTILES: Final = (("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999))
 
-
-def _bound(i: int) -> int:
-    """2**(i / 32), rounded up."""
-    power = 1 << i
-    root = power
-    for _ in range(
-        PER_OCTAVE.bit_length() - 1
-    ):  # the 32nd root is five square roots, floors and all
-        root = isqrt(root)
-    return root if root**PER_OCTAVE == power else root + 1
-
-
-#: ``BUCKETS + 1`` ascending bounds; the last is 2**63.
-BOUNDS: Final = tuple(_bound(i) for i in range(BUCKETS + 1))
 
 _LOWER: Final = np.array(BOUNDS, dtype=np.uint64)
 _MIDDLES: Final = np.array([(low + high) // 2 for low, high in pairwise(BOUNDS)], dtype=np.int64)

@@ -10,7 +10,9 @@ What is damage (draft-ietf-opsawg-pcap does not say, so this is ours):
   its captured length 0 or its wire length above 64 MiB. An odd record is believed only when the
   record behind it has lengths that can be (or the file ends); 16 zero bytes are never a record.
 * Behind damage a record begins where a header is not odd, its captured length does not exceed its
-  wire length, and the same holds for the header behind it, or the file ends exactly there.
+  wire length, and the same holds for the header behind it, or the file ends exactly there. More
+  than a day from the last good record, two headers behind it have to hold (files written one
+  behind the other are days apart).
 """
 
 from __future__ import annotations
@@ -100,16 +102,20 @@ class PcapParser(RecordParser):
         if start > size:
             return BAD if eof else NEED_MORE
         seconds, fraction, incl, orig = self._header(pos)
-        if incl > orig or self._odd(seconds, fraction, incl, orig, self._last_s):
+        if incl > orig or self._odd(seconds, fraction, incl, orig, None):
             return BAD
-        end = start + incl
-        if end + 16 > size:
-            if not eof:
-                return NEED_MORE
-            return 1 if end == size else BAD
-        next_s, fraction, incl, orig = self._header(end)
-        if incl > orig or self._odd(next_s, fraction, incl, orig, seconds):
-            return BAD
+        links = 1 if self._near(seconds, self._last_s) else 2
+        for link in range(links):
+            end = start + incl
+            if end + 16 > size:
+                if not eof:
+                    return NEED_MORE
+                return 1 if end == size and link == links - 1 else BAD
+            last_s = seconds
+            seconds, fraction, incl, orig = self._header(end)
+            if incl > orig or self._odd(seconds, fraction, incl, orig, last_s):
+                return BAD
+            start = end + self._header_len
         return 1
 
     def _header(self, pos: int) -> tuple[int, int, int, int]:
@@ -122,8 +128,12 @@ class PcapParser(RecordParser):
             or incl > self._max_packet
             or fraction >= self._unit
             or orig > MAX_WIRE_LEN
-            or (last_s is not None and abs(seconds - last_s) > MAX_TIME_STEP_S)
+            or not self._near(seconds, last_s)
         )
+
+    @staticmethod
+    def _near(seconds: int, last_s: int | None) -> bool:
+        return last_s is None or abs(seconds - last_s) <= MAX_TIME_STEP_S
 
     def _lengths_can_be(self, pos: int) -> bool:
         _, _, incl, orig = self._header(pos)

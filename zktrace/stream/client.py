@@ -161,7 +161,6 @@ class ClientMachine:
                 break
             if frame is not None:
                 self._frame(way, frame)
-                way.tail = TAIL_FLAG if self._tracing and way is self._requests else 0
         return pos
 
     def _frame(self, way: Direction, frame: Frame) -> None:
@@ -173,6 +172,8 @@ class ClientMachine:
             counters.frames_to_server += 1
         else:
             counters.frames_to_client += 1
+        if requests and self._tracing:
+            way.tail = TAIL_FLAG
         if requests and self._await_connect:
             self._connect_request(frame)
         elif not requests and self._await_connected:
@@ -228,7 +229,6 @@ class ClientMachine:
         frame = way.framer.gap(missing)
         if frame is not None:
             self._frame(way, frame)
-            way.tail = TAIL_FLAG if self._tracing and way is self._requests else 0
         if way.framer.lost:
             self._lose(way)
 

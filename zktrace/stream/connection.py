@@ -34,6 +34,8 @@ PROBE_MAX = 64 * 1024
 #: a hint.
 GIVE_UP = 1024 * 1024
 GIVE_UP_HINTED = 16 * 1024 * 1024
+#: What holding a piece costs beside its bytes, so that many small ones are bounded too.
+ITEM_COST = 64
 
 
 @dataclass(slots=True)
@@ -45,6 +47,11 @@ class Item:
     need: int
     data: bytes
     missing: int = 0
+
+    @property
+    def cost(self) -> int:
+        """What holding it costs."""
+        return len(self.data) + ITEM_COST
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +134,7 @@ class Analyzer:
     def _take(self, connection: Connection, item: Item) -> None:
         if connection.role is None:
             connection.waiting.append(item)
-            connection.waiting_bytes += len(item.data)
+            connection.waiting_bytes += item.cost
             self._decide(connection, at_end=False)
         else:
             self._route(connection, item)
@@ -142,7 +149,7 @@ class Analyzer:
             self._let_go(connection)
         elif connection.held or item.need > connection.client_position:
             connection.held.append(item)
-            connection.held_bytes += len(item.data)
+            connection.held_bytes += item.cost
             if connection.held_bytes > HOLD_MAX:
                 self.held_limit_hits += 1
                 self._let_go(connection, everything=True)
@@ -153,7 +160,7 @@ class Analyzer:
         held = connection.held
         while held and (everything or held[0].need <= connection.client_position):
             item = held.popleft()
-            connection.held_bytes -= len(item.data)
+            connection.held_bytes -= item.cost
             self._deliver(connection, item)
 
     def _deliver(self, connection: Connection, item: Item) -> None:
@@ -223,7 +230,7 @@ class Analyzer:
         else:
             ts = next(item.ts for item in connection.waiting if item.side == 0 and item.data)
             word = first[:4].decode("ascii")
-            self._sink.anomaly((ts, *who, "unknown_word", TO_SERVER, len(first), word))
+            self._sink.anomaly((ts, *who, "unknown_word", TO_SERVER, 4, word))
 
     def _decide_joined(self, connection: Connection) -> bool:
         # returns whether it is time to leave the connection alone
@@ -304,5 +311,5 @@ def _is_word(first: bytes) -> bool:
 def _shed(connection: Connection) -> None:
     while connection.waiting_bytes > PROBE_MAX // 2:
         item = connection.waiting.pop(0)
-        connection.waiting_bytes -= len(item.data)
+        connection.waiting_bytes -= item.cost
         connection.shed[item.side] += len(item.data) + item.missing

@@ -111,6 +111,7 @@ class Framer:
     def stop(self) -> None:
         """Where the next frame begins is not known."""
         self._drop()
+        self.extra_once = 0
         self.lost = True
 
     def _drop(self) -> None:
@@ -134,6 +135,14 @@ class Framer:
         the position up to which bytes were taken.
         """
         end = len(data)
+        if not self.pending and not self.extra_once and end - pos >= 4:
+            # the common case: the whole frame is here, so that nothing need be reserved
+            length = int.from_bytes(data[pos : pos + 4], "big", signed=True)
+            stop = pos + 4 + length
+            if self.min_length <= length <= self.max_length and stop <= end:
+                self.new_length = length
+                head = data[pos + 4 : min(stop, pos + 4 + HEAD_MAX)]
+                return Frame(head, length, ts, ts, False), stop
         if self._length < 0:
             if not self._buf and pos < end:
                 self._first_ts = ts

@@ -1,1 +1,98 @@
-//! The whole engine: capture bytes in, tables and aggregates out.
+//! The whole engine: capture bytes in, rows to a sink. Puts the layers together and nothing more.
+
+use crate::connection::Analyzer;
+use crate::counters::CaptureCounters;
+use crate::decap::Decapsulator;
+use crate::events::EventSink;
+use crate::flow::{Limits, Reassembler};
+use crate::merge::{Merger, SourceError};
+use crate::roles::Roles;
+use crate::schema::Schema;
+
+/// One capture of one or more sources.
+pub struct Decoder<S> {
+    first_ts_ns: Vec<i64>,
+    merger: Option<Merger>,
+    decapsulator: Decapsulator,
+    flow: Reassembler,
+    pub analyzer: Analyzer<S>,
+}
+
+impl<S: EventSink> Decoder<S> {
+    pub fn new(schema: Schema, sink: S, roles: Roles, limits: Limits) -> Self {
+        Decoder {
+            first_ts_ns: Vec::new(),
+            merger: None,
+            decapsulator: Decapsulator::new(),
+            flow: Reassembler::new(limits),
+            analyzer: Analyzer::new(schema, sink, roles),
+        }
+    }
+
+    /// A source whose first packet has this time; all are added before anything is fed. Gives its number.
+    pub fn add_source(&mut self, first_ts_ns: i64) -> usize {
+        self.first_ts_ns.push(first_ts_ns);
+        self.first_ts_ns.len() - 1
+    }
+
+    fn merger(&mut self) -> &mut Merger {
+        let first: Vec<Option<i64>> = match self.first_ts_ns.as_slice() {
+            [_] => vec![None],
+            several => several.iter().map(|ts| Some(*ts)).collect(),
+        };
+        self.merger.get_or_insert_with(|| Merger::new(&first))
+    }
+
+    /// The source of which more bytes are needed; None when all have ended.
+    pub fn wanted(&mut self) -> Option<usize> {
+        self.merger().wants()
+    }
+
+    /// More bytes of a source.
+    pub fn feed(&mut self, source: usize, block: &[u8]) -> Result<(), SourceError> {
+        self.pass(source, Some(block))
+    }
+
+    /// No more bytes of a source.
+    pub fn end_source(&mut self, source: usize) -> Result<(), SourceError> {
+        self.pass(source, None)
+    }
+
+    fn pass(&mut self, source: usize, block: Option<&[u8]>) -> Result<(), SourceError> {
+        self.merger();
+        let Some(merger) = &mut self.merger else {
+            return Ok(());
+        };
+        let (decapsulator, flow, analyzer) =
+            (&mut self.decapsulator, &mut self.flow, &mut self.analyzer);
+        let mut packet = |packet: crate::container::Packet<'_>| {
+            decapsulator.packet(packet, &mut |segment| flow.segment(&segment, analyzer));
+        };
+        match block {
+            Some(block) => merger.feed(source, block, &mut packet),
+            None => merger.finish(source, &mut packet),
+        }
+    }
+
+    /// End of the capture: connections end, requests without reply are given out.
+    pub fn finish(&mut self) {
+        self.decapsulator.finish();
+        self.flow.finish(&mut self.analyzer);
+    }
+
+    /// What the capture layer counted.
+    pub fn capture_counters(&self) -> CaptureCounters {
+        let mut counters = self
+            .merger
+            .as_ref()
+            .map(Merger::counters)
+            .unwrap_or_default();
+        counters.add(&self.decapsulator.counters);
+        counters
+    }
+
+    /// What the flow layer counted.
+    pub fn flow_counters(&self) -> crate::flow::Counters {
+        *self.flow.counters()
+    }
+}

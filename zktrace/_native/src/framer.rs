@@ -51,10 +51,33 @@ impl PartialBudget {
     }
 }
 
+/// A frame that did not lie in one chunk.
+pub struct Joint {
+    head: Vec<u8>,
+    length: usize,
+    first_ts: i64,
+    last_ts: i64,
+    damaged: bool,
+}
+
+impl Joint {
+    pub fn frame(&self) -> Frame<'_> {
+        Frame {
+            head: &self.head,
+            length: self.length,
+            first_ts: self.first_ts,
+            last_ts: self.last_ts,
+            damaged: self.damaged,
+        }
+    }
+}
+
 /// What [`Framer::feed`] came to.
 pub enum Fed<'a> {
-    /// A frame, and the position after it.
+    /// A frame that lies in the chunk, and the position after it.
     Frame(Frame<'a>, usize),
+    /// A frame put together from several chunks, and the position after it.
+    Joint(Joint, usize),
     /// All bytes were taken.
     More,
     /// What stands where a length should be is none; the position after it.
@@ -84,8 +107,6 @@ pub struct Framer {
     /// Length of the frame whose length feed has read last, if the caller has not taken it.
     pub new_length: Option<usize>,
     partial: Option<Box<Partial>>,
-    /// The frame given out last was in `done`, kept so that it can be borrowed.
-    done: Vec<u8>,
 }
 
 impl Framer {
@@ -95,7 +116,6 @@ impl Framer {
             extra_once: 0,
             new_length: None,
             partial: None,
-            done: Vec::new(),
         }
     }
 
@@ -104,13 +124,12 @@ impl Framer {
         if let Some(partial) = self.partial.take() {
             budget.used -= partial.reserved;
         }
-        self.done = Vec::new();
     }
 
     /// Takes bytes from `data[pos..]` up to the end of one frame.
     #[inline]
     pub fn feed<'a>(
-        &'a mut self,
+        &mut self,
         budget: &mut PartialBudget,
         data: &'a [u8],
         pos: usize,
@@ -141,7 +160,7 @@ impl Framer {
     }
 
     fn feed_partial<'a>(
-        &'a mut self,
+        &mut self,
         budget: &mut PartialBudget,
         data: &'a [u8],
         mut pos: usize,
@@ -199,17 +218,16 @@ impl Framer {
             return Fed::More;
         }
         match self.finish(budget) {
-            Some(frame) => Fed::Frame(frame, pos),
+            Some(joint) => Fed::Joint(joint, pos),
             None => Fed::More,
         }
     }
 
-    fn finish(&mut self, budget: &mut PartialBudget) -> Option<Frame<'_>> {
+    fn finish(&mut self, budget: &mut PartialBudget) -> Option<Joint> {
         let partial = *self.partial.take()?;
         budget.used -= partial.reserved;
-        self.done = partial.buf;
-        Some(Frame {
-            head: &self.done,
+        Some(Joint {
+            head: partial.buf,
             length: partial.length?,
             first_ts: partial.first_ts,
             last_ts: partial.last_ts,
@@ -219,7 +237,7 @@ impl Framer {
 
     /// `missing` bytes were not captured: the frame that is over by it, if any, and whether the next boundary is still
     /// known.
-    pub fn gap(&mut self, budget: &mut PartialBudget, missing: usize) -> (Option<Frame<'_>>, bool) {
+    pub fn gap(&mut self, budget: &mut PartialBudget, missing: usize) -> (Option<Joint>, bool) {
         let Some(partial) = self.partial.as_mut() else {
             return (None, false);
         };

@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 pub mod agg;
+#[cfg(test)]
+mod capture_tests;
 pub mod client;
 pub mod connection;
 pub mod container;
@@ -28,6 +30,12 @@ mod pcap;
 mod pcapng;
 pub mod probe;
 pub mod resync;
+pub mod framer;
+pub mod handshake;
+pub mod joined;
+pub mod pairing;
+pub mod roles;
+pub mod rows;
 pub mod schema;
 pub mod siphash;
 

@@ -84,7 +84,7 @@ impl Pcap {
             || header.incl > self.max_packet
             || header.fraction >= self.unit
             || header.orig > MAX_WIRE_LEN
-            || last_s.is_some_and(|last| header.seconds.abs_diff(last) > MAX_TIME_STEP_S)
+            || !near(header.seconds, last_s)
     }
 
     /// An odd record is believed when what lies behind it may be a record: `None` when it is.
@@ -171,20 +171,37 @@ impl Records for Pcap {
                 Verdict::Need(self.header_len)
             };
         }
-        let Some(header) = self.header(rest) else {
+        let Some(mut header) = self.header(rest) else {
             return Verdict::Bad;
         };
-        if header.incl > header.orig || self.odd(&header, self.last_s) {
+        if header.incl > header.orig || self.odd(&header, None) {
             return Verdict::Bad;
         }
-        let end = self.header_len + header.incl as usize;
-        match rest.get(end..).and_then(|next| self.header(next)) {
-            None if !eof => Verdict::Need(end + 16),
-            None if end == rest.len() => Verdict::Take(end),
-            Some(next) if next.incl <= next.orig && !self.odd(&next, Some(header.seconds)) => {
-                Verdict::Take(end)
+        let links = if near(header.seconds, self.last_s) {
+            1
+        } else {
+            2
+        };
+        let mut end = 0;
+        for link in 1..=links {
+            end += self.header_len + header.incl as usize;
+            let Some(next) = rest.get(end..).and_then(|next| self.header(next)) else {
+                return match eof {
+                    false => Verdict::Need(end + 16),
+                    true if end == rest.len() && link == links => Verdict::Take(end),
+                    true => Verdict::Bad,
+                };
+            };
+            if next.incl > next.orig || self.odd(&next, Some(header.seconds)) {
+                return Verdict::Bad;
             }
-            _ => Verdict::Bad,
+            header = next;
         }
+        Verdict::Take(end)
     }
+}
+
+#[inline]
+fn near(seconds: u32, last_s: Option<u32>) -> bool {
+    last_s.is_none_or(|last| seconds.abs_diff(last) <= MAX_TIME_STEP_S)
 }

@@ -1,9 +1,261 @@
-//! The Python module.
+//! The Python module: the engine as `zktrace.engine.native` uses it.
 
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::agg::{Aggregator, By, KEY_LIMIT};
+use crate::decoder::Decoder;
+use crate::events::{Anomaly, Connection, EventSink, Exchange, FourLetter, WatchEvent};
+use crate::flow::Limits;
+use crate::histogram::Scale;
+use crate::ip::Ip;
+use crate::merge::SourceError;
+use crate::python_tables::{aggregates_to_py, batches_to_py, parse_by, ArrowBatch};
+use crate::roles::{Port, Roles};
+use crate::schema::Schema;
+use crate::tables::TableSink;
+
+/// Rows of a batch that is cut before it is asked for; between two blocks far fewer come.
+const BATCH_ROWS: usize = 1 << 20;
+
+/// Where the rows go.
+struct Sinks {
+    tables: Option<TableSink>,
+    aggregates: Option<Aggregator>,
+}
+
+macro_rules! pass_on {
+    ($name:ident, $row:ty) => {
+        #[inline]
+        fn $name(&mut self, row: &$row) {
+            if let Some(aggregates) = &mut self.aggregates {
+                aggregates.$name(row);
+            }
+            if let Some(tables) = &mut self.tables {
+                tables.$name(row);
+            }
+        }
+    };
+}
+
+impl EventSink for Sinks {
+    pass_on!(exchange, Exchange<'_>);
+    pass_on!(watch_event, WatchEvent<'_>);
+    pass_on!(connection, Connection<'_>);
+    pass_on!(four_letter, FourLetter<'_>);
+    pass_on!(anomaly, Anomaly<'_>);
+}
+
+/// The native engine; see `zktrace.engine.base.Engine` for what its methods do.
+#[pyclass(module = "zktrace._native")]
+pub struct Engine {
+    decoder: Decoder<Sinks>,
+    names: Vec<String>,
+    by: Vec<By>,
+}
+
+fn port(port: (Option<Vec<u8>>, u16)) -> PyResult<Port> {
+    let (ip, number) = port;
+    let ip = match ip.as_deref() {
+        None => None,
+        Some([a, b, c, d]) => Some(Ip::from_v4(u32::from_be_bytes([*a, *b, *c, *d]))),
+        Some(long) => {
+            let bits = <[u8; 16]>::try_from(long)
+                .map_err(|_| PyValueError::new_err("an address has 4 or 16 bytes"))?;
+            let bits = u128::from_be_bytes(bits);
+            Some(Ip::from_v6((bits >> 64) as u64, bits as u64))
+        }
+    };
+    Ok((ip, number))
+}
+
+type PyPort = (Option<Vec<u8>>, u16);
+
+fn ports(given: Vec<PyPort>) -> PyResult<Vec<Port>> {
+    given.into_iter().map(port).collect()
+}
+
+impl Engine {
+    fn source_error(&self, py: Python<'_>, error: SourceError) -> PyErr {
+        let name = self
+            .names
+            .get(error.source)
+            .map_or("capture", String::as_str);
+        let made = py
+            .import("zktrace.capture.errors")
+            .and_then(|module| module.getattr("CaptureError"))
+            .and_then(|class| class.call1((name, error.reason)));
+        match made {
+            Ok(value) => PyErr::from_value(value),
+            Err(error) => error,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        let tables = self.decoder.analyzer.shared.sink.tables.as_ref();
+        tables.map_or(0, TableSink::rows)
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
+                        max_connections))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        schema: &str,
+        bounds: Vec<u64>,
+        client_ports: Vec<PyPort>,
+        quorum_ports: Vec<PyPort>,
+        election_ports: Vec<PyPort>,
+        tables: bool,
+        aggregate_by: Option<Vec<String>>,
+        path_depth: Option<usize>,
+        max_connections: usize,
+    ) -> PyResult<Self> {
+        let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
+        let roles = Roles::new(
+            ports(client_ports)?,
+            ports(quorum_ports)?,
+            ports(election_ports)?,
+        );
+        let by = parse_by(aggregate_by.as_deref().unwrap_or_default())?;
+        let aggregates = match aggregate_by {
+            None => None,
+            Some(_) => {
+                let scale = Scale::new(bounds).map_err(PyValueError::new_err)?;
+                Some(Aggregator::new(scale, &by, path_depth, KEY_LIMIT))
+            }
+        };
+        let sinks = Sinks {
+            tables: tables.then(|| TableSink::new(BATCH_ROWS)),
+            aggregates,
+        };
+        let limits = Limits {
+            connections: max_connections,
+            ..Limits::default()
+        };
+        Ok(Engine {
+            decoder: Decoder::new(schema, sinks, roles, limits),
+            names: Vec::new(),
+            by,
+        })
+    }
+
+    #[getter]
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn add_source(&mut self, name: String, first_ts_ns: i64) -> usize {
+        self.names.push(name);
+        self.decoder.add_source(first_ts_ns)
+    }
+
+    fn wanted(&mut self) -> Option<usize> {
+        self.decoder.wanted()
+    }
+
+    fn feed(&mut self, py: Python<'_>, source: usize, block: &Bound<'_, PyBytes>) -> PyResult<usize> {
+        let bytes = block.as_bytes();
+        let decoder = &mut self.decoder;
+        let fed = py.detach(|| decoder.feed(source, bytes));
+        fed.map_err(|error| self.source_error(py, error))?;
+        Ok(self.waiting())
+    }
+
+    fn end_source(&mut self, py: Python<'_>, source: usize) -> PyResult<()> {
+        let decoder = &mut self.decoder;
+        let ended = py.detach(|| decoder.end_source(source));
+        ended.map_err(|error| self.source_error(py, error))
+    }
+
+    fn finish(&mut self, py: Python<'_>) {
+        let decoder = &mut self.decoder;
+        py.detach(|| decoder.finish());
+    }
+
+    /// The oldest rows not taken yet, a batch per kind that has any. Empty when there are none.
+    fn take_step(&mut self) -> PyResult<Vec<ArrowBatch>> {
+        let Some(tables) = &mut self.decoder.analyzer.shared.sink.tables else {
+            return Ok(Vec::new());
+        };
+        let step = tables
+            .take()
+            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(batches_to_py(step))
+    }
+
+    fn aggregates<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        match &self.decoder.analyzer.shared.sink.aggregates {
+            Some(aggregates) => aggregates_to_py(py, aggregates, &self.by, None),
+            None => Err(PyValueError::new_err("no aggregates were asked for")),
+        }
+    }
+
+    fn coverage<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let capture = self.decoder.capture_counters();
+        let flow = self.decoder.flow_counters();
+        let analyzer = &self.decoder.analyzer;
+        let client = &analyzer.shared.counters;
+        let all = PyDict::new(py);
+        all.set_item("packets", capture.packets)?;
+        all.set_item("bytes", capture.bytes)?;
+        let flows = PyDict::new(py);
+        flows.set_item("client", analyzer.flows.client)?;
+        flows.set_item("quorum", analyzer.flows.quorum)?;
+        flows.set_item("election", analyzer.flows.election)?;
+        flows.set_item("tls", analyzer.flows.tls)?;
+        flows.set_item("unknown", analyzer.flows.unknown)?;
+        all.set_item("flows", flows)?;
+        let frames = PyDict::new(py);
+        frames.set_item("to_server", client.frames_to_server)?;
+        frames.set_item("to_client", client.frames_to_client)?;
+        all.set_item("frames", frames)?;
+        let exchanges = PyDict::new(py);
+        exchanges.set_item("complete", client.complete)?;
+        exchanges.set_item("no_reply", client.no_reply)?;
+        exchanges.set_item("no_request", client.no_request)?;
+        all.set_item("exchanges", exchanges)?;
+        all.set_item("watch_events", client.watch_events)?;
+        all.set_item("quorum_packets", py.None())?;
+        all.set_item("election_messages", py.None())?;
+        all.set_item("retransmitted_segments", flow.retransmitted_segments)?;
+        all.set_item("gaps", flow.gaps)?;
+        all.set_item("skipped_bytes", client.skipped_bytes)?;
+        all.set_item("kernel_drops", capture.kernel_drops)?;
+        all.set_item("truncated", capture.truncated)?;
+        all.set_item("first_ts_ns", capture.first_ts_ns)?;
+        all.set_item("last_ts_ns", capture.last_ts_ns)?;
+        all.set_item("tcp_segments", capture.tcp_segments)?;
+        all.set_item("other_packets", capture.other_packets)?;
+        all.set_item("undecoded_packets", capture.undecoded_packets)?;
+        all.set_item("undecoded_linktypes", capture.undecoded_linktypes)?;
+        all.set_item("malformed_packets", capture.malformed_packets)?;
+        all.set_item("fragments_dropped", capture.fragments_dropped)?;
+        all.set_item("damaged_bytes", capture.damaged_bytes)?;
+        all.set_item("damaged_places", capture.damaged_places)?;
+        all.set_item("connections", flow.connections)?;
+        all.set_item("joined_connections", flow.joined_connections)?;
+        all.set_item("out_of_order_segments", flow.out_of_order_segments)?;
+        all.set_item("gap_bytes", flow.gap_bytes)?;
+        all.set_item("stray_segments", flow.stray_segments)?;
+        all.set_item("buffer_limit_hits", flow.buffer_limit_hits)?;
+        all.set_item("evicted_connections", flow.evicted_connections)?;
+        all.set_item("damaged_frames", client.damaged_frames)?;
+        all.set_item("desyncs", client.desyncs)?;
+        all.set_item("resyncs", client.resyncs)?;
+        all.set_item("cut_frames", analyzer.shared.budget.cut)?;
+        all.set_item("held_limit_hits", analyzer.held_limit_hits)?;
+        Ok(all)
+    }
+}
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Engine>()?;
     crate::python_capture::register(module)?;
     crate::python_flow::register(module)?;
     crate::python_json::register(module)?;

@@ -142,9 +142,7 @@ impl Schema {
                 request: parse_layout(request)?,
                 reply: parse_layout(reply)?,
             };
-            let index = u16::try_from(self.ops.len())
-                .ok()
-                .filter(|i| *i != NO_OP)?;
+            let index = u16::try_from(self.ops.len()).ok().filter(|i| *i != NO_OP)?;
             match direct_index(op.number) {
                 Some(place) => *self.direct.get_mut(place)? = index,
                 None => {
@@ -222,9 +220,22 @@ impl Schema {
         &self,
         layout: &[Step],
         buf: &'a [u8],
+        pos: usize,
+        out: &mut Fields<'a>,
+        strict: bool,
+    ) -> Option<usize> {
+        self.scan_body(layout, buf, pos, out, strict, false)
+    }
+
+    #[inline]
+    fn scan_body<'a>(
+        &self,
+        layout: &[Step],
+        buf: &'a [u8],
         mut pos: usize,
         out: &mut Fields<'a>,
         strict: bool,
+        nested: bool,
     ) -> Option<usize> {
         for step in layout {
             match step.kind {
@@ -280,14 +291,15 @@ impl Schema {
                     pos += 8;
                 }
                 Kind::Stat => {
-                    let bytes = buf.get(pos..pos + 68)?;
+                    let bytes = buf.get(pos..)?.get(..68)?;
                     if step.role == Role::Stat {
                         out.stat = Some(stat(bytes)?);
                     }
                     pos += 68;
                 }
                 Kind::Vec => pos = self.vector(step, buf, pos, out, strict)?,
-                Kind::Rest => pos = buf.len(),
+                // in a multi nothing says where it would end: its form without a rest is taken
+                Kind::Rest => pos = if nested { pos } else { buf.len() },
                 Kind::Multi => pos = self.multi(buf, pos, out, strict)?,
                 Kind::MultiResult => pos = self.results(buf, pos, out, strict)?,
             }
@@ -356,7 +368,7 @@ impl Schema {
         // MultiOperationRecord: headers and bodies, then a header with done set
         let ops = out.ops.insert(Vec::new());
         loop {
-            let (kind, done) = multi_header(buf, pos)?;
+            let (kind, done, _) = multi_header(buf, pos)?;
             pos += 9;
             if done {
                 return Some(pos);
@@ -366,7 +378,7 @@ impl Schema {
                 return None;
             }
             let mut sub = Fields::default();
-            let end = self.scan(&op.request, buf, pos, &mut sub, strict);
+            let end = self.scan_body(&op.request, buf, pos, &mut sub, strict, true);
             ops.push((kind, sub.path));
             pos = end?;
         }
@@ -379,10 +391,11 @@ impl Schema {
         out: &mut Fields<'_>,
         strict: bool,
     ) -> Option<usize> {
-        // MultiResponse: each result is decoded by its own type, which need not be the request's (create2 -> create)
+        // MultiResponse: each result is decoded by its own type, which need not be the request's (create2 -> create).
+        // ClickHouse Keeper keeps the type of a failed one and leaves out its body.
         let results = out.results.insert(Vec::new());
         loop {
-            let (kind, done) = multi_header(buf, pos)?;
+            let (kind, done, error) = multi_header(buf, pos)?;
             pos += 9;
             if done {
                 return Some(pos);
@@ -396,8 +409,17 @@ impl Schema {
             if nests(&op.reply) {
                 return None;
             }
-            pos = self.scan(&op.reply, buf, pos, &mut Fields::default(), strict)?;
-            results.push((kind, 0));
+            if error == 0 {
+                pos = self.scan_body(
+                    &op.reply,
+                    buf,
+                    pos,
+                    &mut Fields::default(),
+                    strict,
+                    true,
+                )?;
+            }
+            results.push((kind, error));
         }
     }
 }
@@ -515,9 +537,9 @@ fn nests(layout: &[Step]) -> bool {
     )
 }
 
-fn multi_header(buf: &[u8], pos: usize) -> Option<(i32, bool)> {
-    let header = buf.get(pos..pos + 9)?;
-    Some((int(header, 0)?, *header.get(4)? != 0))
+fn multi_header(buf: &[u8], pos: usize) -> Option<(i32, bool, i32)> {
+    let header = buf.get(pos..)?.get(..9)?;
+    Some((int(header, 0)?, *header.get(4)? != 0, int(header, 5)?))
 }
 
 /// A big-endian int.

@@ -1,0 +1,303 @@
+//! Rows of client connections: what a machine found, given to the sink. `zktrace/stream/rows.py` is the reference.
+
+use crate::events::{
+    Anomaly, ConnInfo, Connect, Direction, EventSink, Exchange, State, SubOp, WatchEvent,
+};
+use crate::framer::{Frame, PartialBudget};
+use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
+use crate::pairing::Pending;
+use crate::schema::{unknown_op, Fields, Schema};
+
+/// What a capture's client connections add to the coverage.
+#[derive(Default, Clone, Debug)]
+pub struct Counters {
+    pub frames_to_server: u64,
+    pub frames_to_client: u64,
+    pub damaged_frames: u64,
+    pub complete: u64,
+    pub no_reply: u64,
+    pub no_request: u64,
+    pub watch_events: u64,
+    pub skipped_bytes: u64,
+    pub desyncs: u64,
+    pub resyncs: u64,
+}
+
+/// Buffers of paths that are kept for the next request.
+const POOL_MAX: usize = 1_024;
+/// A larger buffer is given back to the allocator.
+const POOLED_BYTES_MAX: usize = 4_096;
+
+/// What all machines of a capture share.
+pub struct Shared<S> {
+    pub schema: Schema,
+    pub sink: S,
+    /// Number of the next row.
+    pub seq: i64,
+    pub counters: Counters,
+    pub budget: PartialBudget,
+    pool: Vec<Vec<u8>>,
+}
+
+/// A ConnectRequest that waits for its answer.
+#[derive(Clone, Copy)]
+pub struct AskedConnect {
+    pub connect: ConnectRequest,
+    pub ts: i64,
+    pub length: usize,
+    pub damaged: bool,
+}
+
+impl<S: EventSink> Shared<S> {
+    pub fn new(schema: Schema, sink: S) -> Self {
+        Shared {
+            schema,
+            sink,
+            seq: 0,
+            counters: Counters::default(),
+            budget: PartialBudget::default(),
+            pool: Vec::new(),
+        }
+    }
+
+    pub fn next_seq(&mut self) -> i64 {
+        let seq = self.seq;
+        self.seq += 1;
+        seq
+    }
+
+    /// A copy of a path in a reused buffer.
+    #[inline]
+    pub fn keep(&mut self, path: &[u8]) -> Vec<u8> {
+        let mut kept = self.pool.pop().unwrap_or_default();
+        kept.clear();
+        kept.extend_from_slice(path);
+        kept
+    }
+
+    #[inline]
+    fn give_back(&mut self, path: Option<Vec<u8>>) {
+        if let Some(path) = path {
+            if self.pool.len() < POOL_MAX && path.capacity() <= POOLED_BYTES_MAX {
+                self.pool.push(path);
+            }
+        }
+    }
+
+    /// A request with its reply, whose first byte came at `first_ts`.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    pub fn complete(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        asked: Pending,
+        reply: &Fields<'_>,
+        error: Option<i32>,
+        zxid: i64,
+        frame: &Frame<'_>,
+    ) {
+        self.counters.complete += 1;
+        let latency = frame.first_ts - asked.ts;
+        let mut row = Exchange::new(self.next_seq(), asked.ts, conn, State::Complete);
+        row.error = error;
+        row.zxid = Some(zxid);
+        row.latency_ns = (!asked.damaged && latency >= 0).then_some(latency);
+        row.reply_bytes = Some(frame.length as i64);
+        row.data_length = reply.data_length;
+        row.children = reply.children;
+        row.created_path = reply.created_path;
+        row.stat = reply.stat.as_ref();
+        self.requested(row, session, &asked, reply.results.as_deref());
+        self.give_back(asked.path);
+    }
+
+    /// A request whose reply was not seen.
+    pub fn no_reply(&mut self, conn: &ConnInfo, session: Option<i64>, asked: Pending) {
+        self.counters.no_reply += 1;
+        let row = Exchange::new(self.next_seq(), asked.ts, conn, State::NoReply);
+        self.requested(row, session, &asked, None);
+        self.give_back(asked.path);
+    }
+
+    /// Fills in what the request says and gives the row out.
+    #[inline]
+    fn requested(
+        &mut self,
+        row: Exchange<'_>,
+        session: Option<i64>,
+        asked: &Pending,
+        results: Option<&[(i32, i32)]>,
+    ) {
+        let unknown;
+        let names: Vec<Option<&str>>;
+        let sub: Vec<SubOp<'_>>;
+        let mut row = row;
+        row.xid = Some(asked.xid);
+        row.session = session;
+        row.path = asked.path.as_deref();
+        row.watch = asked.watch;
+        row.request_bytes = Some(asked.length);
+        row.flags = asked.flags;
+        row.mode = asked.mode;
+        row.version = asked.version;
+        row.data_length = asked.data_length.or(row.data_length);
+        row.ttl = asked.ttl;
+        row.watches = asked.watches.as_deref();
+        let Some(op) = self.schema.op(asked.op) else {
+            unknown = unknown_op(asked.opcode);
+            row.op = Some((asked.opcode, &unknown));
+            self.sink.exchange(&row);
+            return;
+        };
+        row.op = Some((asked.opcode, &op.name));
+        let Some(ops) = asked.ops.as_deref() else {
+            self.sink.exchange(&row);
+            return;
+        };
+        names = ops
+            .ops
+            .iter()
+            .map(|(kind, _)| {
+                let op = self.schema.op(self.schema.index(*kind))?;
+                Some(op.name.as_ref())
+            })
+            .collect();
+        sub = ops
+            .ops
+            .iter()
+            .zip(&names)
+            .enumerate()
+            .map(|(i, ((_, path), name))| SubOp {
+                op: *name,
+                path: path.and_then(|(from, to)| ops.bytes.get(from..to)),
+                error: results
+                    .and_then(|results| results.get(i))
+                    .map(|result| result.1),
+            })
+            .collect();
+        row.sub = Some(&sub);
+        self.sink.exchange(&row);
+    }
+
+    /// A reply whose request was not seen, or is not certain.
+    pub fn no_request(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        opcode: Option<i32>,
+        header: (i64, i64, i32),
+        frame: &Frame<'_>,
+    ) {
+        self.counters.no_request += 1;
+        let (xid, zxid, error) = header;
+        let mut row = Exchange::new(self.next_seq(), frame.last_ts, conn, State::NoRequest);
+        row.op = opcode.and_then(|opcode| {
+            let op = self.schema.op(self.schema.index(opcode))?;
+            Some((opcode, op.name.as_ref()))
+        });
+        row.xid = Some(xid);
+        row.session = session;
+        row.error = Some(error);
+        row.zxid = Some(zxid);
+        row.reply_bytes = Some(frame.length as i64);
+        self.sink.exchange(&row);
+    }
+
+    /// A ConnectRequest and its answer, or one of them.
+    pub fn connect(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        asked: Option<AskedConnect>,
+        answer: Option<(ConnectResponse, Frame<'_>)>,
+    ) {
+        let request = asked.map(|asked| asked.connect).unwrap_or_default();
+        let reply = answer.map(|answer| answer.0).unwrap_or_default();
+        let (state, ts, count) = match (&asked, &answer) {
+            (Some(asked), Some(_)) => (State::Complete, asked.ts, &mut self.counters.complete),
+            (Some(asked), None) => (State::NoReply, asked.ts, &mut self.counters.no_reply),
+            (None, answer) => (
+                State::NoRequest,
+                answer.map_or(0, |answer| answer.1.last_ts),
+                &mut self.counters.no_request,
+            ),
+        };
+        *count += 1;
+        let shown = Connect {
+            requested_timeout_ms: request.timeout,
+            timeout_ms: reply.timeout,
+            last_zxid_seen: request.last_zxid,
+            read_only: reply.read_only.or(request.read_only),
+            protocol_version: request.version.or(reply.version),
+        };
+        let mut row = Exchange::new(self.next_seq(), ts, conn, state);
+        row.op = Some((CONNECT_OPCODE, "connect"));
+        // refused, or not answered: the session that was asked for
+        row.session = session.or((request.session != 0).then_some(request.session));
+        row.error = reply.error;
+        row.zxid = reply.zxid;
+        row.request_bytes = asked.map(|asked| asked.length as i64);
+        if let Some((_, frame)) = answer {
+            row.reply_bytes = Some(frame.length as i64);
+            row.latency_ns = asked
+                .filter(|asked| !asked.damaged && frame.first_ts >= asked.ts)
+                .map(|asked| frame.first_ts - asked.ts);
+        }
+        row.connect = Some(&shown);
+        self.sink.exchange(&row);
+    }
+
+    /// A watch event.
+    pub fn watch_event(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        what: (Option<i32>, Option<i32>, Option<&[u8]>),
+        zxid: i64,
+        frame: &Frame<'_>,
+    ) {
+        self.counters.watch_events += 1;
+        let (kind, state, path) = what;
+        let seq = self.next_seq();
+        let odd_kind = kind.map(|kind| format!("event{kind}"));
+        let odd_state = state.map(|state| format!("state{state}"));
+        self.sink.watch_event(&WatchEvent {
+            seq,
+            ts_ns: frame.last_ts,
+            conn,
+            session,
+            event: kind
+                .and_then(|kind| self.schema.event(kind))
+                .or(odd_kind.as_deref()),
+            keeper_state: state
+                .and_then(|state| self.schema.state(state))
+                .or(odd_state.as_deref()),
+            path,
+            zxid: (zxid != -1).then_some(zxid),
+            bytes: frame.length as i64,
+        });
+    }
+
+    /// Something that should not be.
+    pub fn anomaly(
+        &mut self,
+        conn: &ConnInfo,
+        ts_ns: i64,
+        reason: &str,
+        direction: Option<Direction>,
+        bytes: Option<i64>,
+        detail: &str,
+    ) {
+        let seq = self.next_seq();
+        self.sink.anomaly(&Anomaly {
+            seq,
+            ts_ns,
+            conn,
+            reason,
+            direction,
+            bytes,
+            detail: Some(detail),
+        });
+    }
+}
