@@ -24,13 +24,13 @@ mkdir -p $fuzz/artifacts
 seeds=$(mktemp -d)
 trap 'rm -rf "$seeds"' EXIT
 # Small ones: libFuzzer cuts what is longer than max_len and learns little from it.
-find pcaps -name '*.pcap*' -size -128k -exec cp {} "$seeds" \; 2>/dev/null || true
+find pcaps \( -name '*.pcap' -o -name '*.pcapng' \) -size -64k -exec cp {} "$seeds" \; 2>/dev/null || true
 for target in $fuzz/fuzz_targets/*.rs; do
   name=$(basename "$target" .rs)
   mkdir -p "$fuzz/corpus/$name"
   echo "fuzz: $name for $seconds s"
   log=$(mktemp)
-  if "$CARGO_TARGET_DIR/$host/release/$name" -max_total_time="$seconds" -max_len=65536 -timeout=10 \
+  if "$CARGO_TARGET_DIR/$host/release/$name" -max_total_time="$seconds" -max_len=16384 -timeout=10 \
     -rss_limit_mb=2048 -dict=$fuzz/words.dict -artifact_prefix=$fuzz/artifacts/ -print_final_stats=1 \
     "$fuzz/corpus/$name" "$seeds" >"$log" 2>&1; then
     grep -E '^(stat::number_of_executed_units|stat::peak_rss_mb|#.*DONE)' "$log" || true
