@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zktrace.analysis import histogram
+from zktrace.engine.buckets import BUCKETS
 from zktrace.wire.errors import error_name
 
 GROUPINGS: Final = ("op", "client", "path", "session", "server")
@@ -375,7 +376,7 @@ def merge_rows(rows: Iterable[StatsRow]) -> StatsRow:
             latencies.append(row.latency)
     latency = None
     if latencies:
-        counts = np.zeros(histogram.BUCKETS, dtype=np.int64)
+        counts = np.zeros(BUCKETS, dtype=np.int64)
         for one in latencies:
             added = np.frombuffer(one.counts, dtype="<u8").astype(np.int64)
             counts[np.frombuffer(one.buckets, dtype="<u2")] += added
