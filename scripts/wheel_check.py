@@ -88,8 +88,9 @@ def check_wheel(path: Path, native: bool) -> None:
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == TOP_LEVEL, f"top-level names in the wheel: {top}"
     assert "zktrace/py.typed" in names
-    inside = [name for name in names if name.startswith("zktrace/_native")]
-    assert inside == (["zktrace/_native.abi3.so"] if native else []), f"in the wheel: {inside}"
+    inside = {name for name in names if name.startswith("zktrace/_native")}
+    wanted = {"zktrace/_native.pyi"} | ({"zktrace/_native.abi3.so"} if native else set())
+    assert inside == wanted, f"in the wheel: {inside}"
     tag = "-cp311-abi3-" if native else "-py3-none-any."
     assert tag in path.name, f"{path.name} should be tagged {tag}"
 
