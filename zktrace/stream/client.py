@@ -16,11 +16,17 @@ from dataclasses import dataclass
 from zktrace.stream import events
 from zktrace.stream.events import EventSink
 from zktrace.stream.framer import Frame, Framer, PartialBudget
-from zktrace.stream.handshake import KEEPER_REJECTED, Connect, parse_connect, parse_connected
+from zktrace.stream.handshake import (
+    KEEPER_REJECTED,
+    Connect,
+    is_connected,
+    parse_connect,
+    parse_connected,
+)
 from zktrace.stream.pairing import AUTH_XID, PING_XID, Pairing, Pending
 from zktrace.stream.resync import Scan, find_replies, find_requests
 from zktrace.stream.rows import Counters, Rows
-from zktrace.stream.schema import Fields, Scanner, Schema
+from zktrace.stream.schema import Fields, Layout, Scanner, Schema
 
 WATCH_EVENT_XID = -1
 AUTH_OPCODE, PING_OPCODE, MULTI_OPCODE, CHECK_OPCODE = 100, 11, 14, 13
@@ -114,8 +120,8 @@ class ClientMachine:
         self._clean = opened
         self._last_zxid: int | None = None
         self._last_frame_ts: int | None = None
-        #: a dialect whose bytes cannot be read
-        self._undecodable = False
+        #: what follows the handshake is compressed, and not decoded
+        self._compressed = False
         self._tracing = False
         if not opened:
             self._requests.lose()
@@ -138,17 +144,20 @@ class ClientMachine:
         while chunks:
             ts, data = chunks.popleft()
             pos = self._frames(way, ts, data) if way.scan is None else 0
-            if self._undecodable:
+            if self._dead(way):
                 self._counters.skipped_bytes += len(data) - pos
             elif way.scan is not None:
                 way.scan.add(ts, data[pos:])
                 chunks.extendleft(reversed(self._resync(way)))
 
+    def _dead(self, way: Direction) -> bool:
+        return self._compressed and not (way is self._replies and self._await_connected)
+
     def _frames(self, way: Direction, ts: int, data: bytes) -> int:
         # frames up to where framing is lost, or all
         pos = 0
         framer = way.framer
-        while pos < len(data) and not self._undecodable:
+        while pos < len(data) and not self._dead(way):
             if way.tail:
                 pos = way.skip_tail(data, pos)
                 continue
@@ -176,7 +185,7 @@ class ClientMachine:
             way.tail = TAIL_FLAG
         if requests and self._await_connect:
             self._connect_request(frame)
-        elif not requests and self._await_connected:
+        elif not requests and self._await_connected and self._is_connected(frame):
             self._connect_response(frame)
         elif len(frame.head) < way.header.size:
             self._pairing.lost()  # damaged: whose it is was not captured
@@ -216,8 +225,9 @@ class ClientMachine:
         """`missing` bytes of one direction were not captured."""
         way = self._requests if to_server else self._replies
         self._rows.anomaly(ts, "gap", way.name, missing, "bytes not captured")
+        self._counters.skipped_bytes += missing
         self._clean = False
-        if self._undecodable:
+        if self._dead(way):
             return
         if way.scan is not None:
             self._counters.skipped_bytes += way.scan.clear()
@@ -278,7 +288,17 @@ class ClientMachine:
         if connect.compressed:
             detail = "ClickHouse Keeper's compressed dialect is not decoded"
             self._rows.anomaly(frame.last_ts, "dialect", None, None, detail)
-            self._undecodable = True
+            self._compressed = True
+
+    def _is_connected(self, frame: Frame) -> bool:
+        asked = self._connect
+        if is_connected(frame.head, frame.length, asked[0].version if asked else None):
+            return True
+        # the answer was not captured, and this is a later frame
+        self._await_connected = False
+        self._clean = False
+        self._pairing.lost()
+        return False
 
     def _connect_response(self, frame: Frame) -> None:
         self._await_connected = False
@@ -305,7 +325,7 @@ class ClientMachine:
             self._rows.anomaly(
                 frame.last_ts, "unknown_opcode", events.TO_SERVER, frame.length, detail
             )
-        elif self._scanner.scan(op.request, head, self._requests.header.size, fields) < 0:
+        elif self._scan(op.request, frame, self._requests, fields) < 0:
             fields.ops = None
             if len(head) == frame.length:
                 self._malformed(events.TO_SERVER, frame, op.name)
@@ -334,7 +354,7 @@ class ClientMachine:
         if error == 0 and asked.op is not None:
             fields = asked.fields
             reply = Fields()
-            if self._scanner.scan(asked.op.reply, head, self._replies.header.size, reply) < 0:
+            if self._scan(asked.op.reply, frame, self._replies, reply) < 0:
                 reply.results = None
                 if len(head) == frame.length:
                     self._malformed(events.TO_CLIENT, frame, asked.op.name)
@@ -347,6 +367,10 @@ class ClientMachine:
             if asked.opcode == MULTI_OPCODE:
                 shown = _multi_error(fields)
         self._rows.complete(asked, shown, zxid, frame.first_ts, frame.length)
+
+    def _scan(self, layout: Layout, frame: Frame, way: Direction, fields: Fields) -> int:
+        head = frame.head
+        return self._scanner.scan(layout, head, way.header.size, fields, total=frame.length)
 
     def _orphan(self, frame: Frame, xid: int, zxid: int, error: int) -> None:
         if self._clean:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from zktrace.stream.probe import keeper_flags
+from zktrace.stream.probe import PASSWORD_MAX, keeper_flags
 
 #: What a connect row is shown as: createSession's number.
 CONNECT_OPCODE = -10
@@ -84,6 +84,24 @@ def parse_connect(head: bytes) -> Connect:
     elif rest < len(body):
         connect.read_only = body[rest] != 0
     return connect
+
+
+def is_connected(head: bytes, length: int, version: int | None) -> bool:
+    """Whether a server's first frame can be the answer to a ConnectRequest of this version.
+
+    It is not where the capture missed the answer and begins with a later reply. What was not
+    captured of a damaged frame cannot be held against it.
+    """
+    if length == 16:
+        # a bare ReplyHeader refuses with an error; pings and errors of requests have other xids
+        return len(head) < 16 or (head[:4] == bytes(4) and head[12:] != bytes(4))
+    if len(head) < 20:
+        return length >= 20
+    answered, timeout, _, size = _CONNECTED.unpack_from(head)
+    if answered not in (0, version, KEEPER_REJECTED) or timeout < 0:
+        return False
+    rest = 20 + max(size, 0)
+    return bool(-1 <= size <= PASSWORD_MAX and rest <= length <= rest + 1)
 
 
 def parse_connected(head: bytes, length: int) -> Connected:

@@ -114,8 +114,10 @@ class Judge:
 
     def _opening(self, first: bytes) -> Verdict | None:
         verdict = probe.probe(first, self._schema)
-        if verdict is Verdict.CONNECT or verdict is Verdict.TLS:
+        if verdict is Verdict.TLS:
             return verdict
+        if verdict is Verdict.CONNECT:
+            return verdict if probe.is_whole_connect(first) else None
         if verdict is Verdict.WORD:
             return verdict if not first[4:].strip(b"\r\n") else None
         if verdict is Verdict.ELECTION:

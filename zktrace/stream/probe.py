@@ -80,6 +80,25 @@ def handshake_extra(data: bytes) -> int:
     return flags if body <= _int(data, 0) <= body + 1 else 0
 
 
+def is_whole_connect(data: bytes) -> bool:
+    """Whether a ConnectRequest, and nothing else that clients or servers send, begins here.
+
+    For connections whose beginning was not seen: stricter than what a server takes, and only once
+    all of it is there.
+    """
+    if len(data) < 32:
+        return False
+    length, version, flags = _int(data, 0), _int(data, 4), keeper_flags(_int(data, 4))
+    if not 0 <= version < 42 or len(data) < 32 + flags:
+        return False
+    timeout, size = _int(data, 16 + flags), _int(data, 28 + flags)
+    end = 32 + flags + max(size, 0)
+    if size not in (-1, 0, 16) or timeout <= 0 or data[8 + flags] > 0x7F:
+        return False
+    with_flag = length - (0 if handshake_extra(data) else flags) == 29 + max(size, 0)
+    return len(data) > end and data[end] <= 1 if with_flag else len(data) >= end
+
+
 def is_notification(data: bytes, pos: int) -> bool | None:
     """Whether a length and a notification may begin at `pos`; None where that takes more bytes."""
     if len(data) < pos + 8:

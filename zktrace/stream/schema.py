@@ -186,12 +186,15 @@ class Scanner:
         out: Fields,
         strict: bool = False,
         nested: bool = False,
+        total: int = 0,
     ) -> int:
         """Read the fields of `layout` from buf[pos:] into `out`.
 
         Returns the position after the last field, or -1 where a field does not fit (what was read
         before it stays in `out`). `strict` adds what every real client and server keeps to and
         random bytes do not: booleans of 0 or 1, paths that are UTF-8 and begin with a slash.
+        `total`: how long `buf` would be if all of it had been kept; sizes and counts up to that are
+        noted even where what they count was not.
         """
         end = len(buf)
         for kind, role, inner in layout:
@@ -206,16 +209,18 @@ class Scanner:
                     return -1
                 size: int = _INT.unpack_from(buf, pos)[0]
                 pos += 4
-                if size < -1 or pos + size > end:
+                if size < -1 or pos + size > max(end, total):
                     return -1
+                if kind == BUFFER and role and size >= 0:
+                    setattr(out, role, size)
                 stop = pos + max(size, 0)
+                if stop > end:
+                    return -1
                 if kind == USTRING and role:
                     text = buf[pos:stop]
                     if strict and not plausible_path(text):
                         return -1
                     setattr(out, role, text)
-                elif role and size >= 0:
-                    setattr(out, role, size)
                 pos = stop
             elif kind in (BOOL, BYTE):
                 if pos >= end or (strict and kind == BOOL and buf[pos] > 1):
@@ -236,7 +241,7 @@ class Scanner:
                     out.stat = _STAT.unpack_from(buf, pos)
                 pos += 68
             elif kind == VEC:
-                pos = self._vector(role, inner, buf, pos, out, strict)
+                pos = self._vector(role, inner, buf, pos, out, strict, total)
             elif kind == REST:
                 # in a multi nothing says where it would end: its form without a rest is taken
                 pos = pos if nested else end
@@ -249,15 +254,29 @@ class Scanner:
         return pos
 
     def _vector(
-        self, role: str, inner: Layout, buf: bytes, pos: int, out: Fields, strict: bool
+        self,
+        role: str,
+        inner: Layout,
+        buf: bytes,
+        pos: int,
+        out: Fields,
+        strict: bool,
+        total: int,
     ) -> int:
         end = len(buf)
         if pos + 4 > end:
             return -1
         count: int = _INT.unpack_from(buf, pos)[0]
         pos += 4
-        if count < -1 or count > (end - pos) // _min_size(inner):
+        if count < -1 or count > (max(end, total) - pos) // _min_size(inner):
             return -1
+        if role == "children":
+            if count >= 0:
+                out.children = count
+        elif role:
+            if out.watches is None:
+                out.watches = {}
+            out.watches[role] = max(count, 0)
         if inner == _STRINGS:
             for _ in range(count):
                 if pos + 4 > end:
@@ -272,13 +291,6 @@ class Scanner:
                 pos = self.scan(inner, buf, pos, unused, strict)
                 if pos < 0:
                     return -1
-        if role == "children":
-            if count >= 0:
-                out.children = count
-        elif role:
-            if out.watches is None:
-                out.watches = {}
-            out.watches[role] = max(count, 0)
         return pos
 
     def _multi(self, buf: bytes, pos: int, out: Fields, strict: bool) -> int:

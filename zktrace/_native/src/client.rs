@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::{Fed, Frame, Framer, LENGTH_MAX};
-use crate::handshake::{parse_request, parse_response, KEEPER_REJECTED};
+use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
 use crate::pairing::{Pairing, Pending, SubOps, AUTH_XID, PING_XID};
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
 use crate::rows::{AskedConnect, Shared};
@@ -98,8 +98,8 @@ struct State {
     clean: bool,
     wide_xids: bool,
     tracing: bool,
-    /// A dialect whose bytes cannot be read.
-    undecodable: bool,
+    /// What follows the handshake is compressed, and not decoded.
+    compressed: bool,
     requests_in_sync: bool,
     last_zxid: Option<i64>,
     last_frame_ts: Option<i64>,
@@ -121,7 +121,7 @@ impl ClientMachine {
                 clean: opened,
                 wide_xids: false,
                 tracing: false,
-                undecodable: false,
+                compressed: false,
                 requests_in_sync: opened,
                 last_zxid: None,
                 last_frame_ts: None,
@@ -154,7 +154,7 @@ impl ClientMachine {
         if way.scan.is_none() {
             pos = self.state.frames(shared, &self.conn, way, ts, data);
         }
-        if way.scan.is_some() || self.state.undecodable {
+        if way.scan.is_some() || self.state.compressed {
             self.lost(shared, to_server, ts, data.get(pos..).unwrap_or_default());
         }
     }
@@ -175,7 +175,7 @@ impl ClientMachine {
             state,
         } = self;
         let way = if to_server { requests } else { replies };
-        if state.undecodable {
+        if state.dead(to_server) {
             shared.counters.skipped_bytes += data.len() as u64;
             return;
         }
@@ -191,7 +191,7 @@ impl ClientMachine {
                 0
             };
             let rest = data.get(pos..).unwrap_or_default();
-            if state.undecodable {
+            if state.dead(to_server) {
                 shared.counters.skipped_bytes += rest.len() as u64;
             } else if let Some(scan) = way.scan.as_mut() {
                 scan.add(ts, rest);
@@ -227,8 +227,9 @@ impl ClientMachine {
             Some(bytes),
             "bytes not captured",
         );
+        shared.counters.skipped_bytes += missing;
         state.clean = false;
-        if state.undecodable {
+        if state.dead(to_server) {
             return;
         }
         if let Some(scan) = way.scan.as_mut() {
@@ -269,6 +270,11 @@ impl ClientMachine {
 }
 
 impl State {
+    #[inline]
+    fn dead(&self, to_server: bool) -> bool {
+        self.compressed && (to_server || !self.await_connected)
+    }
+
     /// Frames up to where framing is lost, or all; the position reached.
     #[inline]
     fn frames<S: EventSink>(
@@ -280,7 +286,7 @@ impl State {
         data: &[u8],
     ) -> usize {
         let mut pos = 0;
-        while pos < data.len() && !self.undecodable {
+        while pos < data.len() && !self.dead(way.to_server) {
             if way.tail != Tail::None {
                 pos = way.skip_tail(data, pos);
                 continue;
@@ -342,7 +348,7 @@ impl State {
             } else {
                 self.request(shared, conn, frame);
             }
-        } else if self.await_connected {
+        } else if self.await_connected && self.is_connected(frame) {
             self.connect_response(shared, conn, frame);
         } else {
             self.reply(shared, conn, frame);
@@ -473,8 +479,20 @@ impl State {
                 None,
                 "ClickHouse Keeper's compressed dialect is not decoded",
             );
-            self.undecodable = true;
+            self.compressed = true;
         }
+    }
+
+    fn is_connected(&mut self, frame: &Frame<'_>) -> bool {
+        let asked = self.connect.as_ref();
+        if is_response(frame, asked.and_then(|asked| asked.connect.version)) {
+            return true;
+        }
+        // the answer was not captured, and this is a later frame
+        self.await_connected = false;
+        self.clean = false;
+        self.pairing.lost();
+        false
     }
 
     fn connect_response<S: EventSink>(
@@ -528,7 +546,7 @@ impl State {
         if let Some(op) = shared.schema.op(index) {
             fits = shared
                 .schema
-                .scan(&op.request, head, size, &mut fields, false)
+                .scan_frame(&op.request, frame, size, &mut fields)
                 .is_some();
         } else {
             shared.anomaly(
@@ -581,12 +599,7 @@ impl State {
     }
 
     #[inline]
-    fn reply<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        frame: &Frame<'_>,
-    ) {
+    fn reply<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, frame: &Frame<'_>) {
         let head = frame.head;
         let (xid, at) = if self.wide_xids {
             (long(head, 0), 8)
@@ -615,7 +628,7 @@ impl State {
             if let Some(op) = shared.schema.op(asked.op) {
                 let fits = shared
                     .schema
-                    .scan(&op.reply, head, body, &mut reply, false)
+                    .scan_frame(&op.reply, frame, body, &mut reply)
                     .is_some();
                 if !fits {
                     reply.results = None;

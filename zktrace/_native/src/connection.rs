@@ -213,7 +213,9 @@ impl<S: EventSink> Analyzer<S> {
         let conn = connection.info();
         match verdict {
             Verdict::Word => {
-                let name = first.get(..4).and_then(|word| self.shared.schema.word(word));
+                let name = first
+                    .get(..4)
+                    .and_then(|word| self.shared.schema.word(word));
                 connection.machine = Machine::Word(Box::new(Word {
                     name: name.unwrap_or_default().to_owned(),
                     asked: 0,

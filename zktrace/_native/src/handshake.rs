@@ -2,7 +2,7 @@
 //! reference. Passwords are skipped, never kept.
 
 use crate::framer::Frame;
-use crate::probe::keeper_flags;
+use crate::probe::{keeper_flags, PASSWORD_MAX};
 use crate::schema::{int, long};
 
 /// What a connect row is shown as: createSession's number.
@@ -69,6 +69,25 @@ fn body(head: &[u8], connect: &mut ConnectRequest) -> Option<()> {
     connect.session = long(body, 12)?;
     connect.read_only = flag_after_password(body, 20)?;
     Some(())
+}
+
+/// Whether a server's first frame can be the answer to a ConnectRequest of this version. It is not where the capture
+/// missed the answer and begins with a later reply. What was not captured of a damaged frame cannot be held against it.
+pub fn is_response(frame: &Frame<'_>, version: Option<i32>) -> bool {
+    let head = frame.head;
+    if frame.length == 16 {
+        // a bare ReplyHeader refuses with an error; pings and errors of requests have other xids
+        return head.len() < 16 || (int(head, 0) == Some(0) && int(head, 12) != Some(0));
+    }
+    let (Some(answered), Some(timeout), Some(size)) = (int(head, 0), int(head, 4), int(head, 16))
+    else {
+        return frame.length >= 20;
+    };
+    if !(answered == 0 || Some(answered) == version || answered == KEEPER_REJECTED) || timeout < 0 {
+        return false;
+    }
+    let rest = 20 + size.max(0) as usize;
+    (-1..=PASSWORD_MAX).contains(&size) && rest <= frame.length && frame.length <= rest + 1
 }
 
 /// A ConnectResponse, as much as there is of it.

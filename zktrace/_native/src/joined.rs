@@ -4,7 +4,7 @@
 use crate::connection::Item;
 use crate::events::Role;
 use crate::pairing::Pairing;
-use crate::probe::{is_notification, probe, Verdict, QUORUM_SASL};
+use crate::probe::{is_notification, is_whole_connect, probe, Verdict, QUORUM_SASL};
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
 use crate::schema::{int, long, Schema};
 
@@ -68,7 +68,11 @@ pub fn judge(
             }
         }
     }
-    if all.iter().flatten().any(|run| run.parts.first().is_some_and(|part| is_tls(part))) {
+    if all
+        .iter()
+        .flatten()
+        .any(|run| run.parts.first().is_some_and(|part| is_tls(part)))
+    {
         let hinted = ends.iter().position(|end| end.hint.is_some());
         return Some(found(Role::Tls, hinted.unwrap_or(1)));
     }
@@ -141,10 +145,13 @@ pub fn role_of(verdict: Verdict) -> Role {
 fn opening(schema: &Schema, first: &[u8]) -> Option<Verdict> {
     let verdict = probe(first, schema);
     let proven = match verdict {
-        Verdict::Connect | Verdict::Tls => true,
+        Verdict::Tls => true,
+        Verdict::Connect => is_whole_connect(first),
         Verdict::Word => only_line_end(first.get(4..).unwrap_or_default()),
         Verdict::Election => first.starts_with(&[0xff, 0xff]),
-        Verdict::Quorum => first.starts_with(&QUORUM_SASL) || int(first, 24) == Some(LEARNER_PROTOCOL),
+        Verdict::Quorum => {
+            first.starts_with(&QUORUM_SASL) || int(first, 24) == Some(LEARNER_PROTOCOL)
+        }
         Verdict::More | Verdict::Unknown => false,
     };
     proven.then_some(verdict)

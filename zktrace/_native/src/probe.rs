@@ -2,7 +2,7 @@
 
 use crate::schema::{int, long, Schema};
 
-const PASSWORD_MAX: i32 = 64;
+pub const PASSWORD_MAX: i32 = 64;
 const FOLLOWERINFO: i32 = 11;
 const OBSERVERINFO: i32 = 16;
 const LEARNER_INFO_SIZES: [i32; 5] = [-1, 0, 8, 12, 20];
@@ -65,6 +65,33 @@ pub fn handshake_extra(data: &[u8]) -> usize {
         Some(length) if (body..=body + 1).contains(&length) => flags,
         _ => 0,
     }
+}
+
+/// Whether a ConnectRequest, and nothing else that clients or servers send, begins here: stricter than what a server
+/// takes, and only once all of it is there.
+pub fn is_whole_connect(data: &[u8]) -> bool {
+    whole_connect(data).unwrap_or(false)
+}
+
+fn whole_connect(data: &[u8]) -> Option<bool> {
+    let (length, version) = (int(data, 0)?, int(data, 4)?);
+    let flags = keeper_flags(version);
+    let (timeout, size) = (int(data, 16 + flags)?, int(data, 28 + flags)?);
+    let password = size.max(0) as usize;
+    let end = 32 + flags + password;
+    if !(0..42).contains(&version)
+        || ![-1, 0, 16].contains(&size)
+        || timeout <= 0
+        || *data.get(8 + flags)? > 0x7f
+    {
+        return Some(false);
+    }
+    let counted = if handshake_extra(data) > 0 { 0 } else { flags };
+    let with_flag = length == (29 + password + counted) as i32;
+    if with_flag {
+        return Some(*data.get(end)? <= 1);
+    }
+    Some(data.len() >= end)
 }
 
 /// Whether a length and a notification may begin at `pos`; None where that takes more bytes.

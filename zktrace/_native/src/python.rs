@@ -158,7 +158,12 @@ impl Engine {
         self.decoder.wanted()
     }
 
-    fn feed(&mut self, py: Python<'_>, source: usize, block: &Bound<'_, PyBytes>) -> PyResult<usize> {
+    fn feed(
+        &mut self,
+        py: Python<'_>,
+        source: usize,
+        block: &Bound<'_, PyBytes>,
+    ) -> PyResult<usize> {
         let bytes = block.as_bytes();
         let decoder = &mut self.decoder;
         let fed = py.detach(|| decoder.feed(source, bytes));

@@ -117,7 +117,11 @@ impl Scan {
             .collect()
     }
 
-    fn search(&mut self, header: usize, mut chain: impl FnMut(&[u8], usize) -> Verdict) -> Option<usize> {
+    fn search(
+        &mut self,
+        header: usize,
+        mut chain: impl FnMut(&[u8], usize) -> Verdict,
+    ) -> Option<usize> {
         let view = self.buf.as_slice();
         let mut still = Vec::new();
         for at in &self.waiting {

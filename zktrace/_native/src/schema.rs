@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::events::{Stat, Watches};
+use crate::framer::Frame;
 
 /// Type of a multi's end header and of its error results (ZooDefs.OpCode.error).
 pub const ERROR_TYPE: i32 = -1;
@@ -224,7 +225,20 @@ impl Schema {
         out: &mut Fields<'a>,
         strict: bool,
     ) -> Option<usize> {
-        self.scan_body(layout, buf, pos, out, strict, false)
+        self.scan_body(layout, buf, pos, out, Way::top(strict, 0))
+    }
+
+    /// The same for a frame of which not everything may have been kept: sizes and counts up to its true length are noted
+    /// even where what they count was not.
+    #[inline]
+    pub fn scan_frame<'a>(
+        &self,
+        layout: &[Step],
+        frame: &Frame<'a>,
+        pos: usize,
+        out: &mut Fields<'a>,
+    ) -> Option<usize> {
+        self.scan_body(layout, frame.head, pos, out, Way::top(false, frame.length))
     }
 
     #[inline]
@@ -234,9 +248,9 @@ impl Schema {
         buf: &'a [u8],
         mut pos: usize,
         out: &mut Fields<'a>,
-        strict: bool,
-        nested: bool,
+        way: Way,
     ) -> Option<usize> {
+        let strict = way.strict;
         for step in layout {
             match step.kind {
                 Kind::Int => {
@@ -267,11 +281,13 @@ impl Schema {
                     pos = end;
                 }
                 Kind::Buffer => {
-                    let (data, end) = sized(buf, pos)?;
-                    if let (Role::DataLength, Some(data)) = (step.role, data) {
-                        out.data_length = i32::try_from(data.len()).ok();
+                    if step.role == Role::DataLength {
+                        let size = int(buf, pos)?;
+                        if size >= 0 && pos + 4 + size as usize <= buf.len().max(way.total) {
+                            out.data_length = Some(size);
+                        }
                     }
-                    pos = end;
+                    pos = sized(buf, pos)?.1;
                 }
                 Kind::Bool | Kind::Byte => {
                     let value = *buf.get(pos)?;
@@ -297,9 +313,9 @@ impl Schema {
                     }
                     pos += 68;
                 }
-                Kind::Vec => pos = self.vector(step, buf, pos, out, strict)?,
+                Kind::Vec => pos = self.vector(step, buf, pos, out, way)?,
                 // in a multi nothing says where it would end: its form without a rest is taken
-                Kind::Rest => pos = if nested { pos } else { buf.len() },
+                Kind::Rest => pos = if way.nested { pos } else { buf.len() },
                 Kind::Multi => pos = self.multi(buf, pos, out, strict)?,
                 Kind::MultiResult => pos = self.results(buf, pos, out, strict)?,
             }
@@ -313,7 +329,7 @@ impl Schema {
         buf: &'a [u8],
         mut pos: usize,
         out: &mut Fields<'a>,
-        strict: bool,
+        way: Way,
     ) -> Option<usize> {
         let count = int(buf, pos)?;
         pos += 4;
@@ -321,23 +337,8 @@ impl Schema {
             return None;
         }
         let elements = usize::try_from(count).unwrap_or(0);
-        if elements > (buf.len() - pos) / step.min_inner {
+        if elements > (buf.len().max(way.total) - pos) / step.min_inner {
             return None;
-        }
-        if let [Step {
-            kind: Kind::Ustring,
-            role: Role::None,
-            ..
-        }] = step.inner.as_slice()
-        {
-            for _ in 0..elements {
-                pos = sized(buf, pos)?.1;
-            }
-        } else {
-            let mut unused = Fields::default();
-            for _ in 0..elements {
-                pos = self.scan(&step.inner, buf, pos, &mut unused, strict)?;
-            }
         }
         let shown = count.max(0);
         match step.role {
@@ -354,6 +355,21 @@ impl Schema {
                 out.watches.get_or_insert_default().persistent_recursive = Some(shown);
             }
             _ => {}
+        }
+        if let [Step {
+            kind: Kind::Ustring,
+            role: Role::None,
+            ..
+        }] = step.inner.as_slice()
+        {
+            for _ in 0..elements {
+                pos = sized(buf, pos)?.1;
+            }
+        } else {
+            let mut unused = Fields::default();
+            for _ in 0..elements {
+                pos = self.scan_body(&step.inner, buf, pos, &mut unused, way)?;
+            }
         }
         Some(pos)
     }
@@ -378,7 +394,7 @@ impl Schema {
                 return None;
             }
             let mut sub = Fields::default();
-            let end = self.scan_body(&op.request, buf, pos, &mut sub, strict, true);
+            let end = self.scan_body(&op.request, buf, pos, &mut sub, Way::nested(strict));
             ops.push((kind, sub.path));
             pos = end?;
         }
@@ -415,11 +431,38 @@ impl Schema {
                     buf,
                     pos,
                     &mut Fields::default(),
-                    strict,
-                    true,
+                    Way::nested(strict),
                 )?;
             }
             results.push((kind, error));
+        }
+    }
+}
+
+/// How a body is scanned.
+#[derive(Clone, Copy)]
+struct Way {
+    strict: bool,
+    /// Inside a multi, where nothing says where the body ends.
+    nested: bool,
+    /// How long the bytes would be if all had been kept.
+    total: usize,
+}
+
+impl Way {
+    fn top(strict: bool, total: usize) -> Self {
+        Way {
+            strict,
+            nested: false,
+            total,
+        }
+    }
+
+    fn nested(strict: bool) -> Self {
+        Way {
+            strict,
+            nested: true,
+            total: 0,
         }
     }
 }
