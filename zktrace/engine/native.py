@@ -13,7 +13,7 @@ from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
-ABILITIES: Final[frozenset[str]] = frozenset({"aggregates"})
+ABILITIES: Final[frozenset[str]] = frozenset({"aggregates", "json"})
 
 
 def create(options: EngineOptions) -> NativeEngine:
@@ -36,6 +36,8 @@ class NativeEngine:
             tables=options.tables,
             aggregate_by=options.aggregate_by,
             path_depth=options.path_depth,
+            json_form=options.json_form,
+            hash_key=options.hash_key,
             max_connections=options.max_connections,
         )
         self._engine = engine
@@ -47,6 +49,7 @@ class NativeEngine:
         self.finish = engine.finish
         self.coverage = engine.coverage
         self.aggregates = engine.aggregates
+        self.take_json = engine.take_json
 
     def take(self) -> Mapping[str, Rows]:
         kinds: dict[str, list[Rows]] = {}
@@ -57,9 +60,6 @@ class NativeEngine:
             kind: batches[0] if len(batches) == 1 else _joined(batches)
             for kind, batches in kinds.items()
         }
-
-    def take_json(self) -> bytes:
-        raise NotImplementedError("see ABILITIES")
 
 
 def _joined(batches: list[Any]) -> Rows:

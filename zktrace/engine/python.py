@@ -71,10 +71,10 @@ _AT_ONCE: Final = -(1 << 63)
 class _Source:
     """One file: its parser, and packets that wait for their turn."""
 
-    def __init__(self, name: str, first_ts_ns: int, counters: CaptureCounters) -> None:
+    def __init__(self, name: str, first_ts_ns: int | None, counters: CaptureCounters) -> None:
         self.container = Container(counters, name)
         self.packets: deque[Packet] = deque()
-        self.first_ts_ns = first_ts_ns
+        self.first_ts_ns = _AT_ONCE if first_ts_ns is None else first_ts_ns
         self.ended = False
 
     def due(self) -> int:
@@ -97,7 +97,7 @@ class PythonEngine:
         limits = Limits(connections=options.max_connections)
         self._flow = Reassembler(self._analyzer, limits)
 
-    def add_source(self, name: str, first_ts_ns: int) -> int:
+    def add_source(self, name: str, first_ts_ns: int | None) -> int:
         self._sources.append(_Source(name, first_ts_ns, self._capture))
         return len(self._sources) - 1
 

@@ -11,7 +11,7 @@ use crate::schema::Schema;
 
 /// One capture of one or more sources.
 pub struct Decoder<S> {
-    first_ts_ns: Vec<i64>,
+    first_ts_ns: Vec<Option<i64>>,
     merger: Option<Merger>,
     decapsulator: Decapsulator,
     flow: Reassembler,
@@ -29,18 +29,16 @@ impl<S: EventSink> Decoder<S> {
         }
     }
 
-    /// A source whose first packet has this time; all are added before anything is fed. Gives its number.
-    pub fn add_source(&mut self, first_ts_ns: i64) -> usize {
+    /// A source whose first packet has this time (None: not known); all are added before anything is fed. Gives its
+    /// number.
+    pub fn add_source(&mut self, first_ts_ns: Option<i64>) -> usize {
         self.first_ts_ns.push(first_ts_ns);
         self.first_ts_ns.len() - 1
     }
 
     fn merger(&mut self) -> &mut Merger {
-        let first: Vec<Option<i64>> = match self.first_ts_ns.as_slice() {
-            [_] => vec![None],
-            several => several.iter().map(|ts| Some(*ts)).collect(),
-        };
-        self.merger.get_or_insert_with(|| Merger::new(&first))
+        let first = &self.first_ts_ns;
+        self.merger.get_or_insert_with(|| Merger::new(first))
     }
 
     /// The source of which more bytes are needed; None when all have ended.

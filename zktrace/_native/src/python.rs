@@ -10,6 +10,7 @@ use crate::events::{Anomaly, Connection, EventSink, Exchange, FourLetter, WatchE
 use crate::flow::Limits;
 use crate::histogram::Scale;
 use crate::ip::Ip;
+use crate::json::{Form, JsonSink};
 use crate::merge::SourceError;
 use crate::python_tables::{aggregates_to_py, batches_to_py, parse_by, ArrowBatch};
 use crate::roles::{Port, Roles};
@@ -23,6 +24,7 @@ const BATCH_ROWS: usize = 1 << 20;
 struct Sinks {
     tables: Option<TableSink>,
     aggregates: Option<Aggregator>,
+    json: Option<JsonSink>,
 }
 
 macro_rules! pass_on {
@@ -34,6 +36,9 @@ macro_rules! pass_on {
             }
             if let Some(tables) = &mut self.tables {
                 tables.$name(row);
+            }
+            if let Some(json) = &mut self.json {
+                json.$name(row);
             }
         }
     };
@@ -93,8 +98,9 @@ impl Engine {
     }
 
     fn waiting(&self) -> usize {
-        let tables = self.decoder.analyzer.shared.sink.tables.as_ref();
-        tables.map_or(0, TableSink::rows)
+        let sink = &self.decoder.analyzer.shared.sink;
+        let rows = sink.tables.as_ref().map_or(0, TableSink::rows);
+        rows + sink.json.as_ref().map_or(0, JsonSink::lines)
     }
 }
 
@@ -102,7 +108,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
-                        max_connections))]
+                        json_form, hash_key, max_connections))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         schema: &str,
@@ -113,6 +119,8 @@ impl Engine {
         tables: bool,
         aggregate_by: Option<Vec<String>>,
         path_depth: Option<usize>,
+        json_form: Option<&str>,
+        hash_key: Option<[u8; 16]>,
         max_connections: usize,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
@@ -129,9 +137,17 @@ impl Engine {
                 Some(Aggregator::new(scale, &by, path_depth, KEY_LIMIT))
             }
         };
+        let json = match json_form {
+            None => None,
+            Some(form) => {
+                let form = Form::parse(form).map_err(PyValueError::new_err)?;
+                Some(JsonSink::new(form, hash_key))
+            }
+        };
         let sinks = Sinks {
             tables: tables.then(|| TableSink::new(BATCH_ROWS)),
             aggregates,
+            json,
         };
         let limits = Limits {
             connections: max_connections,
@@ -149,7 +165,7 @@ impl Engine {
         "native"
     }
 
-    fn add_source(&mut self, name: String, first_ts_ns: i64) -> usize {
+    fn add_source(&mut self, name: String, first_ts_ns: Option<i64>) -> usize {
         self.names.push(name);
         self.decoder.add_source(first_ts_ns)
     }
@@ -191,6 +207,16 @@ impl Engine {
             .take()
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(batches_to_py(step))
+    }
+
+    /// The JSON lines not taken yet.
+    fn take_json<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let Some(json) = &mut self.decoder.analyzer.shared.sink.json else {
+            return PyBytes::new(py, b"");
+        };
+        let lines = PyBytes::new(py, json.bytes());
+        json.clear();
+        lines
     }
 
     fn aggregates<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
