@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from tests.analysis import native
 from tests.analysis.native import needs_native
 from zktrace.analysis.histogram import (
-    QUANTILES,
     Histogram,
     bucket_of,
     grouped_quantiles,
     quantiles,
 )
-from zktrace.engine.buckets import BOUNDS, BUCKETS, PER_OCTAVE
+from zktrace.engine.buckets import BOUNDS, BUCKETS, PER_OCTAVE, QUANTILES
 
 #: Half a bucket: (2**(1/32) - 1) / 2.
 ERROR = 0.01095

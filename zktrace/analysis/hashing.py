@@ -12,9 +12,10 @@ same for the JSON lines it writes.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEY_BYTES: Final = 16
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -102,6 +103,8 @@ class SessionHasher:
 
     def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A record batch of any kind of event with its session ids replaced."""
+        import pyarrow as pa
+
         schema = batch.schema
         index = schema.get_field_index(_COLUMN)
         if index >= 0:

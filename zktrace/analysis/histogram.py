@@ -19,13 +19,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from zktrace.engine.buckets import BOUNDS, BUCKETS
+from zktrace.engine.buckets import BOUNDS, BUCKETS, QUANTILES
 
 Ints = npt.NDArray[np.int64]
-
-#: Shown quantiles: name and thousandths (integers, so that ranks are exact).
-QUANTILES: Final = (("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999))
-
 
 _LOWER: Final = np.array(BOUNDS, dtype=np.uint64)
 _MIDDLES: Final = np.array([(low + high) // 2 for low, high in pairwise(BOUNDS)], dtype=np.int64)

@@ -28,7 +28,7 @@ from zktrace.engine.base import GROUPINGS, MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
-    from zktrace.analysis.stats import StatsData
+    from zktrace.analysis.stats_result import StatsData
     from zktrace.engine.driver import Run
 
 
@@ -72,7 +72,7 @@ def stats(
 
     What was captured, totals, a ranked table per grouping, what was not seen.
     """
-    from zktrace.analysis.stats import stats_result
+    from zktrace.analysis.stats_result import stats_result
     from zktrace.engine.driver import Run
     from zktrace.export.coverage import coverage_object
 

@@ -5,6 +5,7 @@ Both engines' histograms use them: the native one is handed them, so that it can
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isqrt
 from typing import Final
 
@@ -14,16 +15,26 @@ OCTAVES: Final = 63
 BUCKETS: Final = PER_OCTAVE * OCTAVES
 
 
-def _bound(i: int) -> int:
-    """2**(i / 32), rounded up."""
-    power = 1 << i
-    root = power
-    for _ in range(
-        PER_OCTAVE.bit_length() - 1
-    ):  # the 32nd root is five square roots, floors and all
-        root = isqrt(root)
-    return root if root**PER_OCTAVE == power else root + 1
+#: Shown quantiles: name and thousandths (integers, so that ranks are exact).
+QUANTILES: Final = (("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999))
+
+
+def _bounds() -> Iterator[int]:
+    """2**(i / 32), rounded up, for i from 0 on."""
+    # The first octave, times 2**OCTAVES and rounded down: the 32nd root of a power of 2 is five
+    # square roots, floors and all. The other octaves are its leading bits.
+    octave = []
+    for i in range(PER_OCTAVE):
+        root = 1 << (i + PER_OCTAVE * OCTAVES)
+        for _ in range(PER_OCTAVE.bit_length() - 1):
+            root = isqrt(root)
+        octave.append(root)
+    for power in range(OCTAVES):
+        yield 1 << power
+        # Irrational, so never whole: up is one more than down.
+        yield from (1 + (root >> (OCTAVES - power)) for root in octave[1:])
+    yield 1 << OCTAVES
 
 
 #: ``BUCKETS + 1`` ascending bounds; the last is 2**63.
-BOUNDS: Final = tuple(_bound(i) for i in range(BUCKETS + 1))
+BOUNDS: Final = tuple(_bounds())
