@@ -5,18 +5,10 @@ use std::collections::VecDeque;
 
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::{Fed, Frame, Framer, LENGTH_MAX};
-use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
-use crate::pairing::{Pairing, Pending, SubOps, AUTH_XID, PING_XID};
+use crate::pairing::Pairing;
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
 use crate::rows::{AskedConnect, Shared};
-use crate::schema::{int, long, Fields};
 
-const WATCH_EVENT_XID: i64 = -1;
-const AUTH_OPCODE: i32 = 100;
-const PING_OPCODE: i32 = 11;
-const MULTI_OPCODE: i32 = 14;
-const CHECK_OPCODE: i32 = 13;
-const RUNTIME_INCONSISTENCY: i32 = -2;
 /// jute.maxbuffer's default: a server with it closes the connection at a longer request.
 const JUTE_MAX_BUFFER: usize = 0xfffff;
 /// Lines of ClickHouse Keeper's tracing context.
@@ -32,8 +24,8 @@ enum Tail {
 }
 
 /// One direction's framer, and its bytes while its framing is lost.
-struct Way {
-    framer: Framer,
+pub(crate) struct Way {
+    pub framer: Framer,
     scan: Option<Box<Scan>>,
     tail: Tail,
     to_server: bool,
@@ -88,21 +80,21 @@ pub struct ClientMachine {
 }
 
 /// What the frames of both directions share.
-struct State {
-    pairing: Pairing,
-    session: Option<i64>,
-    connect: Option<Box<AskedConnect>>,
-    await_connect: bool,
-    await_connected: bool,
+pub(crate) struct State {
+    pub pairing: Pairing,
+    pub session: Option<i64>,
+    pub connect: Option<Box<AskedConnect>>,
+    pub await_connect: bool,
+    pub await_connected: bool,
     /// Nothing was lost so far: a reply without a request is odd.
-    clean: bool,
-    wide_xids: bool,
-    tracing: bool,
+    pub clean: bool,
+    pub wide_xids: bool,
+    pub tracing: bool,
     /// What follows the handshake is compressed, and not decoded.
-    compressed: bool,
-    requests_in_sync: bool,
-    last_zxid: Option<i64>,
-    last_frame_ts: Option<i64>,
+    pub compressed: bool,
+    pub requests_in_sync: bool,
+    pub last_zxid: Option<i64>,
+    pub last_frame_ts: Option<i64>,
 }
 
 impl ClientMachine {
@@ -152,7 +144,13 @@ impl ClientMachine {
         };
         let mut pos = 0;
         if way.scan.is_none() {
-            pos = self.state.frames(shared, &self.conn, way, ts, data);
+            pos = if to_server {
+                self.state
+                    .frames::<true, S>(shared, &self.conn, way, ts, data)
+            } else {
+                self.state
+                    .frames::<false, S>(shared, &self.conn, way, ts, data)
+            };
         }
         if way.scan.is_some() || self.state.compressed {
             self.lost(shared, to_server, ts, data.get(pos..).unwrap_or_default());
@@ -185,10 +183,10 @@ impl ClientMachine {
         scan.add(ts, data);
         let mut chunks: VecDeque<(i64, Vec<u8>)> = state.resync(shared, conn, way).into();
         while let Some((ts, data)) = chunks.pop_front() {
-            let pos = if way.scan.is_none() {
-                state.frames(shared, conn, way, ts, &data)
-            } else {
-                0
+            let pos = match (way.scan.is_none(), to_server) {
+                (true, true) => state.frames::<true, S>(shared, conn, way, ts, &data),
+                (true, false) => state.frames::<false, S>(shared, conn, way, ts, &data),
+                (false, _) => 0,
             };
             let rest = data.get(pos..).unwrap_or_default();
             if state.dead(to_server) {
@@ -244,7 +242,11 @@ impl ClientMachine {
         let missing = usize::try_from(missing).unwrap_or(usize::MAX);
         let (joint, in_sync) = way.framer.gap(&mut shared.budget, missing);
         if let Some(joint) = joint {
-            state.frame(shared, conn, way, &joint.frame());
+            if to_server {
+                state.frame::<true, S>(shared, conn, way, &joint.frame());
+            } else {
+                state.frame::<false, S>(shared, conn, way, &joint.frame());
+            }
         }
         if !in_sync {
             state.lose(shared, way);
@@ -277,7 +279,7 @@ impl State {
 
     /// Frames up to where framing is lost, or all; the position reached.
     #[inline]
-    fn frames<S: EventSink>(
+    fn frames<const TO_SERVER: bool, S: EventSink>(
         &mut self,
         shared: &mut Shared<S>,
         conn: &ConnInfo,
@@ -286,45 +288,65 @@ impl State {
         data: &[u8],
     ) -> usize {
         let mut pos = 0;
-        while pos < data.len() && !self.dead(way.to_server) {
-            if way.tail != Tail::None {
+        while pos < data.len() && !self.dead(TO_SERVER) {
+            if TO_SERVER && way.tail != Tail::None {
                 pos = way.skip_tail(data, pos);
                 continue;
             }
-            let fed = way.framer.feed(&mut shared.budget, data, pos, ts);
-            if let Some(length) = way.framer.new_length.take() {
-                if length > JUTE_MAX_BUFFER && way.to_server {
-                    shared.anomaly(
-                        conn,
-                        ts,
-                        "oversized",
-                        Some(Direction::ToServer),
-                        Some(length as i64),
-                        "longer than jute.maxbuffer's default: a server with it closes the connection",
-                    );
+            // the common case: the whole frame is here
+            if let Some(body) = way.framer.whole(data.get(pos..).unwrap_or_default()) {
+                pos += 4 + body.len();
+                if TO_SERVER && body.len() > JUTE_MAX_BUFFER {
+                    oversized(shared, conn, ts, body.len());
                 }
+                let frame = Frame::of(body, ts);
+                self.frame::<TO_SERVER, S>(shared, conn, way, &frame);
+                continue;
             }
-            match fed {
-                Fed::Frame(frame, next) => {
-                    pos = next;
-                    self.frame(shared, conn, way, &frame);
-                }
-                Fed::Joint(joint, next) => {
-                    pos = next;
-                    self.frame(shared, conn, way, &joint.frame());
-                }
-                Fed::More => return data.len(),
-                Fed::Lost(length, next) => {
-                    self.bad_length(shared, conn, way, ts, length);
-                    return next;
-                }
+            match self.part_of_frame::<TO_SERVER, S>(shared, conn, way, ts, data, pos) {
+                Some(next) => pos = next,
+                None => return data.len(),
+            }
+            if way.scan.is_some() {
+                return pos;
             }
         }
         pos
     }
 
-    #[inline]
-    fn frame<S: EventSink>(
+    /// Bytes of a frame that is not in one chunk, and lengths that are none; the position after them, None where all
+    /// were taken.
+    #[inline(never)]
+    fn part_of_frame<const TO_SERVER: bool, S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        way: &mut Way,
+        ts: i64,
+        data: &[u8],
+        pos: usize,
+    ) -> Option<usize> {
+        let fed = way.framer.feed(&mut shared.budget, data, pos, ts);
+        if let Some(length) = way.framer.new_length.take() {
+            if length > JUTE_MAX_BUFFER && TO_SERVER {
+                oversized(shared, conn, ts, length);
+            }
+        }
+        match fed {
+            Fed::Joint(joint, next) => {
+                self.frame::<TO_SERVER, S>(shared, conn, way, &joint.frame());
+                Some(next)
+            }
+            Fed::More => None,
+            Fed::Lost(length, next) => {
+                self.bad_length(shared, conn, way, ts, length);
+                Some(next)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn frame<const TO_SERVER: bool, S: EventSink>(
         &mut self,
         shared: &mut Shared<S>,
         conn: &ConnInfo,
@@ -334,12 +356,12 @@ impl State {
         let counters = &mut shared.counters;
         if frame.damaged {
             counters.damaged_frames += 1;
-        } else if way.to_server {
+        } else if TO_SERVER {
             counters.frames_to_server += 1;
         } else {
             counters.frames_to_client += 1;
         }
-        if way.to_server {
+        if TO_SERVER {
             if self.tracing {
                 way.tail = Tail::Flag;
             }
@@ -446,315 +468,16 @@ impl State {
         }
         chunks
     }
-
-    fn connect_request<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        way: &mut Way,
-        frame: &Frame<'_>,
-    ) {
-        self.await_connect = false;
-        let connect = parse_request(frame.head);
-        self.connect = Some(Box::new(AskedConnect {
-            connect,
-            ts: frame.last_ts,
-            length: frame.length,
-            damaged: frame.damaged,
-        }));
-        if connect.malformed && !frame.damaged {
-            malformed(shared, conn, Direction::ToServer, frame, "ConnectRequest");
-        }
-        if connect.wide_xids {
-            self.wide_xids = true;
-            way.framer.min_length = 12;
-        }
-        self.tracing = connect.tracing;
-        if connect.compressed {
-            shared.anomaly(
-                conn,
-                frame.last_ts,
-                "dialect",
-                None,
-                None,
-                "ClickHouse Keeper's compressed dialect is not decoded",
-            );
-            self.compressed = true;
-        }
-    }
-
-    fn is_connected(&mut self, frame: &Frame<'_>) -> bool {
-        let asked = self.connect.as_ref();
-        if is_response(frame, asked.and_then(|asked| asked.connect.version)) {
-            return true;
-        }
-        // the answer was not captured, and this is a later frame
-        self.await_connected = false;
-        self.clean = false;
-        self.pairing.lost();
-        false
-    }
-
-    fn connect_response<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        frame: &Frame<'_>,
-    ) {
-        self.await_connected = false;
-        let connected = parse_response(frame);
-        if connected.malformed && !frame.damaged {
-            malformed(shared, conn, Direction::ToClient, frame, "ConnectResponse");
-        }
-        if connected.version == Some(KEEPER_REJECTED) {
-            shared.anomaly(
-                conn,
-                frame.first_ts,
-                "dialect",
-                Some(Direction::ToClient),
-                None,
-                "ClickHouse Keeper rejected the connection",
-            );
-        }
-        if connected.session != 0 {
-            self.session = Some(connected.session);
-        }
-        let asked = self.connect.take().map(|asked| *asked);
-        shared.connect(conn, self.session, asked, Some((connected, *frame)));
-    }
-
-    #[inline]
-    fn request<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        frame: &Frame<'_>,
-    ) {
-        let head = frame.head;
-        let (xid, size) = if self.wide_xids {
-            (long(head, 0), 12)
-        } else {
-            (int(head, 0).map(i64::from), 8)
-        };
-        let (Some(xid), Some(opcode)) = (xid, int(head, size - 4)) else {
-            self.pairing.lost(); // damaged: whose it is was not captured
-            return;
-        };
-        let index = shared.schema.index(opcode);
-        let mut fields = Fields::default();
-        let mut fits = true;
-        if let Some(op) = shared.schema.op(index) {
-            fits = shared
-                .schema
-                .scan_frame(&op.request, frame, size, &mut fields)
-                .is_some();
-        } else {
-            shared.anomaly(
-                conn,
-                frame.last_ts,
-                "unknown_opcode",
-                Some(Direction::ToServer),
-                Some(frame.length as i64),
-                &format!("opcode {opcode}"),
-            );
-        }
-        if !fits {
-            fields.ops = None;
-            if frame.whole() {
-                malformed_op(shared, conn, Direction::ToServer, frame, index);
-            }
-        }
-        if opcode == CHECK_OPCODE {
-            shared.anomaly(
-                conn,
-                frame.last_ts,
-                "bare_check",
-                Some(Direction::ToServer),
-                Some(frame.length as i64),
-                "check outside a multi: it takes down followers of ZooKeeper 3.8",
-            );
-        }
-        let pending = Pending {
-            number: 0,
-            xid,
-            ts: frame.last_ts,
-            length: frame.length as i64,
-            opcode,
-            op: index,
-            damaged: frame.damaged,
-            watch: fields.watch,
-            path: fields.path.map(|path| shared.keep(path)),
-            flags: fields.flags,
-            mode: fields.mode,
-            version: fields.version,
-            data_length: fields.data_length,
-            ttl: fields.ttl,
-            watches: fields.watches.map(Box::new),
-            ops: fields.ops.map(kept_ops),
-        };
-        let quiet = self.last_frame_ts.map_or(0, |last| frame.last_ts - last);
-        if let Some(dropped) = self.pairing.sent(pending, quiet) {
-            shared.no_reply(conn, self.session, dropped);
-        }
-    }
-
-    #[inline]
-    fn reply<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, frame: &Frame<'_>) {
-        let head = frame.head;
-        let (xid, at) = if self.wide_xids {
-            (long(head, 0), 8)
-        } else {
-            (int(head, 0).map(i64::from), 4)
-        };
-        let (Some(xid), Some(zxid), Some(error)) = (xid, long(head, at), int(head, at + 8)) else {
-            self.pairing.lost(); // damaged: whose it is was not captured
-            return;
-        };
-        let body = at + 12;
-        if xid == WATCH_EVENT_XID {
-            self.watch_event(shared, conn, frame, body, zxid);
-            return;
-        }
-        if zxid > 0 {
-            self.last_zxid = Some(zxid);
-        }
-        let Some(asked) = self.pairing.answered(xid, self.requests_in_sync) else {
-            self.orphan(shared, conn, frame, (xid, zxid, error));
-            return;
-        };
-        let mut reply = Fields::default();
-        let mut shown = Some(error);
-        if error == 0 {
-            if let Some(op) = shared.schema.op(asked.op) {
-                let fits = shared
-                    .schema
-                    .scan_frame(&op.reply, frame, body, &mut reply)
-                    .is_some();
-                if !fits {
-                    reply.results = None;
-                    if frame.whole() {
-                        malformed_op(shared, conn, Direction::ToClient, frame, asked.op);
-                    }
-                }
-                if asked.opcode == MULTI_OPCODE {
-                    shown = multi_error(reply.results.as_deref());
-                }
-            }
-        }
-        shared.complete(conn, self.session, asked, &reply, shown, zxid, frame);
-    }
-
-    #[cold]
-    fn orphan<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        frame: &Frame<'_>,
-        header: (i64, i64, i32),
-    ) {
-        let xid = header.0;
-        if self.clean {
-            shared.anomaly(
-                conn,
-                frame.first_ts,
-                "unmatched_reply",
-                Some(Direction::ToClient),
-                Some(frame.length as i64),
-                &format!("xid {xid}"),
-            );
-        }
-        let opcode = match xid {
-            PING_XID => Some(PING_OPCODE),
-            AUTH_XID => Some(AUTH_OPCODE),
-            _ => None,
-        };
-        shared.no_request(conn, self.session, opcode, header, frame);
-    }
-
-    fn watch_event<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        frame: &Frame<'_>,
-        pos: usize,
-        zxid: i64,
-    ) {
-        let head = frame.head;
-        let mut what = (None, None, None);
-        if let (Some(kind), Some(state), Some(size)) =
-            (int(head, pos), int(head, pos + 4), int(head, pos + 8))
-        {
-            what.0 = Some(kind);
-            what.1 = Some(state);
-            if size >= -1 {
-                let start = pos + 12;
-                what.2 = head.get(start..start + size.max(0) as usize);
-            }
-        }
-        if what.2.is_none() && frame.whole() {
-            malformed(shared, conn, Direction::ToClient, frame, "watch event");
-        }
-        shared.watch_event(conn, self.session, what, zxid, frame);
-    }
-}
-
-fn kept_ops(ops: Vec<(i32, Option<&[u8]>)>) -> Box<SubOps> {
-    let mut kept = Box::<SubOps>::default();
-    for (kind, path) in ops {
-        let place = path.map(|path| {
-            let from = kept.bytes.len();
-            kept.bytes.extend_from_slice(path);
-            (from, kept.bytes.len())
-        });
-        kept.ops.push((kind, place));
-    }
-    kept
-}
-
-/// A multi's error: its first failing result that does not just say that another one failed.
-fn multi_error(results: Option<&[(i32, i32)]>) -> Option<i32> {
-    let mut rolled_back = 0;
-    for (_, error) in results? {
-        if *error != 0 {
-            if *error != RUNTIME_INCONSISTENCY {
-                return Some(*error);
-            }
-            rolled_back = *error;
-        }
-    }
-    Some(rolled_back)
 }
 
 #[cold]
-fn malformed_op<S: EventSink>(
-    shared: &mut Shared<S>,
-    conn: &ConnInfo,
-    direction: Direction,
-    frame: &Frame<'_>,
-    op: u16,
-) {
-    let name = shared
-        .schema
-        .op(op)
-        .map(|op| op.name.clone())
-        .unwrap_or_default();
-    malformed(shared, conn, direction, frame, &name);
-}
-
-fn malformed<S: EventSink>(
-    shared: &mut Shared<S>,
-    conn: &ConnInfo,
-    direction: Direction,
-    frame: &Frame<'_>,
-    what: &str,
-) {
-    let detail = format!("{what}: the body does not fit its layout");
+fn oversized<S: EventSink>(shared: &mut Shared<S>, conn: &ConnInfo, ts: i64, length: usize) {
     shared.anomaly(
         conn,
-        frame.last_ts,
-        "malformed",
-        Some(direction),
-        Some(frame.length as i64),
-        &detail,
+        ts,
+        "oversized",
+        Some(Direction::ToServer),
+        Some(length as i64),
+        "longer than jute.maxbuffer's default: a server with it closes the connection",
     );
 }

@@ -46,6 +46,12 @@ pub(crate) trait Records {
         f: &mut impl FnMut(Packet<'_>),
     ) -> Verdict;
 
+    /// Takes records from the start of `rest` as long as nothing about them is odd; returns how many bytes they
+    /// were. What it leaves is `record`'s to judge.
+    fn burst(&mut self, _rest: &[u8], _f: &mut impl FnMut(Packet<'_>)) -> usize {
+        0
+    }
+
     /// Whether, behind damage, a good record begins at the start of `rest`. Never `Need` at `eof`.
     fn candidate(&self, rest: &[u8], eof: bool) -> Verdict;
 }
@@ -226,7 +232,13 @@ fn run_records<R: Records>(
     f: &mut impl FnMut(Packet<'_>),
 ) -> usize {
     let mut rest = buf;
-    while !rest.is_empty() {
+    loop {
+        if progress.skipped.is_none() {
+            rest = rest.get(records.burst(rest, f)..).unwrap_or(&[]);
+        }
+        if rest.is_empty() {
+            break;
+        }
         if let Some(skipped) = &mut progress.skipped {
             match records.candidate(rest, eof) {
                 Verdict::Need(need) => {

@@ -158,6 +158,50 @@ pub struct Stat {
     pub pzxid: i64,
 }
 
+/// A Stat as it came: few sinks want it, and those want it field by field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RawStat<'a>(pub &'a [u8; 68]);
+
+impl RawStat<'_> {
+    #[inline]
+    pub fn decode(self) -> Stat {
+        let mut rest: &[u8] = self.0;
+        Stat {
+            czxid: take_long(&mut rest),
+            mzxid: take_long(&mut rest),
+            ctime: take_long(&mut rest),
+            mtime: take_long(&mut rest),
+            version: take_int(&mut rest),
+            cversion: take_int(&mut rest),
+            aversion: take_int(&mut rest),
+            ephemeral_owner: take_long(&mut rest),
+            data_length: take_int(&mut rest),
+            num_children: take_int(&mut rest),
+            pzxid: take_long(&mut rest),
+        }
+    }
+}
+
+// The length is known: nothing is checked at run time, nothing can be missing.
+
+#[inline]
+fn take_long(rest: &mut &[u8]) -> i64 {
+    let Some((value, behind)) = rest.split_first_chunk::<8>() else {
+        return 0;
+    };
+    *rest = behind;
+    i64::from_be_bytes(*value)
+}
+
+#[inline]
+fn take_int(rest: &mut &[u8]) -> i32 {
+    let Some((value, behind)) = rest.split_first_chunk::<4>() else {
+        return 0;
+    };
+    *rest = behind;
+    i32::from_be_bytes(*value)
+}
+
 /// One operation of a multi.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SubOp<'a> {
@@ -212,7 +256,7 @@ pub struct Exchange<'a> {
     pub children: Option<i32>,
     pub ttl: Option<i64>,
     pub created_path: Option<&'a [u8]>,
-    pub stat: Option<&'a Stat>,
+    pub stat: Option<RawStat<'a>>,
     pub sub: Option<&'a [SubOp<'a>]>,
     pub watches: Option<&'a Watches>,
     pub connect: Option<&'a Connect>,

@@ -2,10 +2,10 @@
 //!
 //! The rules, and why they are so, are told in `zktrace/flow/tcp.py`, the readable reference; both
 //! make the same calls on every input. What is here beside it is speed: the common segment costs one
-//! look at a table (none, if it follows one of its own connection), no copy and no allocation.
+//! look at a small cache of recent connections, no copy and no allocation.
 
 use crate::flow_conn::{Conn, Shared, CLOSING_NS, FREE};
-use crate::flow_table::{key_map, Key, KeyMap, Tombstones};
+use crate::flow_table::{key_map, Key, KeyMap, Recent, Tombstones};
 use crate::ip::{Ip, Segment, ACK, RST, SYN};
 
 /// An address and a port.
@@ -108,8 +108,8 @@ pub struct Reassembler {
     table: KeyMap<u32>,
     conns: Vec<Conn>,
     free: Vec<u32>,
-    /// Key and slot of the last segment's connection.
-    last: Option<(Key, u32)>,
+    /// Where connections of recent segments are, in place of a look at `table`.
+    recent: Recent,
     /// Segments so far.
     serial: u64,
     /// Clock of the first entry of `shared.closing`.
@@ -139,7 +139,7 @@ impl Reassembler {
             table: key_map(),
             conns: Vec::new(),
             free: Vec::new(),
-            last: None,
+            recent: Recent::new(),
             serial: 0,
             closing_clock: i64::MAX,
             tombstones: Tombstones::new(limits.tombstones),
@@ -171,16 +171,29 @@ impl Reassembler {
                 self.expire(sink);
             }
         }
+        let place = Recent::place(seg);
+        let (slot, upper) = self.recent.get(place);
+        if let Some(conn) = self.conns.get_mut(slot as usize) {
+            if conn.key == Key::directed(seg, upper) && conn.id != FREE {
+                conn.touched = self.serial;
+                if !conn.fast(upper, seg, sink) {
+                    self.slow(slot, upper, seg, sink);
+                }
+                return;
+            }
+        }
+        self.look_up(place, seg, sink);
+    }
+
+    /// A segment whose connection is not among the recent ones.
+    #[inline(never)]
+    fn look_up<S: FlowSink>(&mut self, place: usize, seg: &Segment<'_>, sink: &mut S) {
         let (key, upper) = Key::of(seg);
-        let slot = match self.last {
-            Some((last, slot)) if last == key => Some(slot),
-            _ => self.table.get(&key).copied(),
-        };
-        let Some(slot) = slot else {
+        let Some(slot) = self.table.get(&key).copied() else {
             self.unknown(key, upper, seg, sink);
             return;
         };
-        self.last = Some((key, slot));
+        self.recent.set(place, slot, upper);
         let Some(conn) = self.conns.get_mut(slot as usize) else {
             return;
         };
@@ -276,7 +289,6 @@ impl Reassembler {
         }
         self.table.insert(key, slot);
         self.tombstones.remove(&key);
-        self.last = Some((key, slot));
         sink.open(slot, id, seg.ts_ns, a, b, syn);
         self.step(slot, upper, seg, sink);
     }
@@ -360,7 +372,6 @@ impl Reassembler {
         }
         self.table.remove(&conn.key);
         self.free.push(slot);
-        self.last = None;
         sink.end(slot, id, ts_ns, how);
     }
 }

@@ -24,18 +24,23 @@ impl Key {
     #[inline]
     pub fn of(seg: &Segment<'_>) -> (Key, bool) {
         let upper = (seg.src, seg.sport) > (seg.dst, seg.dport);
+        (Key::directed(seg, upper), upper)
+    }
+
+    /// The key of a segment of which it is known whether its sender is the greater endpoint.
+    #[inline]
+    pub fn directed(seg: &Segment<'_>, upper: bool) -> Key {
         let (lesser, low, greater, high) = if upper {
             (seg.dst, seg.dport, seg.src, seg.sport)
         } else {
             (seg.src, seg.sport, seg.dst, seg.dport)
         };
         let ports = u32::from(low) << 16 | u32::from(high);
-        let key = Key {
+        Key {
             lesser,
             greater,
             ports,
-        };
-        (key, upper)
+        }
     }
 }
 
@@ -106,6 +111,48 @@ pub type KeyMap<V> = HashMap<Key, V, FoldState>;
 
 pub fn key_map<V>() -> KeyMap<V> {
     HashMap::with_hasher(FoldState::new())
+}
+
+/// Slots of connections by direction: where the last segment of the same place belonged. An entry is
+/// a hint: the caller compares keys. That two connections share a place costs a look at the table, no
+/// more, so the places need no seed.
+pub struct Recent {
+    /// Slot, with the direction in the lowest bit.
+    entries: Box<[u32; RECENT]>,
+}
+
+/// A power of two; a busy ensemble has some hundred connections. 16 KiB.
+const RECENT: usize = 4096;
+
+impl Recent {
+    pub fn new() -> Self {
+        Recent {
+            entries: Box::new([u32::MAX; RECENT]),
+        }
+    }
+
+    #[inline]
+    pub fn place(seg: &Segment<'_>) -> usize {
+        let ports = u64::from(seg.sport) << 16 | u64::from(seg.dport);
+        // Clients differ in few low bits of address and port: spread over the high bits.
+        let src = (seg.src.lo ^ seg.src.hi ^ ports << 32).wrapping_mul(FOLD);
+        let dst = (seg.dst.lo ^ seg.dst.hi).rotate_left(32).wrapping_mul(FOLD);
+        ((src ^ dst).wrapping_mul(FOLD) >> (u64::BITS - RECENT.ilog2())) as usize
+    }
+
+    /// A slot that may be the connection's, and whether the sender is its greater endpoint.
+    #[inline]
+    pub fn get(&self, place: usize) -> (u32, bool) {
+        let entry = self.entries.get(place).copied().unwrap_or(u32::MAX);
+        (entry >> 1, entry & 1 != 0)
+    }
+
+    #[inline]
+    pub fn set(&mut self, place: usize, slot: u32, upper: bool) {
+        if let Some(entry) = self.entries.get_mut(place) {
+            *entry = slot << 1 | u32::from(upper);
+        }
+    }
 }
 
 /// What is remembered of an ended connection: sequence numbers of the start and the end of each

@@ -24,7 +24,19 @@ pub struct Frame<'a> {
     pub damaged: bool,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// A frame that lies in one chunk.
+    #[inline]
+    pub fn of(body: &'a [u8], ts: i64) -> Self {
+        Frame {
+            head: body.get(..HEAD_MAX).unwrap_or(body),
+            length: body.len(),
+            first_ts: ts,
+            last_ts: ts,
+            damaged: false,
+        }
+    }
+
     /// Nothing of it is missing here.
     pub fn whole(&self) -> bool {
         self.head.len() == self.length
@@ -73,9 +85,7 @@ impl Joint {
 }
 
 /// What [`Framer::feed`] came to.
-pub enum Fed<'a> {
-    /// A frame that lies in the chunk, and the position after it.
-    Frame(Frame<'a>, usize),
+pub enum Fed {
     /// A frame put together from several chunks, and the position after it.
     Joint(Joint, usize),
     /// All bytes were taken.
@@ -126,46 +136,28 @@ impl Framer {
         }
     }
 
-    /// Takes bytes from `data[pos..]` up to the end of one frame.
+    /// The body of the next frame, if all of it is at the start of `rest`: it needs no copy. Else `feed` takes it.
     #[inline]
-    pub fn feed<'a>(
-        &mut self,
-        budget: &mut PartialBudget,
-        data: &'a [u8],
-        pos: usize,
-        ts: i64,
-    ) -> Fed<'a> {
-        if self.partial.is_none() && self.extra_once == 0 {
-            if let Some(length) = crate::schema::int(data, pos) {
-                let start = pos + 4;
-                if length < self.min_length || length > LENGTH_MAX {
-                    return Fed::Lost(length, start);
-                }
-                // the common case: the whole frame is here
-                let length = length as usize;
-                if let Some(head) = data.get(start..start + length) {
-                    self.new_length = Some(length);
-                    let frame = Frame {
-                        head: head.get(..HEAD_MAX).unwrap_or(head),
-                        length,
-                        first_ts: ts,
-                        last_ts: ts,
-                        damaged: false,
-                    };
-                    return Fed::Frame(frame, start + length);
-                }
-            }
+    pub fn whole<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        if self.partial.is_some() || self.extra_once != 0 {
+            return None;
         }
-        self.feed_partial(budget, data, pos, ts)
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        if length < self.min_length || length > LENGTH_MAX {
+            return None;
+        }
+        behind.get(..length as usize)
     }
 
-    fn feed_partial<'a>(
+    /// Takes bytes from `data[pos..]` up to the end of one frame.
+    pub fn feed(
         &mut self,
         budget: &mut PartialBudget,
-        data: &'a [u8],
+        data: &[u8],
         mut pos: usize,
         ts: i64,
-    ) -> Fed<'a> {
+    ) -> Fed {
         let end = data.len();
         if pos >= end {
             return Fed::More;

@@ -5,8 +5,8 @@
 //! collect in a buffer that the caller takes. Knows nothing of Python.
 
 use crate::events::{
-    Anomaly, ConnInfo, Connection, EventSink, Exchange, FourLetter, Stat, SubOp, WatchEvent,
-    Watches,
+    Anomaly, ConnInfo, Connection, EventSink, Exchange, FourLetter, RawStat, Stat, SubOp,
+    WatchEvent, Watches,
 };
 use crate::intern::lossy;
 use crate::json_text::{boolean, hex, latency_us, number, session, text, Nullable};
@@ -218,7 +218,8 @@ impl JsonSink {
             Key::Children => member(out, b",\"children\":", row.children),
             Key::Stat => {
                 out.extend_from_slice(b",\"stat\":");
-                stat(out, row.stat, self.hash_key.as_ref());
+                let decoded = row.stat.map(RawStat::decode);
+                stat(out, decoded.as_ref(), self.hash_key.as_ref());
             }
             Key::CreatedPath => {
                 out.extend_from_slice(b",\"created_path\":");

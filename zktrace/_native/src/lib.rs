@@ -29,6 +29,7 @@ pub mod json;
 pub mod json_text;
 pub mod link;
 pub mod merge;
+mod messages;
 pub mod pairing;
 mod pcap;
 mod pcapng;

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::events::Watches;
+use crate::schema::Values;
 
 pub const PING_XID: i64 = -2;
 pub const AUTH_XID: i64 = -4;
@@ -23,6 +24,9 @@ const HOLES_MAX: usize = 64;
 
 #[inline]
 fn special(xid: i64) -> Option<usize> {
+    if xid >= 0 {
+        return None;
+    }
     match xid {
         PING_XID => Some(0),
         AUTH_XID => Some(AUTH),
@@ -39,26 +43,27 @@ pub struct SubOps {
     pub bytes: Vec<u8>,
 }
 
-/// A request that waits for its reply.
+/// A request that waits for its reply. Small, since it is moved in and out for every exchange.
 pub struct Pending {
     pub number: u64,
     pub xid: i64,
     pub ts: i64,
-    pub length: i64,
+    pub length: u32,
     pub opcode: i32,
     /// Row in the opcode table.
     pub op: u16,
     /// Some of its bytes were lost, so that it is not known when it was complete.
     pub damaged: bool,
-    pub watch: Option<bool>,
+    pub values: Values,
     pub path: Option<Vec<u8>>,
-    pub flags: Option<i32>,
-    pub mode: Option<i32>,
-    pub version: Option<i32>,
-    pub data_length: Option<i32>,
-    pub ttl: Option<i64>,
-    pub watches: Option<Box<Watches>>,
-    pub ops: Option<Box<SubOps>>,
+    pub rare: Option<Box<PendingRare>>,
+}
+
+/// What only setWatches and multi hold.
+#[derive(Default)]
+pub struct PendingRare {
+    pub watches: Option<Watches>,
+    pub ops: Option<SubOps>,
 }
 
 /// The outstanding requests of one connection.
@@ -127,6 +132,7 @@ impl Pairing {
     }
 
     /// Whether xids still grow from the first outstanding one on, within half of their range.
+    #[inline]
     fn stays_sorted(&self, xid: i64) -> bool {
         let (Some(first), Some(last)) = (self.ordinary.front(), self.ordinary.back()) else {
             return true;
@@ -222,6 +228,32 @@ impl Pairing {
     /// which one. `requests_in_sync`: no request is missed at present.
     #[inline]
     pub fn answered(&mut self, xid: i64, requests_in_sync: bool) -> Option<Pending> {
+        // the common case: nothing was lost, and replies come in the order of requests
+        if xid >= 0 && self.by_xid.is_none() && !self.tainted && !self.auth_tainted {
+            if let Some(Some(first)) = self.ordinary.front() {
+                if first.xid == xid {
+                    return self.take_first();
+                }
+            }
+        }
+        self.answered_rarely(xid, requests_in_sync)
+    }
+
+    /// Takes out the first outstanding ordinary request, where there is no index by xid.
+    #[inline]
+    fn take_first(&mut self) -> Option<Pending> {
+        let found = self.ordinary.pop_front()?;
+        self.base += 1;
+        self.live -= 1;
+        while let Some(None) = self.ordinary.front() {
+            self.ordinary.pop_front();
+            self.base += 1;
+        }
+        found
+    }
+
+    #[inline(never)]
+    fn answered_rarely(&mut self, xid: i64, requests_in_sync: bool) -> Option<Pending> {
         if let Some(kind) = special(xid) {
             return self.answered_special(kind);
         }

@@ -87,6 +87,47 @@ impl Pcap {
             || !near(header.seconds, last_s)
     }
 
+    fn burst_of<const BIG: bool>(&mut self, buf: &[u8], f: &mut impl FnMut(Packet<'_>)) -> usize {
+        let number = if BIG {
+            u32::from_be_bytes
+        } else {
+            u32::from_le_bytes
+        };
+        let (unit, ns_per_unit, linktype) = (self.unit, self.ns_per_unit, self.linktype);
+        let max_packet = self.max_packet;
+        // The first record has nothing that its time could be compared to.
+        let Some(mut last_s) = self.last_s else {
+            return 0;
+        };
+        let mut rest = buf;
+        while let Some((h, behind)) = rest.split_first_chunk::<16>() {
+            let seconds = number([h[0], h[1], h[2], h[3]]);
+            let fraction = number([h[4], h[5], h[6], h[7]]);
+            let incl = number([h[8], h[9], h[10], h[11]]);
+            let orig = number([h[12], h[13], h[14], h[15]]);
+            if incl.wrapping_sub(1) >= max_packet
+                || fraction >= unit
+                || orig > MAX_WIRE_LEN
+                || seconds.abs_diff(last_s) > MAX_TIME_STEP_S
+            {
+                break;
+            }
+            let Some((data, next)) = behind.split_at_checked(incl as usize) else {
+                break;
+            };
+            last_s = seconds;
+            rest = next;
+            f(Packet {
+                ts_ns: i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * ns_per_unit,
+                linktype,
+                data,
+                wire_len: orig.max(incl),
+            });
+        }
+        self.last_s = Some(last_s);
+        buf.len() - rest.len()
+    }
+
     /// An odd record is believed when what lies behind it may be a record: `None` when it is.
     #[cold]
     fn disbelieve(&self, header: &Header, rest: &[u8], end: usize, eof: bool) -> Option<Verdict> {
@@ -158,6 +199,15 @@ impl Records for Pcap {
             wire_len: header.orig.max(header.incl),
         });
         Verdict::Take(end)
+    }
+
+    #[inline]
+    fn burst(&mut self, rest: &[u8], f: &mut impl FnMut(Packet<'_>)) -> usize {
+        match (self.header_len, self.big_endian) {
+            (16, false) => self.burst_of::<false>(rest, f),
+            (16, true) => self.burst_of::<true>(rest, f),
+            _ => 0,
+        }
     }
 
     fn candidate(&self, rest: &[u8], eof: bool) -> Verdict {

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyCapsule, PyDict, PyList, PyTuple};
 
 use crate::agg::{Aggregator, By, Row};
 use crate::events::{Anomaly, ConnInfo, Connect, Connection, ConnectionEvent, Direction};
-use crate::events::{Endpoint, EventSink, Exchange, FourLetter, Role, Stat, State, SubOp};
+use crate::events::{Endpoint, EventSink, Exchange, FourLetter, RawStat, Role, State, SubOp};
 use crate::events::{WatchEvent, Watches};
 use crate::histogram::{Histogram, Scale};
 use crate::tables::{Kind, Step, TableSink};
@@ -225,22 +225,23 @@ fn item<'py, T: for<'a> FromPyObject<'a, 'py, Error = PyErr>>(
     }
 }
 
-fn stat(dict: &Bound<'_, PyDict>) -> PyResult<Stat> {
-    let long = |key| -> PyResult<i64> { Ok(item(dict, key)?.unwrap_or(0)) };
-    let int = |key| -> PyResult<i32> { Ok(item(dict, key)?.unwrap_or(0)) };
-    Ok(Stat {
-        czxid: long("czxid")?,
-        mzxid: long("mzxid")?,
-        ctime: long("ctime")?,
-        mtime: long("mtime")?,
-        version: int("version")?,
-        cversion: int("cversion")?,
-        aversion: int("aversion")?,
-        ephemeral_owner: long("ephemeral_owner")?,
-        data_length: int("data_length")?,
-        num_children: int("num_children")?,
-        pzxid: long("pzxid")?,
-    })
+/// The Stat of a dict as it lies on the wire.
+fn stat(dict: &Bound<'_, PyDict>) -> PyResult<[u8; 68]> {
+    let long = |key| -> PyResult<[u8; 8]> { Ok(item(dict, key)?.unwrap_or(0i64).to_be_bytes()) };
+    let int = |key| -> PyResult<[u8; 4]> { Ok(item(dict, key)?.unwrap_or(0i32).to_be_bytes()) };
+    let mut wire = Vec::new();
+    for key in ["czxid", "mzxid", "ctime", "mtime"] {
+        wire.extend(long(key)?);
+    }
+    for key in ["version", "cversion", "aversion"] {
+        wire.extend(int(key)?);
+    }
+    wire.extend(long("ephemeral_owner")?);
+    for key in ["data_length", "num_children"] {
+        wire.extend(int(key)?);
+    }
+    wire.extend(long("pzxid")?);
+    <[u8; 68]>::try_from(wire).map_err(|_| PyValueError::new_err("a Stat has 68 bytes"))
 }
 
 fn exchange(row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyResult<()> {
@@ -279,7 +280,7 @@ fn exchange(row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyResult<()> {
         Ok(dict) => Some(stat(dict)?),
         Err(_) => None,
     };
-    row.stat = stat.as_ref();
+    row.stat = stat.as_ref().map(RawStat);
     type Sub = (Option<String>, Option<Vec<u8>>, Option<i32>);
     let sub: Option<Vec<Bound<'_, PyDict>>> = match read.any()? {
         none if none.is_none() => None,

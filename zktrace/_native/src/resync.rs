@@ -232,8 +232,9 @@ fn request_chain(view: &[u8], at: usize, schema: &Schema, mut last_xid: Option<i
             return Verdict::Reject;
         }
         let telling = fields.path.is_some_and(|path| !path.is_empty())
-            || fields.ops.is_some()
-            || fields.watches.is_some()
+            || fields
+                .rare()
+                .is_some_and(|rare| rare.ops.is_some() || rare.watches.is_some())
             || xid < 0
             || near;
         points += if telling { 4 } else { 2 };

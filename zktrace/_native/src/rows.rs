@@ -104,11 +104,11 @@ impl<S: EventSink> Shared<S> {
         row.zxid = Some(zxid);
         row.latency_ns = (!asked.damaged && latency >= 0).then_some(latency);
         row.reply_bytes = Some(frame.length as i64);
-        row.data_length = reply.data_length;
+        row.data_length = reply.values.data_length;
         row.children = reply.children;
         row.created_path = reply.created_path;
-        row.stat = reply.stat.as_ref();
-        self.requested(row, session, &asked, reply.results.as_deref());
+        row.stat = reply.stat;
+        self.requested(row, session, &asked, reply.results());
         self.give_back(asked.path);
     }
 
@@ -136,14 +136,15 @@ impl<S: EventSink> Shared<S> {
         row.xid = Some(asked.xid);
         row.session = session;
         row.path = asked.path.as_deref();
-        row.watch = asked.watch;
-        row.request_bytes = Some(asked.length);
-        row.flags = asked.flags;
-        row.mode = asked.mode;
-        row.version = asked.version;
-        row.data_length = asked.data_length.or(row.data_length);
-        row.ttl = asked.ttl;
-        row.watches = asked.watches.as_deref();
+        row.request_bytes = Some(i64::from(asked.length));
+        row.watch = asked.values.watch;
+        row.flags = asked.values.flags;
+        row.mode = asked.values.mode;
+        row.version = asked.values.version;
+        row.data_length = asked.values.data_length.or(row.data_length);
+        row.ttl = asked.values.ttl;
+        let rare = asked.rare.as_deref();
+        row.watches = rare.and_then(|rare| rare.watches.as_ref());
         let Some(op) = self.schema.op(asked.op) else {
             unknown = unknown_op(asked.opcode);
             row.op = Some((asked.opcode, &unknown));
@@ -151,7 +152,7 @@ impl<S: EventSink> Shared<S> {
             return;
         };
         row.op = Some((asked.opcode, &op.name));
-        let Some(ops) = asked.ops.as_deref() else {
+        let Some(ops) = rare.and_then(|rare| rare.ops.as_ref()) else {
             self.sink.exchange(&row);
             return;
         };

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::events::{Stat, Watches};
+use crate::events::{RawStat, Watches};
 use crate::framer::Frame;
 
 /// Type of a multi's end header and of its error results (ZooDefs.OpCode.error).
@@ -47,9 +47,67 @@ pub enum Role {
     PersistentRecursive,
 }
 
+/// Kind and role in one, so that scanning takes one branch per field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Code {
+    /// So many bytes that nothing is made of.
+    Skip4,
+    Skip8,
+    Skip68,
+    Byte,
+    Bool,
+    Watch,
+    Flags,
+    Mode,
+    Version,
+    Children,
+    Ttl,
+    Stat,
+    Path,
+    CreatedPath,
+    /// A ustring that is a path, but no column.
+    OtherPath,
+    /// A ustring or buffer that nothing is made of.
+    Sized,
+    DataLength,
+    Vec,
+    Rest,
+    Multi,
+    MultiResult,
+}
+
+impl Code {
+    fn of(kind: Kind, role: Role) -> Code {
+        match (kind, role) {
+            (Kind::Int, Role::Flags) => Code::Flags,
+            (Kind::Int, Role::Mode) => Code::Mode,
+            (Kind::Int, Role::Version) => Code::Version,
+            (Kind::Int, Role::Children) => Code::Children,
+            (Kind::Int, _) => Code::Skip4,
+            (Kind::Ustring, Role::Path) => Code::Path,
+            (Kind::Ustring, Role::CreatedPath) => Code::CreatedPath,
+            (Kind::Buffer, Role::DataLength) => Code::DataLength,
+            (Kind::Ustring, Role::None) | (Kind::Buffer, _) => Code::Sized,
+            (Kind::Ustring, _) => Code::OtherPath,
+            (Kind::Bool | Kind::Byte, Role::Watch) => Code::Watch,
+            (Kind::Bool, _) => Code::Bool,
+            (Kind::Byte, _) => Code::Byte,
+            (Kind::Long, Role::Ttl) => Code::Ttl,
+            (Kind::Long, _) => Code::Skip8,
+            (Kind::Stat, Role::Stat) => Code::Stat,
+            (Kind::Stat, _) => Code::Skip68,
+            (Kind::Vec, _) => Code::Vec,
+            (Kind::Rest, _) => Code::Rest,
+            (Kind::Multi, _) => Code::Multi,
+            (Kind::MultiResult, _) => Code::MultiResult,
+        }
+    }
+}
+
 /// One field of a layout: its kind, the event column it feeds, the layout of a vector's elements.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
+    code: Code,
     pub kind: Kind,
     pub role: Role,
     pub inner: Vec<Step>,
@@ -69,24 +127,63 @@ pub struct Op {
     pub reply: Layout,
 }
 
-/// What a body holds that events show.
+/// What a body holds that events show. Small, since one is made for every message: what few have is behind `rare`.
 #[derive(Default, Debug, Clone)]
 pub struct Fields<'a> {
     pub path: Option<&'a [u8]>,
+    pub created_path: Option<&'a [u8]>,
+    pub stat: Option<RawStat<'a>>,
+    pub values: Values,
+    pub children: Option<i32>,
+    rare: Option<Box<Rare<'a>>>,
+}
+
+/// What a request holds beside texts.
+#[derive(Default, Debug, Clone, Copy)]
+pub struct Values {
     pub watch: Option<bool>,
     pub flags: Option<i32>,
     pub mode: Option<i32>,
     pub version: Option<i32>,
     pub data_length: Option<i32>,
-    pub children: Option<i32>,
     pub ttl: Option<i64>,
-    pub created_path: Option<&'a [u8]>,
-    pub stat: Option<Stat>,
+}
+
+/// What setWatches and multi hold.
+#[derive(Default, Debug, Clone)]
+pub struct Rare<'a> {
     pub watches: Option<Watches>,
     /// multi: (type, path) of each sub-operation
     pub ops: Option<Vec<(i32, Option<&'a [u8]>)>>,
     /// multi: (type, error) of each result
     pub results: Option<Vec<(i32, i32)>>,
+}
+
+impl<'a> Fields<'a> {
+    /// What only few bodies hold.
+    #[inline]
+    pub fn rare(&self) -> Option<&Rare<'a>> {
+        self.rare.as_deref()
+    }
+
+    #[inline]
+    pub fn rare_mut(&mut self) -> Option<&mut Rare<'a>> {
+        self.rare.as_deref_mut()
+    }
+
+    /// Results of a multi.
+    #[inline]
+    pub fn results(&self) -> Option<&[(i32, i32)]> {
+        self.rare.as_ref()?.results.as_deref()
+    }
+
+    fn watches(&mut self) -> &mut Watches {
+        self.make_rare().watches.get_or_insert_default()
+    }
+
+    fn make_rare(&mut self) -> &mut Rare<'a> {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// Opcodes from `FIRST` on are found without hashing.
@@ -225,7 +322,11 @@ impl Schema {
         out: &mut Fields<'a>,
         strict: bool,
     ) -> Option<usize> {
-        self.scan_body(layout, buf, pos, out, Way::top(strict, 0))
+        if strict {
+            self.scan_body::<true>(layout, buf, pos, out, Way::top(0))
+        } else {
+            self.scan_body::<false>(layout, buf, pos, out, Way::top(0))
+        }
     }
 
     /// The same for a frame of which not everything may have been kept: sizes and counts up to its true length are noted
@@ -238,92 +339,89 @@ impl Schema {
         pos: usize,
         out: &mut Fields<'a>,
     ) -> Option<usize> {
-        self.scan_body(layout, frame.head, pos, out, Way::top(false, frame.length))
+        self.scan_body::<false>(layout, frame.head, pos, out, Way::top(frame.length))
     }
 
-    #[inline]
-    fn scan_body<'a>(
+    fn scan_body<'a, const STRICT: bool>(
         &self,
         layout: &[Step],
         buf: &'a [u8],
-        mut pos: usize,
+        pos: usize,
         out: &mut Fields<'a>,
         way: Way,
     ) -> Option<usize> {
-        let strict = way.strict;
+        let mut rest = buf.get(pos..)?;
         for step in layout {
-            match step.kind {
-                Kind::Int => {
-                    let value = int(buf, pos)?;
-                    match step.role {
-                        Role::None => {}
-                        Role::Flags => out.flags = Some(value),
-                        Role::Mode => out.mode = Some(value),
-                        Role::Version => out.version = Some(value),
-                        Role::Children => out.children = Some(value),
-                        _ => {}
-                    }
-                    pos += 4;
-                }
-                Kind::Ustring => {
-                    let (text, end) = sized(buf, pos)?;
-                    if step.role != Role::None {
-                        let text = text.unwrap_or_default();
-                        if strict && !plausible_path(text) {
-                            return None;
-                        }
-                        match step.role {
-                            Role::Path => out.path = Some(text),
-                            Role::CreatedPath => out.created_path = Some(text),
-                            _ => {}
-                        }
-                    }
-                    pos = end;
-                }
-                Kind::Buffer => {
-                    if step.role == Role::DataLength {
-                        let size = int(buf, pos)?;
-                        if size >= 0 && pos + 4 + size as usize <= buf.len().max(way.total) {
-                            out.data_length = Some(size);
-                        }
-                    }
-                    pos = sized(buf, pos)?.1;
-                }
-                Kind::Bool | Kind::Byte => {
-                    let value = *buf.get(pos)?;
-                    if strict && step.kind == Kind::Bool && value > 1 {
+            match step.code {
+                Code::Skip4 => rest = rest.get(4..)?,
+                Code::Skip8 => rest = rest.get(8..)?,
+                Code::Skip68 => rest = rest.get(68..)?,
+                Code::Byte => rest = rest.get(1..)?,
+                Code::Bool => {
+                    let value = take_byte(&mut rest)?;
+                    if STRICT && value > 1 {
                         return None;
                     }
-                    if step.role == Role::Watch {
-                        out.watch = Some(value != 0);
-                    }
-                    pos += 1;
                 }
-                Kind::Long => {
-                    let value = long(buf, pos)?;
-                    if step.role == Role::Ttl {
-                        out.ttl = Some(value);
+                Code::Watch => {
+                    let value = take_byte(&mut rest)?;
+                    if STRICT && step.kind == Kind::Bool && value > 1 {
+                        return None;
                     }
-                    pos += 8;
+                    out.values.watch = Some(value != 0);
                 }
-                Kind::Stat => {
-                    let bytes = buf.get(pos..)?.get(..68)?;
-                    if step.role == Role::Stat {
-                        out.stat = Some(stat(bytes)?);
+                Code::Flags => out.values.flags = Some(take_int(&mut rest)?),
+                Code::Mode => out.values.mode = Some(take_int(&mut rest)?),
+                Code::Version => out.values.version = Some(take_int(&mut rest)?),
+                Code::Children => out.children = Some(take_int(&mut rest)?),
+                Code::Ttl => {
+                    let (value, behind) = rest.split_first_chunk::<8>()?;
+                    out.values.ttl = Some(i64::from_be_bytes(*value));
+                    rest = behind;
+                }
+                Code::Stat => {
+                    let (bytes, behind) = rest.split_first_chunk()?;
+                    out.stat = Some(RawStat(bytes));
+                    rest = behind;
+                }
+                Code::Path => out.path = Some(take_path::<STRICT>(&mut rest)?),
+                Code::CreatedPath => out.created_path = Some(take_path::<STRICT>(&mut rest)?),
+                Code::OtherPath => {
+                    take_path::<STRICT>(&mut rest)?;
+                }
+                Code::Sized => {
+                    take_sized(&mut rest)?;
+                }
+                Code::DataLength => {
+                    if let Some(size) = int(rest, 0).filter(|size| *size >= 0) {
+                        let end = buf.len() - rest.len() + 4 + size as usize;
+                        if end <= buf.len().max(way.total) {
+                            out.values.data_length = Some(size);
+                        }
                     }
-                    pos += 68;
+                    take_sized(&mut rest)?;
                 }
-                Kind::Vec => pos = self.vector(step, buf, pos, out, way)?,
+                Code::Vec => {
+                    let end = self.vector::<STRICT>(step, buf, buf.len() - rest.len(), out, way)?;
+                    rest = buf.get(end..)?;
+                }
                 // in a multi nothing says where it would end: its form without a rest is taken
-                Kind::Rest => pos = if way.nested { pos } else { buf.len() },
-                Kind::Multi => pos = self.multi(buf, pos, out, strict)?,
-                Kind::MultiResult => pos = self.results(buf, pos, out, strict)?,
+                Code::Rest if way.nested => {}
+                Code::Rest => rest = &[],
+                Code::Multi => {
+                    let end = self.multi::<STRICT>(buf, buf.len() - rest.len(), out)?;
+                    rest = buf.get(end..)?;
+                }
+                Code::MultiResult => {
+                    let end = self.results::<STRICT>(buf, buf.len() - rest.len(), out)?;
+                    rest = buf.get(end..)?;
+                }
             }
         }
-        Some(pos)
+        Some(buf.len() - rest.len())
     }
 
-    fn vector<'a>(
+    fn vector<'a, const STRICT: bool>(
         &self,
         step: &Step,
         buf: &'a [u8],
@@ -340,20 +438,14 @@ impl Schema {
         if elements > (buf.len().max(way.total) - pos) / step.min_inner {
             return None;
         }
-        let shown = count.max(0);
+        let shown = Some(count.max(0));
         match step.role {
-            Role::Children => {
-                if count >= 0 {
-                    out.children = Some(count);
-                }
-            }
-            Role::Data => out.watches.get_or_insert_default().data = Some(shown),
-            Role::Exist => out.watches.get_or_insert_default().exist = Some(shown),
-            Role::Child => out.watches.get_or_insert_default().child = Some(shown),
-            Role::Persistent => out.watches.get_or_insert_default().persistent = Some(shown),
-            Role::PersistentRecursive => {
-                out.watches.get_or_insert_default().persistent_recursive = Some(shown);
-            }
+            Role::Children if count >= 0 => out.children = Some(count),
+            Role::Data => out.watches().data = shown,
+            Role::Exist => out.watches().exist = shown,
+            Role::Child => out.watches().child = shown,
+            Role::Persistent => out.watches().persistent = shown,
+            Role::PersistentRecursive => out.watches().persistent_recursive = shown,
             _ => {}
         }
         if let [Step {
@@ -368,21 +460,20 @@ impl Schema {
         } else {
             let mut unused = Fields::default();
             for _ in 0..elements {
-                pos = self.scan_body(&step.inner, buf, pos, &mut unused, way)?;
+                pos = self.scan_body::<STRICT>(&step.inner, buf, pos, &mut unused, way)?;
             }
         }
         Some(pos)
     }
 
-    fn multi<'a>(
+    fn multi<'a, const STRICT: bool>(
         &self,
         buf: &'a [u8],
         mut pos: usize,
         out: &mut Fields<'a>,
-        strict: bool,
     ) -> Option<usize> {
         // MultiOperationRecord: headers and bodies, then a header with done set
-        let ops = out.ops.insert(Vec::new());
+        let ops = out.make_rare().ops.insert(Vec::new());
         loop {
             let (kind, done, _) = multi_header(buf, pos)?;
             pos += 9;
@@ -394,22 +485,21 @@ impl Schema {
                 return None;
             }
             let mut sub = Fields::default();
-            let end = self.scan_body(&op.request, buf, pos, &mut sub, Way::nested(strict));
+            let end = self.scan_body::<STRICT>(&op.request, buf, pos, &mut sub, Way::nested());
             ops.push((kind, sub.path));
             pos = end?;
         }
     }
 
-    fn results(
+    fn results<const STRICT: bool>(
         &self,
         buf: &[u8],
         mut pos: usize,
         out: &mut Fields<'_>,
-        strict: bool,
     ) -> Option<usize> {
         // MultiResponse: each result is decoded by its own type, which need not be the request's (create2 -> create).
         // ClickHouse Keeper keeps the type of a failed one and leaves out its body.
-        let results = out.results.insert(Vec::new());
+        let results = out.make_rare().results.insert(Vec::new());
         loop {
             let (kind, done, error) = multi_header(buf, pos)?;
             pos += 9;
@@ -426,12 +516,12 @@ impl Schema {
                 return None;
             }
             if error == 0 {
-                pos = self.scan_body(
+                pos = self.scan_body::<STRICT>(
                     &op.reply,
                     buf,
                     pos,
                     &mut Fields::default(),
-                    Way::nested(strict),
+                    Way::nested(),
                 )?;
             }
             results.push((kind, error));
@@ -442,7 +532,6 @@ impl Schema {
 /// How a body is scanned.
 #[derive(Clone, Copy)]
 struct Way {
-    strict: bool,
     /// Inside a multi, where nothing says where the body ends.
     nested: bool,
     /// How long the bytes would be if all had been kept.
@@ -450,17 +539,15 @@ struct Way {
 }
 
 impl Way {
-    fn top(strict: bool, total: usize) -> Self {
+    fn top(total: usize) -> Self {
         Way {
-            strict,
             nested: false,
             total,
         }
     }
 
-    fn nested(strict: bool) -> Self {
+    fn nested() -> Self {
         Way {
-            strict,
             nested: true,
             total: 0,
         }
@@ -552,6 +639,7 @@ fn parse_step(text: &str) -> Option<Step> {
     // an element of no size would make its count a free multiplier of work; no record of the schema is empty
     let min_inner = inner.iter().map(min_size).sum::<usize>().max(1);
     Some(Step {
+        code: Code::of(kind, role),
         kind,
         role,
         inner,
@@ -612,21 +700,41 @@ fn sized(buf: &[u8], pos: usize) -> Option<(Option<&[u8]>, usize)> {
 }
 
 #[inline]
-fn stat(b: &[u8]) -> Option<Stat> {
-    let b = b.first_chunk::<68>()?;
-    Some(Stat {
-        czxid: long(b, 0)?,
-        mzxid: long(b, 8)?,
-        ctime: long(b, 16)?,
-        mtime: long(b, 24)?,
-        version: int(b, 32)?,
-        cversion: int(b, 36)?,
-        aversion: int(b, 40)?,
-        ephemeral_owner: long(b, 44)?,
-        data_length: int(b, 52)?,
-        num_children: int(b, 56)?,
-        pzxid: long(b, 60)?,
-    })
+fn take_byte(rest: &mut &[u8]) -> Option<u8> {
+    let (value, behind) = rest.split_first()?;
+    *rest = behind;
+    Some(*value)
+}
+
+#[inline]
+fn take_int(rest: &mut &[u8]) -> Option<i32> {
+    let (value, behind) = rest.split_first_chunk::<4>()?;
+    *rest = behind;
+    Some(i32::from_be_bytes(*value))
+}
+
+/// A ustring's or buffer's bytes, None for null.
+#[inline]
+fn take_sized<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let (size, behind) = rest.split_first_chunk::<4>()?;
+    let size = u32::from_be_bytes(*size);
+    // a negative size is larger than what is there, too
+    let Some((text, behind)) = behind.split_at_checked(size as usize) else {
+        *rest = behind;
+        return (size == u32::MAX).then_some(None);
+    };
+    *rest = behind;
+    Some(Some(text))
+}
+
+/// A path's bytes, none for null.
+#[inline]
+fn take_path<'a, const STRICT: bool>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let text = take_sized(rest)?.unwrap_or_default();
+    if STRICT && !plausible_path(text) {
+        return None;
+    }
+    Some(text)
 }
 
 /// Whether these bytes can be a znode's path as real clients send it: a slash first, UTF-8, no NUL.

@@ -210,7 +210,7 @@ impl Exchanges {
         self.ttl.push_some(at, row.ttl);
         self.created_path.push_some(at, row.created_path);
         if let Some(stat) = row.stat {
-            self.stat.push(at, stat);
+            self.stat.push(at, &stat.decode());
         }
         if let Some(sub) = row.sub {
             self.sub.push(at, sub);

@@ -1,0 +1,341 @@
+//! What a frame of the client port says: handshake, request, reply, watch event. `zktrace/stream/client.py` is the
+//! reference. Knows nothing of how frames are found.
+
+use crate::client::{State, Way};
+use crate::events::{ConnInfo, Direction, EventSink};
+use crate::framer::Frame;
+use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
+use crate::pairing::{Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
+use crate::rows::{AskedConnect, Shared};
+use crate::schema::{int, long, Fields, Rare};
+
+const WATCH_EVENT_XID: i64 = -1;
+const AUTH_OPCODE: i32 = 100;
+const PING_OPCODE: i32 = 11;
+const MULTI_OPCODE: i32 = 14;
+const CHECK_OPCODE: i32 = 13;
+const RUNTIME_INCONSISTENCY: i32 = -2;
+
+impl State {
+    pub fn connect_request<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        way: &mut Way,
+        frame: &Frame<'_>,
+    ) {
+        self.await_connect = false;
+        let connect = parse_request(frame.head);
+        self.connect = Some(Box::new(AskedConnect {
+            connect,
+            ts: frame.last_ts,
+            length: frame.length,
+            damaged: frame.damaged,
+        }));
+        if connect.malformed && !frame.damaged {
+            malformed(shared, conn, Direction::ToServer, frame, "ConnectRequest");
+        }
+        if connect.wide_xids {
+            self.wide_xids = true;
+            way.framer.min_length = 12;
+        }
+        self.tracing = connect.tracing;
+        if connect.compressed {
+            shared.anomaly(
+                conn,
+                frame.last_ts,
+                "dialect",
+                None,
+                None,
+                "ClickHouse Keeper's compressed dialect is not decoded",
+            );
+            self.compressed = true;
+        }
+    }
+
+    pub fn is_connected(&mut self, frame: &Frame<'_>) -> bool {
+        let asked = self.connect.as_ref();
+        if is_response(frame, asked.and_then(|asked| asked.connect.version)) {
+            return true;
+        }
+        // the answer was not captured, and this is a later frame
+        self.await_connected = false;
+        self.clean = false;
+        self.pairing.lost();
+        false
+    }
+
+    pub fn connect_response<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        frame: &Frame<'_>,
+    ) {
+        self.await_connected = false;
+        let connected = parse_response(frame);
+        if connected.malformed && !frame.damaged {
+            malformed(shared, conn, Direction::ToClient, frame, "ConnectResponse");
+        }
+        if connected.version == Some(KEEPER_REJECTED) {
+            shared.anomaly(
+                conn,
+                frame.first_ts,
+                "dialect",
+                Some(Direction::ToClient),
+                None,
+                "ClickHouse Keeper rejected the connection",
+            );
+        }
+        if connected.session != 0 {
+            self.session = Some(connected.session);
+        }
+        let asked = self.connect.take().map(|asked| *asked);
+        shared.connect(conn, self.session, asked, Some((connected, *frame)));
+    }
+
+    #[inline]
+    pub fn request<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        frame: &Frame<'_>,
+    ) {
+        let head = frame.head;
+        let (xid, size) = if self.wide_xids {
+            (long(head, 0), 12)
+        } else {
+            (int(head, 0).map(i64::from), 8)
+        };
+        let (Some(xid), Some(opcode)) = (xid, int(head, size - 4)) else {
+            self.pairing.lost(); // damaged: whose it is was not captured
+            return;
+        };
+        let index = shared.schema.index(opcode);
+        let mut fields = Fields::default();
+        let mut fits = true;
+        if let Some(op) = shared.schema.op(index) {
+            fits = shared
+                .schema
+                .scan_frame(&op.request, frame, size, &mut fields)
+                .is_some();
+        } else {
+            shared.anomaly(
+                conn,
+                frame.last_ts,
+                "unknown_opcode",
+                Some(Direction::ToServer),
+                Some(frame.length as i64),
+                &format!("opcode {opcode}"),
+            );
+        }
+        if !fits {
+            if let Some(rare) = fields.rare_mut() {
+                rare.ops = None;
+            }
+            if frame.whole() {
+                malformed_op(shared, conn, Direction::ToServer, frame, index);
+            }
+        }
+        if opcode == CHECK_OPCODE {
+            shared.anomaly(
+                conn,
+                frame.last_ts,
+                "bare_check",
+                Some(Direction::ToServer),
+                Some(frame.length as i64),
+                "check outside a multi: it takes down followers of ZooKeeper 3.8",
+            );
+        }
+        let pending = Pending {
+            number: 0,
+            xid,
+            ts: frame.last_ts,
+            length: u32::try_from(frame.length).unwrap_or(u32::MAX),
+            opcode,
+            op: index,
+            damaged: frame.damaged,
+            values: fields.values,
+            path: fields.path.map(|path| shared.keep(path)),
+            rare: fields.rare().map(kept),
+        };
+        let quiet = self.last_frame_ts.map_or(0, |last| frame.last_ts - last);
+        if let Some(dropped) = self.pairing.sent(pending, quiet) {
+            shared.no_reply(conn, self.session, dropped);
+        }
+    }
+
+    #[inline]
+    pub fn reply<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        frame: &Frame<'_>,
+    ) {
+        let head = frame.head;
+        let (xid, at) = if self.wide_xids {
+            (long(head, 0), 8)
+        } else {
+            (int(head, 0).map(i64::from), 4)
+        };
+        let (Some(xid), Some(zxid), Some(error)) = (xid, long(head, at), int(head, at + 8)) else {
+            self.pairing.lost(); // damaged: whose it is was not captured
+            return;
+        };
+        let body = at + 12;
+        if xid == WATCH_EVENT_XID {
+            self.watch_event(shared, conn, frame, body, zxid);
+            return;
+        }
+        if zxid > 0 {
+            self.last_zxid = Some(zxid);
+        }
+        let Some(asked) = self.pairing.answered(xid, self.requests_in_sync) else {
+            self.orphan(shared, conn, frame, (xid, zxid, error));
+            return;
+        };
+        let mut reply = Fields::default();
+        let mut shown = Some(error);
+        if error == 0 {
+            if let Some(op) = shared.schema.op(asked.op) {
+                let fits = shared
+                    .schema
+                    .scan_frame(&op.reply, frame, body, &mut reply)
+                    .is_some();
+                if !fits {
+                    if let Some(rare) = reply.rare_mut() {
+                        rare.results = None;
+                    }
+                    if frame.whole() {
+                        malformed_op(shared, conn, Direction::ToClient, frame, asked.op);
+                    }
+                }
+                if asked.opcode == MULTI_OPCODE {
+                    shown = multi_error(reply.results());
+                }
+            }
+        }
+        shared.complete(conn, self.session, asked, &reply, shown, zxid, frame);
+    }
+
+    #[cold]
+    fn orphan<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        frame: &Frame<'_>,
+        header: (i64, i64, i32),
+    ) {
+        let xid = header.0;
+        if self.clean {
+            shared.anomaly(
+                conn,
+                frame.first_ts,
+                "unmatched_reply",
+                Some(Direction::ToClient),
+                Some(frame.length as i64),
+                &format!("xid {xid}"),
+            );
+        }
+        let opcode = match xid {
+            PING_XID => Some(PING_OPCODE),
+            AUTH_XID => Some(AUTH_OPCODE),
+            _ => None,
+        };
+        shared.no_request(conn, self.session, opcode, header, frame);
+    }
+
+    fn watch_event<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        frame: &Frame<'_>,
+        pos: usize,
+        zxid: i64,
+    ) {
+        let head = frame.head;
+        let mut what = (None, None, None);
+        if let (Some(kind), Some(state), Some(size)) =
+            (int(head, pos), int(head, pos + 4), int(head, pos + 8))
+        {
+            what.0 = Some(kind);
+            what.1 = Some(state);
+            if size >= -1 {
+                let start = pos + 12;
+                what.2 = head.get(start..start + size.max(0) as usize);
+            }
+        }
+        if what.2.is_none() && frame.whole() {
+            malformed(shared, conn, Direction::ToClient, frame, "watch event");
+        }
+        shared.watch_event(conn, self.session, what, zxid, frame);
+    }
+}
+
+#[cold]
+fn kept(rare: &Rare<'_>) -> Box<PendingRare> {
+    Box::new(PendingRare {
+        watches: rare.watches,
+        ops: rare.ops.as_deref().map(kept_ops),
+    })
+}
+
+fn kept_ops(ops: &[(i32, Option<&[u8]>)]) -> SubOps {
+    let mut kept = SubOps::default();
+    for (kind, path) in ops {
+        let place = path.map(|path| {
+            let from = kept.bytes.len();
+            kept.bytes.extend_from_slice(path);
+            (from, kept.bytes.len())
+        });
+        kept.ops.push((*kind, place));
+    }
+    kept
+}
+
+/// A multi's error: its first failing result that does not just say that another one failed.
+fn multi_error(results: Option<&[(i32, i32)]>) -> Option<i32> {
+    let mut rolled_back = 0;
+    for (_, error) in results? {
+        if *error != 0 {
+            if *error != RUNTIME_INCONSISTENCY {
+                return Some(*error);
+            }
+            rolled_back = *error;
+        }
+    }
+    Some(rolled_back)
+}
+
+#[cold]
+fn malformed_op<S: EventSink>(
+    shared: &mut Shared<S>,
+    conn: &ConnInfo,
+    direction: Direction,
+    frame: &Frame<'_>,
+    op: u16,
+) {
+    let name = shared
+        .schema
+        .op(op)
+        .map(|op| op.name.clone())
+        .unwrap_or_default();
+    malformed(shared, conn, direction, frame, &name);
+}
+
+fn malformed<S: EventSink>(
+    shared: &mut Shared<S>,
+    conn: &ConnInfo,
+    direction: Direction,
+    frame: &Frame<'_>,
+    what: &str,
+) {
+    let detail = format!("{what}: the body does not fit its layout");
+    shared.anomaly(
+        conn,
+        frame.last_ts,
+        "malformed",
+        Some(direction),
+        Some(frame.length as i64),
+        &detail,
+    );
+}
