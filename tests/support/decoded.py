@@ -72,12 +72,23 @@ def _extend(out: Decoded, kind: str, rows: list[Row]) -> None:
     out.kind(kind).extend(rows)
 
 
+_STRUCTS: Final = {
+    name: [field.name for field in SCHEMAS["exchanges"].field(name).type]
+    for name in ("stat", "watches")
+}
+
+
 def _take(out: Decoded, engine: Engine) -> None:
     """Rows of the Python engine are tuples, those of the native one Arrow data."""
     for kind, rows in engine.take().items():
         if isinstance(rows, list):
             names = SCHEMAS[kind].names
-            _extend(out, kind, [dict(zip(names, row, strict=True)) for row in rows])
+            made = [dict(zip(names, row, strict=True)) for row in rows]
+            for row in made:
+                for struct, keys in _STRUCTS.items():
+                    if row.get(struct) is not None:  # missing keys are null
+                        row[struct] = {key: row[struct].get(key) for key in keys}
+            _extend(out, kind, made)
         else:
             _extend(out, kind, pa.record_batch(rows).to_pylist())
 
