@@ -386,6 +386,30 @@ def joined_event() -> Scene:
     return scene
 
 
+def joined_by_server() -> Scene:
+    """A short capture that begins with the reply of an unseen request; all after it is whole."""
+    scene = Scene(anomalies_allowed=["*"])
+    talk = Talk(scene)
+    first = talk.ask(41, zk.EXISTS, zk.path_watch("/unseen"), lost=True)
+    talk.answer(first, 0x1_0000_0001, -101)
+    for xid in range(42, 48):
+        talk.get(xid, f"/n/{xid}", 0x1_0000_0001)
+    talk.ping(0x1_0000_0001)
+    talk.set(48, "/n/48", 0x1_0000_0002)
+    return scene
+
+
+def joined_like_keeper() -> Scene:
+    """A capture that begins with a request whose bytes might be a ConnectRequest of version 38."""
+    scene = Scene(anomalies_allowed=["*"])
+    talk = Talk(scene)
+    body = zk.ustring("/noacl") + zk.buffer(b"") + zk.i32(0) + zk.i32(0)
+    talk.call(38, zk.CREATE, body, 0x1_0000_0001, error=-114, path="/noacl", flags=0)
+    for xid in range(39, 45):
+        talk.get(xid, f"/n/{xid}", 0x1_0000_0001)
+    return scene
+
+
 def lost_connect_reply() -> Scene:
     """The ConnectResponse was lost: no other reply is taken for it, and there is no session."""
     scene = Scene(anomalies=["gap"], anomalies_allowed=["*"])
@@ -517,6 +541,8 @@ SCENES = {
         overlap,
         joined,
         joined_event,
+        joined_by_server,
+        joined_like_keeper,
         lost_connect_reply,
         lost_connect_reply_joined,
         tls,

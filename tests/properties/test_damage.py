@@ -1,11 +1,11 @@
 """Hostile bytes: nothing raises, and both engines make the same of them.
 
-A failing example prints its seed; `pytest --hypothesis-seed=N` or HYPOTHESIS_PROFILE=explore tries
-others.
+A failing example prints its seed. ZKTRACE_EXAMPLES=N tries N times as many.
 """
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 
@@ -56,6 +56,8 @@ _PAYLOADS = (
     "zk_keeper_ops",
 )
 
+_MORE = max(1, int(os.environ.get("ZKTRACE_EXAMPLES", "1")))
+
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -82,7 +84,7 @@ def agree(data: bytes, block: int = 1 << 30) -> list[Decoded]:
 
 
 @given(name=st.sampled_from(_FILES), seed=seeds, block=st.sampled_from([1 << 30, 4096, 333]))
-@settings(max_examples=250)
+@settings(max_examples=250 * _MORE)
 @example(name="interfaces", seed=0, block=333)
 def test_damaged_files(name: str, seed: int, block: int) -> None:
     rng = random.Random(seed)
@@ -92,7 +94,7 @@ def test_damaged_files(name: str, seed: int, block: int) -> None:
 
 
 @given(name=st.sampled_from(_PAYLOADS), seed=seeds)
-@settings(max_examples=250)
+@settings(max_examples=250 * _MORE)
 def test_damaged_payloads(name: str, seed: int) -> None:
     made = mangle.damage_payloads(records(name), random.Random(seed))
     note(f"payloads of {name} damaged with seed {seed}")
@@ -100,7 +102,7 @@ def test_damaged_payloads(name: str, seed: int) -> None:
 
 
 @given(name=st.sampled_from(_PAYLOADS), seed=seeds)
-@settings(max_examples=100)
+@settings(max_examples=100 * _MORE)
 def test_lossy_and_disordered(name: str, seed: int) -> None:
     """Losses, duplicates, disorder, snap lengths and late beginnings in any mixture."""
     rng = random.Random(seed)
@@ -121,13 +123,13 @@ def test_lossy_and_disordered(name: str, seed: int) -> None:
 
 
 @given(head=st.sampled_from(["d4c3b2a1", "a1b2c3d4", "4d3cb2a1", "0a0d0d0a"]), rest=st.binary())
-@settings(max_examples=100)
+@settings(max_examples=100 * _MORE)
 def test_noise(head: str, rest: bytes) -> None:
     agree(bytes.fromhex(head) + rest)
 
 
 @given(rest=st.binary())
-@settings(max_examples=50)
+@settings(max_examples=50 * _MORE)
 def test_not_captures(rest: bytes) -> None:
     agree(rest)
 

@@ -26,7 +26,7 @@ def test_harmless_ones_keep_every_byte(name: str, mangling: str) -> None:
     function, times = mangle.HARMLESS[mangling]
     listeners = oracle.client_listeners(PCAPS / "ports.json")
     whole = oracle.read(records(name), listeners)
-    for seed in range(5):
+    for seed in range(2):
         made = function(records(name), random.Random(seed))
         assert _found(oracle.read(made, listeners), times) == _found(whole, times), seed
 
