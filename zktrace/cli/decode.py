@@ -58,14 +58,15 @@ def decode(
     The last line (with --json: a JSON object a line) says what was seen and what was not.
     """
     key = hashing_key(hash_sessions, hash_key)
-    # An engine that writes the lines itself needs no tables, and pyarrow is not even loaded.
-    native = json and filter is None and "json" in abilities()
+    # An engine that writes the lines itself needs tables only to be asked which lines are wanted;
+    # without a filter pyarrow is not even loaded.
+    native = json and "json" in abilities()
     options = engine_options(
         client_port,
         quorum_port,
         election_port,
         max_connections=max_connections,
-        tables=not native,
+        tables=not native or filter is not None,
         json_form=_form() if native else None,
         hash_key=key if native else None,
     )
@@ -75,7 +76,7 @@ def decode(
         run = job.run(report)
         with interruptible(run):
             if native:
-                job.write_native(run)
+                job.write_native(run, filter)
             elif json:
                 job.write_json(run, filter, key)
             else:
@@ -126,12 +127,11 @@ class _Decode:
             run.stop()
         return allowed
 
-    def write_native(self, run: Run) -> None:
+    def write_native(self, run: Run, filter: str | None) -> None:
         from zktrace.export.coverage import coverage_line
 
         out = _binary_stdout()
-        for _ in run:
-            lines = run.engine.take_json()
+        for lines in self._native_lines(run, filter):
             if self._left is not None:
                 split = lines.splitlines(keepends=True)
                 lines = b"".join(split[: self._take(len(split), run)])
@@ -140,6 +140,21 @@ class _Decode:
                 out.flush()
         out.write(coverage_line(self._coverage(run)).encode() + b"\n")
         out.flush()
+
+    def _native_lines(self, run: Run, filter: str | None) -> Iterator[bytes]:
+        """Lines that the engine wrote; with a filter those whose numbers it lets through."""
+        if filter is None:
+            for _ in run:
+                yield run.engine.take_json()
+            return
+        first = 0  # rows are numbered from 0 over all kinds, in the order of the lines
+        for batches in self._batches(run, filter, None):
+            lines = run.engine.take_json().splitlines(keepends=True)
+            wanted: list[int] = []
+            for batch in batches.values():
+                wanted += batch.column("seq").to_pylist()
+            yield b"".join(lines[seq - first] for seq in sorted(wanted))
+            first += len(lines)
 
     def _batches(self, run: Run, filter: str | None, key: bytes | None) -> Iterator[Any]:
         from zktrace.analysis.trace import Batches

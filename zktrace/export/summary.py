@@ -118,6 +118,8 @@ def _not_seen(coverage: _Numbers) -> Iterator[str]:
     ]
     for role, number in opaque:
         yield f"{_plural(number, f'{role} connection')} seen but not decoded"
+    if flows.get("unknown"):
+        yield f"{_plural(flows['unknown'], 'connection')} of another or an unknown protocol"
     if flows.get("tls"):
         yield f"{_plural(flows['tls'], 'connection')} encrypted (TLS)"
 
