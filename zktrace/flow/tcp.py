@@ -224,9 +224,8 @@ class Reassembler:
             how, ts_ns = conn.closing, conn.closed_ts
             del self._closing[conn.id]
         del self._connections[conn.key]
+        self._start_held(conn)
         for index, side in enumerate(conn.sides):
-            if side.hold_since is not None:
-                self._start(conn, index)
             while side.first_waiting() is not None:
                 self._declare(conn, index, ts_ns)
             # A FIN proves the bytes before it, an acknowledgement too; but if it is one byte beyond
@@ -305,7 +304,10 @@ class Reassembler:
     def _payload(
         self, conn: Connection, index: int, seg: Segment, seq: int, ack: int, stamp: Stamp
     ) -> None:
-        me = conn.sides[index]
+        me, other = conn.sides[index], conn.sides[1 - index]
+        if other.hold_since is not None and ack != NO_ACK and distance(ack, other.hold_seq) > 0:
+            # what the other side sent before this is held still: cause comes before effect
+            self._start(conn, 1 - index)
         off = me.next + distance(seq, me.next_seq)
         if off + seg.wire_len <= me.next:
             self.counters.retransmitted_segments += 1
@@ -323,6 +325,18 @@ class Reassembler:
 
     def _start(self, conn: Connection, index: int, base: int | None = None) -> None:
         """The stream of a side starts at `base`, or else at the smallest byte known."""
+        self._begin(conn, index, base)
+        self._drain(conn, index)
+
+    def _start_held(self, conn: Connection) -> None:
+        """Start both sides as far as they are held: each must know the other's start for `need`."""
+        held = [index for index, side in enumerate(conn.sides) if side.hold_since is not None]
+        for index in held:
+            self._begin(conn, index, None)
+        for index in held:
+            self._drain(conn, index)
+
+    def _begin(self, conn: Connection, index: int, base: int | None) -> None:
         me = conn.sides[index]
         if base is None:
             base = me.hold_seq
@@ -334,19 +348,22 @@ class Reassembler:
             if not me.put(off, held.data, held.wire_len, held.ack, held.stamp):
                 self.counters.retransmitted_segments += 1
         self._cost += me.cost - cost
-        self._drain(conn, index)
 
     # -- delivery
 
     def _check(self, conn: Connection, now: Stamp) -> None:
         """Start sides that waited long enough, and declare holes lost."""
-        for index, me in enumerate(conn.sides):
-            if me.hold_since is not None and (
+        if any(
+            me.hold_since is not None
+            and (
                 conn.packets - me.hold_since.packet >= START_PACKETS
                 or self._clock - me.hold_since.clock >= START_NS
                 or self._is_over(me)
-            ):
-                self._start(conn, index)
+            )
+            for me in conn.sides
+        ):
+            self._start_held(conn)
+        for index, me in enumerate(conn.sides):
             if not me.started:
                 continue
             peer_seen = conn.sides[1 - index].seen

@@ -89,11 +89,16 @@ def is_whole_connect(data: bytes) -> bool:
     if len(data) < 32:
         return False
     length, version, flags = _int(data, 0), _int(data, 4), keeper_flags(_int(data, 4))
-    if not 0 <= version < 42 or len(data) < 32 + flags:
+    if (version != 0 and version != 10 and not flags) or len(data) < 32 + flags:
         return False
     timeout, size = _int(data, 16 + flags), _int(data, 28 + flags)
     end = 32 + flags + max(size, 0)
     if size not in (-1, 0, 16) or timeout <= 0 or data[8 + flags] > 0x7F:
+        return False
+    if version != 0 and (
+        size != 16 or handshake_extra(data) != flags or max(data[8 : 8 + flags], default=0) > 1
+    ):
+        # an xid of a request looks like a version: of the dialects only what they really send
         return False
     with_flag = length - (0 if handshake_extra(data) else flags) == 29 + max(size, 0)
     return len(data) > end and data[end] <= 1 if with_flag else len(data) >= end

@@ -260,6 +260,11 @@ impl Conn {
         sink: &mut S,
     ) {
         let ack = (seg.flags & ACK != 0).then_some(seg.ack);
+        let (_, other) = self.pair(index);
+        if other.hold_since.is_some() && ack.is_some_and(|ack| other.is_held_before(ack)) {
+            // what the other side sent before this is held still: cause comes before effect
+            self.start(1 - index, None, shared, sink);
+        }
         let (me, _) = self.pair(index);
         let off = me.next.wrapping_add(distance(seq, me.next_seq()));
         if off.wrapping_add(i64::from(seg.wire_len)) <= me.next {
@@ -294,6 +299,26 @@ impl Conn {
         shared: &mut Shared,
         sink: &mut S,
     ) {
+        self.begin(index, base, shared);
+        self.drain(index, shared, sink);
+    }
+
+    /// Starts both sides as far as they are held: each must know the other's start for `need`.
+    fn start_held<S: FlowSink>(&mut self, shared: &mut Shared, sink: &mut S) {
+        let held = [0, 1].map(|index| self.pair(index).0.hold_since.is_some());
+        for (index, held) in held.into_iter().enumerate() {
+            if held {
+                self.begin(index, None, shared);
+            }
+        }
+        for (index, held) in held.into_iter().enumerate() {
+            if held {
+                self.drain(index, shared, sink);
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize, base: Option<u32>, shared: &mut Shared) {
         let syn = self.syn;
         let (me, _) = self.pair(index);
         let base = base.unwrap_or_else(|| me.likely_start(syn));
@@ -305,20 +330,14 @@ impl Conn {
             }
         }
         shared.cost = shared.cost + me.cost - before;
-        self.drain(index, shared, sink);
     }
 
     /// Starts sides that waited long enough, and declares holes lost.
     fn check<S: FlowSink>(&mut self, now: Stamp, shared: &mut Shared, sink: &mut S) {
+        if (0..2).any(|index| self.held_long_enough(index, now, shared)) {
+            self.start_held(shared, sink);
+        }
         for index in 0..2 {
-            if let Some((packet, clock)) = self.pair(index).0.hold_since {
-                if now.packet - packet >= START_PACKETS
-                    || now.clock.saturating_sub(clock) >= START_NS
-                    || self.is_over(index, shared)
-                {
-                    self.start(index, None, shared, sink);
-                }
-            }
             if !self.pair(index).0.started {
                 continue;
             }
@@ -332,6 +351,15 @@ impl Conn {
                 }
             }
         }
+    }
+
+    fn held_long_enough(&mut self, index: usize, now: Stamp, shared: &Shared) -> bool {
+        let Some((packet, clock)) = self.pair(index).0.hold_since else {
+            return false;
+        };
+        now.packet - packet >= START_PACKETS
+            || now.clock.saturating_sub(clock) >= START_NS
+            || self.is_over(index, shared)
     }
 
     fn is_over(&mut self, index: usize, shared: &Shared) -> bool {
@@ -394,10 +422,8 @@ impl Conn {
 
     /// Delivers all that is left, and says what is missing. `end` is the caller's to say.
     pub fn flush<S: FlowSink>(&mut self, ts_ns: i64, shared: &mut Shared, sink: &mut S) {
+        self.start_held(shared, sink);
         for index in 0..2 {
-            if self.pair(index).0.hold_since.is_some() {
-                self.start(index, None, shared, sink);
-            }
             while self.pair(index).0.first_waiting().is_some() {
                 self.declare(index, ts_ns, shared, sink);
             }

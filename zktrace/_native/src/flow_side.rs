@@ -196,6 +196,11 @@ impl Side {
         }
     }
 
+    /// Whether `ack`, sent by the peer, acknowledges bytes that are held.
+    pub fn is_held_before(&self, ack: u32) -> bool {
+        distance(ack, self.hold_seq) > 0
+    }
+
     /// Is `start` where the segments held so far can begin?
     pub fn can_start_at(&self, start: u32) -> bool {
         self.hold_since.is_none() || (0..=WINDOW).contains(&distance(self.hold_seq, start))

@@ -79,10 +79,18 @@ fn whole_connect(data: &[u8]) -> Option<bool> {
     let (timeout, size) = (int(data, 16 + flags)?, int(data, 28 + flags)?);
     let password = size.max(0) as usize;
     let end = 32 + flags + password;
-    if !(0..42).contains(&version)
+    let dialect = version == 10 || flags > 0;
+    if (version != 0 && !dialect)
         || ![-1, 0, 16].contains(&size)
         || timeout <= 0
         || *data.get(8 + flags)? > 0x7f
+    {
+        return Some(false);
+    }
+    // an xid of a request looks like a version: of the dialects only what they really send
+    let given = data.get(8..8 + flags)?;
+    if dialect
+        && (size != 16 || handshake_extra(data) != flags || given.iter().any(|flag| *flag > 1))
     {
         return Some(false);
     }
