@@ -46,7 +46,7 @@ pub struct Row {
 
 impl Row {
     /// Counts an exchange; `latency` is its value and bucket.
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
         self.requests += u64::from(row.state != State::NoRequest);
         self.replies += u64::from(row.state != State::NoReply);
@@ -404,25 +404,16 @@ fn count_watch(group: &mut Option<Group>, slot: u32) {
 }
 
 impl EventSink for Aggregator {
+    #[inline]
     fn exchange(&mut self, row: &Exchange<'_>) {
         let latency = row.latency_ns.map(|ns| (ns, self.scale.bucket(ns)));
         let slot = self.op_slot(row.op);
         if let Some(op) = self.op.row(slot) {
             op.add(row, latency);
         }
-        if self.conns.is_empty() && self.path.is_none() {
-            return;
+        if !self.conns.is_empty() || self.path.is_some() {
+            self.count_groups(row, latency);
         }
-        let code = row.op.map(|op| op.0);
-        let latency = latency.filter(|_| code != Some(PING) && code != Some(CONNECT));
-        if !self.conns.is_empty() {
-            let (client, server, session) = self.conn_slots(row.conn, row.session);
-            count(&mut self.client, client, row, latency);
-            count(&mut self.server, server, row, latency);
-            count(&mut self.session, session, row, latency);
-        }
-        let path = self.path_slot(row.path);
-        count(&mut self.path, path, row, latency);
     }
 
     fn watch_event(&mut self, row: &WatchEvent<'_>) {
@@ -435,6 +426,23 @@ impl EventSink for Aggregator {
         }
         let path = self.path_slot(row.path);
         count_watch(&mut self.path, path);
+    }
+}
+
+impl Aggregator {
+    /// Counts an exchange in the groupings beside that by op.
+    #[inline(never)]
+    fn count_groups(&mut self, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
+        let code = row.op.map(|op| op.0);
+        let latency = latency.filter(|_| code != Some(PING) && code != Some(CONNECT));
+        if !self.conns.is_empty() {
+            let (client, server, session) = self.conn_slots(row.conn, row.session);
+            count(&mut self.client, client, row, latency);
+            count(&mut self.server, server, row, latency);
+            count(&mut self.session, session, row, latency);
+        }
+        let path = self.path_slot(row.path);
+        count(&mut self.path, path, row, latency);
     }
 }
 

@@ -22,6 +22,25 @@ pub struct Packet<'a> {
     pub wire_len: u32,
 }
 
+/// Takes packets; a closure will do.
+pub trait PacketSink {
+    fn packet(&mut self, packet: Packet<'_>);
+
+    /// The same, called where packets come one behind the other without anything odd: worth to be compiled into the
+    /// caller.
+    #[inline(always)]
+    fn one_of_many(&mut self, packet: Packet<'_>) {
+        self.packet(packet);
+    }
+}
+
+impl<F: FnMut(Packet<'_>)> PacketSink for F {
+    #[inline]
+    fn packet(&mut self, packet: Packet<'_>) {
+        self(packet);
+    }
+}
+
 /// The source is no capture at all; the text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotACapture(pub &'static str);
@@ -43,12 +62,12 @@ pub(crate) trait Records {
         rest: &[u8],
         eof: bool,
         counters: &mut CaptureCounters,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Verdict;
 
     /// Takes records from the start of `rest` as long as nothing about them is odd; returns how many bytes they
     /// were. What it leaves is `record`'s to judge.
-    fn burst(&mut self, _rest: &[u8], _f: &mut impl FnMut(Packet<'_>)) -> usize {
+    fn burst(&mut self, _rest: &[u8], _f: &mut impl PacketSink) -> usize {
         0
     }
 
@@ -103,11 +122,7 @@ impl Container {
         }
     }
 
-    pub fn feed(
-        &mut self,
-        mut data: &[u8],
-        f: &mut impl FnMut(Packet<'_>),
-    ) -> Result<(), NotACapture> {
+    pub fn feed(&mut self, mut data: &[u8], f: &mut impl PacketSink) -> Result<(), NotACapture> {
         while !self.carry.is_empty() {
             if data.is_empty() {
                 return Ok(());
@@ -138,7 +153,7 @@ impl Container {
     }
 
     /// End of the file.
-    pub fn finish(&mut self, f: &mut impl FnMut(Packet<'_>)) -> Result<(), NotACapture> {
+    pub fn finish(&mut self, f: &mut impl PacketSink) -> Result<(), NotACapture> {
         let carry = std::mem::take(&mut self.carry);
         let rest = carry.get(self.carry_pos..).unwrap_or(&[]);
         self.carry_pos = 0;
@@ -178,7 +193,7 @@ impl Container {
         &mut self,
         buf: &[u8],
         eof: bool,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Result<usize, NotACapture> {
         if matches!(self.format, Format::Unknown) {
             match sniff(buf)? {
@@ -229,7 +244,7 @@ fn run_records<R: Records>(
     counters: &mut CaptureCounters,
     buf: &[u8],
     eof: bool,
-    f: &mut impl FnMut(Packet<'_>),
+    f: &mut impl PacketSink,
 ) -> usize {
     let mut rest = buf;
     loop {

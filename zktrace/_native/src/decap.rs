@@ -31,6 +31,11 @@ const GRE_KEY: u16 = 0x2000;
 const GRE_SEQUENCE: u16 = 0x1000;
 const GRE_VERSION: u16 = 0x0007;
 
+/// Takes the segments of plain packets: a trait, since what is behind it is to be compiled into the caller.
+pub trait SegmentSink {
+    fn segment(&mut self, segment: &Segment<'_>);
+}
+
 /// Packets in, TCP segments out. Holds nothing but fragments.
 #[derive(Debug, Default)]
 pub struct Decapsulator {
@@ -44,7 +49,6 @@ impl Decapsulator {
     }
 
     /// Calls `out` with the TCP segment of a packet, if it holds one or completes one.
-    #[inline]
     pub fn packet(&mut self, packet: Packet<'_>, out: &mut impl FnMut(Segment<'_>)) {
         let Packet {
             ts_ns,
@@ -52,23 +56,63 @@ impl Decapsulator {
             data,
             wire_len,
         } = packet;
-        let counters = &mut self.counters;
-        counters.packets += 1;
-        counters.bytes += u64::from(wire_len);
-        counters.first_ts_ns = Some(counters.first_ts_ns.map_or(ts_ns, |first| first.min(ts_ns)));
-        counters.last_ts_ns = Some(counters.last_ts_ns.map_or(ts_ns, |last| last.max(ts_ns)));
-        let cut = wire_len as usize > data.len();
-        counters.truncated += u64::from(cut);
-        if let Some(segment) = plain(&packet) {
-            counters.tcp_segments += 1;
-            out(segment);
-            return;
-        }
+        let cut = self.note(&packet);
         let outcome = link::network_packet(linktype, data, wire_len)
             .and_then(|(protocol, data, wire)| self.network(ts_ns, protocol, data, wire, 0, out));
         if let Err(stop) = outcome {
             self.count(stop, cut, linktype);
         }
+    }
+
+    /// Calls `out` with the segment of a packet that is as nearly all are: Ethernet, IPv4 without options and not in
+    /// fragments, TCP, captured to its end. False: nothing was done, take `packet`, which comes to the same for those.
+    #[inline(always)]
+    pub fn plain(&mut self, packet: &Packet<'_>, out: &mut impl SegmentSink) -> bool {
+        let data = packet.data;
+        let Some(h) = data.first_chunk::<PLAIN_HEADERS>() else {
+            return false;
+        };
+        let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
+        let header = usize::from(h[46] >> 4) * 4;
+        let is_plain = packet.linktype == 1
+            && [h[12], h[13], h[14], h[23]] == [0x08, 0x00, 0x45, TCP]
+            && [h[20] & 0x3F, h[21]] == [0, 0]
+            && header >= 20;
+        if !is_plain {
+            return false;
+        }
+        let Some(payload) = data.get(34 + header..14 + total) else {
+            return false;
+        };
+        self.note(packet);
+        self.counters.tcp_segments += 1;
+        out.segment(&Segment {
+            ts_ns: packet.ts_ns,
+            src: Ip::from_v4(u32::from_be_bytes([h[26], h[27], h[28], h[29]])),
+            dst: Ip::from_v4(u32::from_be_bytes([h[30], h[31], h[32], h[33]])),
+            sport: u16::from_be_bytes([h[34], h[35]]),
+            dport: u16::from_be_bytes([h[36], h[37]]),
+            seq: u32::from_be_bytes([h[38], h[39], h[40], h[41]]),
+            ack: u32::from_be_bytes([h[42], h[43], h[44], h[45]]),
+            flags: h[47] & 0x1F,
+            payload,
+            wire_len: payload.len() as u32,
+        });
+        true
+    }
+
+    /// Counts a packet; whether bytes of it were cut off.
+    #[inline(always)]
+    fn note(&mut self, packet: &Packet<'_>) -> bool {
+        let ts_ns = packet.ts_ns;
+        let counters = &mut self.counters;
+        counters.packets += 1;
+        counters.bytes += u64::from(packet.wire_len);
+        counters.first_ts_ns = Some(counters.first_ts_ns.map_or(ts_ns, |first| first.min(ts_ns)));
+        counters.last_ts_ns = Some(counters.last_ts_ns.map_or(ts_ns, |last| last.max(ts_ns)));
+        let cut = packet.wire_len as usize > packet.data.len();
+        counters.truncated += u64::from(cut);
+        cut
     }
 
     /// End of the capture.
@@ -203,37 +247,6 @@ impl Decapsulator {
         });
         Ok(())
     }
-}
-
-/// The segment of a packet as nearly all are: Ethernet, IPv4 without options and not in fragments, TCP, captured to its
-/// end. None: take the long way, which comes to the same for those.
-#[inline]
-fn plain<'a>(packet: &Packet<'a>) -> Option<Segment<'a>> {
-    let data = packet.data;
-    let h = data.first_chunk::<PLAIN_HEADERS>()?;
-    let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
-    let header = usize::from(h[46] >> 4) * 4;
-    let is_plain = packet.linktype == 1
-        && [h[12], h[13], h[14], h[23]] == [0x08, 0x00, 0x45, TCP]
-        && u16::from_be_bytes([h[20], h[21]]) & 0x3FFF == 0
-        && header >= 20
-        && total >= 20 + header;
-    if !is_plain {
-        return None;
-    }
-    let payload = data.get(34 + header..14 + total)?;
-    Some(Segment {
-        ts_ns: packet.ts_ns,
-        src: Ip::from_v4(u32::from_be_bytes([h[26], h[27], h[28], h[29]])),
-        dst: Ip::from_v4(u32::from_be_bytes([h[30], h[31], h[32], h[33]])),
-        sport: u16::from_be_bytes([h[34], h[35]]),
-        dport: u16::from_be_bytes([h[36], h[37]]),
-        seq: u32::from_be_bytes([h[38], h[39], h[40], h[41]]),
-        ack: u32::from_be_bytes([h[42], h[43], h[44], h[45]]),
-        flags: h[47] & 0x1F,
-        payload,
-        wire_len: payload.len() as u32,
-    })
 }
 
 /// Ethertype and start of what the payload of a UDP datagram wraps (RFC 7348, RFC 8926).

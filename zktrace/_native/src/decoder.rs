@@ -1,13 +1,50 @@
 //! The whole engine: capture bytes in, rows to a sink. Puts the layers together and nothing more.
 
 use crate::connection::Analyzer;
+use crate::container::{Packet, PacketSink};
 use crate::counters::CaptureCounters;
-use crate::decap::Decapsulator;
+use crate::decap::{Decapsulator, SegmentSink};
 use crate::events::EventSink;
 use crate::flow::{Limits, Reassembler};
+use crate::ip::Segment;
 use crate::merge::{Merger, SourceError};
 use crate::roles::Roles;
 use crate::schema::Schema;
+
+/// What a packet goes through.
+struct Layers<'d, S> {
+    decapsulator: &'d mut Decapsulator,
+    streams: Streams<'d, S>,
+}
+
+/// What a segment goes through.
+struct Streams<'d, S> {
+    flow: &'d mut Reassembler,
+    analyzer: &'d mut Analyzer<S>,
+}
+
+impl<S: EventSink> SegmentSink for Streams<'_, S> {
+    #[inline(always)]
+    fn segment(&mut self, segment: &Segment<'_>) {
+        self.flow.plain_segment(segment, self.analyzer);
+    }
+}
+
+impl<S: EventSink> PacketSink for Layers<'_, S> {
+    #[inline(never)]
+    fn packet(&mut self, packet: Packet<'_>) {
+        let Streams { flow, analyzer } = &mut self.streams;
+        self.decapsulator
+            .packet(packet, &mut |segment| flow.segment(&segment, *analyzer));
+    }
+
+    #[inline(always)]
+    fn one_of_many(&mut self, packet: Packet<'_>) {
+        if !self.decapsulator.plain(&packet, &mut self.streams) {
+            self.packet(packet);
+        }
+    }
+}
 
 /// One capture of one or more sources.
 pub struct Decoder<S> {
@@ -61,10 +98,12 @@ impl<S: EventSink> Decoder<S> {
         let Some(merger) = &mut self.merger else {
             return Ok(());
         };
-        let (decapsulator, flow, analyzer) =
-            (&mut self.decapsulator, &mut self.flow, &mut self.analyzer);
-        let mut packet = |packet: crate::container::Packet<'_>| {
-            decapsulator.packet(packet, &mut |segment| flow.segment(&segment, analyzer));
+        let mut packet = Layers {
+            decapsulator: &mut self.decapsulator,
+            streams: Streams {
+                flow: &mut self.flow,
+                analyzer: &mut self.analyzer,
+            },
         };
         match block {
             Some(block) => merger.feed(source, block, &mut packet),

@@ -162,8 +162,13 @@ impl Reassembler {
     }
 
     /// Takes the next segment of the capture.
-    #[inline]
     pub fn segment<S: FlowSink>(&mut self, seg: &Segment<'_>, sink: &mut S) {
+        self.plain_segment(seg, sink);
+    }
+
+    /// The same, to be compiled into its caller.
+    #[inline(always)]
+    pub fn plain_segment<S: FlowSink>(&mut self, seg: &Segment<'_>, sink: &mut S) {
         self.serial += 1;
         if seg.ts_ns > self.shared.clock {
             self.shared.clock = seg.ts_ns;

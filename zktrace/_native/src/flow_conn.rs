@@ -90,7 +90,7 @@ impl Conn {
     }
 
     /// The common case: an acknowledgement, or the next bytes. False: nothing was done, take `step`.
-    #[inline]
+    #[inline(always)]
     pub fn fast<S: FlowSink>(&mut self, upper: bool, seg: &Segment<'_>, sink: &mut S) -> bool {
         if !self.plain || seg.flags & (SYN | FIN | RST) != 0 {
             return false;

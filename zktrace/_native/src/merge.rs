@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::container::{Container, NotACapture, Packet};
+use crate::container::{Container, NotACapture, Packet, PacketSink};
 use crate::counters::CaptureCounters;
 
 /// A source that cannot be read as a capture.
@@ -93,17 +93,13 @@ impl Merger {
         &mut self,
         source: usize,
         data: &[u8],
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Result<(), SourceError> {
         self.pass(source, Some(data), f)
     }
 
     /// End of one source.
-    pub fn finish(
-        &mut self,
-        source: usize,
-        f: &mut impl FnMut(Packet<'_>),
-    ) -> Result<(), SourceError> {
+    pub fn finish(&mut self, source: usize, f: &mut impl PacketSink) -> Result<(), SourceError> {
         self.pass(source, None, f)
     }
 
@@ -120,7 +116,7 @@ impl Merger {
         &mut self,
         index: usize,
         data: Option<&[u8]>,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Result<(), SourceError> {
         let limit = self.limit(index);
         let Some(source) = self.sources.get_mut(index) else {
@@ -156,7 +152,7 @@ impl Merger {
     }
 
     /// Hands out held packets until a source has to be fed to know what comes next.
-    fn drain(&mut self, f: &mut impl FnMut(Packet<'_>)) {
+    fn drain(&mut self, f: &mut impl PacketSink) {
         loop {
             let (mut first, mut second) = (NEVER, NEVER);
             for (index, source) in self.sources.iter().enumerate() {
@@ -177,7 +173,7 @@ impl Merger {
                 if (held.ts_ns, first.1) >= second {
                     break;
                 }
-                f(Packet {
+                f.packet(Packet {
                     ts_ns: held.ts_ns,
                     linktype: held.linktype,
                     data: source.bytes.get(held.start..held.end).unwrap_or(&[]),
@@ -199,11 +195,7 @@ impl Source {
         }
     }
 
-    fn step(
-        &mut self,
-        data: Option<&[u8]>,
-        f: &mut impl FnMut(Packet<'_>),
-    ) -> Result<(), NotACapture> {
+    fn step(&mut self, data: Option<&[u8]>, f: &mut impl PacketSink) -> Result<(), NotACapture> {
         match data {
             Some(data) => {
                 self.state = State::Open;
@@ -222,7 +214,7 @@ impl Source {
         limit: Due,
         index: usize,
         data: Option<&[u8]>,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Result<(), NotACapture> {
         let mut queue = std::mem::take(&mut self.queue);
         let mut bytes = std::mem::take(&mut self.bytes);
@@ -231,7 +223,7 @@ impl Source {
         }
         let outcome = self.step(data, &mut |packet: Packet<'_>| {
             if queue.is_empty() && (packet.ts_ns, index) < limit {
-                return f(packet);
+                return f.packet(packet);
             }
             let start = bytes.len();
             bytes.extend_from_slice(packet.data);

@@ -6,7 +6,7 @@ use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::Frame;
 use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
 use crate::pairing::{Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
-use crate::rows::{AskedConnect, Shared};
+use crate::rows::{Answer, AskedConnect, Shared};
 use crate::schema::{int, long, Fields, Rare};
 
 const WATCH_EVENT_XID: i64 = -1;
@@ -214,7 +214,13 @@ impl State {
                 }
             }
         }
-        shared.complete(conn, self.session, asked, &reply, shown, zxid, frame);
+        let answer = Answer {
+            fields: &reply,
+            error: shown,
+            zxid,
+            frame,
+        };
+        shared.complete(conn, self.session, asked, &answer);
     }
 
     #[cold]

@@ -1,7 +1,7 @@
 //! The classic pcap container. Knows nothing of link types. What counts as damage is written down
 //! in `zktrace/capture/pcap.py`.
 
-use crate::container::{Packet, Records, Verdict};
+use crate::container::{Packet, PacketSink, Records, Verdict};
 use crate::counters::CaptureCounters;
 
 const FILE_HEADER: usize = 24;
@@ -87,7 +87,7 @@ impl Pcap {
             || !near(header.seconds, last_s)
     }
 
-    fn burst_of<const BIG: bool>(&mut self, buf: &[u8], f: &mut impl FnMut(Packet<'_>)) -> usize {
+    fn burst_of<const BIG: bool>(&mut self, buf: &[u8], f: &mut impl PacketSink) -> usize {
         let number = if BIG {
             u32::from_be_bytes
         } else {
@@ -117,7 +117,7 @@ impl Pcap {
             };
             last_s = seconds;
             rest = next;
-            f(Packet {
+            f.one_of_many(Packet {
                 ts_ns: i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * ns_per_unit,
                 linktype,
                 data,
@@ -167,7 +167,7 @@ impl Records for Pcap {
         rest: &[u8],
         eof: bool,
         _counters: &mut CaptureCounters,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Verdict {
         if !self.started {
             return self.start(rest);
@@ -191,7 +191,7 @@ impl Records for Pcap {
             return Verdict::Need(end);
         };
         self.last_s = Some(header.seconds);
-        f(Packet {
+        f.packet(Packet {
             ts_ns: i64::from(header.seconds) * 1_000_000_000
                 + i64::from(header.fraction) * self.ns_per_unit,
             linktype: self.linktype,
@@ -202,7 +202,7 @@ impl Records for Pcap {
     }
 
     #[inline]
-    fn burst(&mut self, rest: &[u8], f: &mut impl FnMut(Packet<'_>)) -> usize {
+    fn burst(&mut self, rest: &[u8], f: &mut impl PacketSink) -> usize {
         match (self.header_len, self.big_endian) {
             (16, false) => self.burst_of::<false>(rest, f),
             (16, true) => self.burst_of::<true>(rest, f),

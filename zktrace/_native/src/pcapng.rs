@@ -1,7 +1,7 @@
 //! The pcapng container (draft-ietf-opsawg-pcapng). Knows nothing of link types. What counts as
 //! damage is written down in `zktrace/capture/pcapng.py`.
 
-use crate::container::{Packet, Records, Verdict};
+use crate::container::{Packet, PacketSink, Records, Verdict};
 use crate::counters::CaptureCounters;
 
 pub(crate) const SECTION_MAGIC: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
@@ -184,7 +184,7 @@ impl Pcapng {
         kind: u32,
         body: &[u8],
         counters: &mut CaptureCounters,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> bool {
         match kind {
             ENHANCED_PACKET => self.packet(self.order.u32(body, 0), body, f),
@@ -199,12 +199,7 @@ impl Pcapng {
 
     /// Enhanced and obsolete packet blocks differ in their first four bytes only.
     #[inline]
-    fn packet(
-        &mut self,
-        number: Option<u32>,
-        body: &[u8],
-        f: &mut impl FnMut(Packet<'_>),
-    ) -> Option<()> {
+    fn packet(&mut self, number: Option<u32>, body: &[u8], f: &mut impl PacketSink) -> Option<()> {
         let (head, rest) = body.split_first_chunk::<20>()?;
         let high = u64::from(self.order.u32(head, 4)?);
         let low = u64::from(self.order.u32(head, 8)?);
@@ -216,7 +211,7 @@ impl Pcapng {
         let ts_ns = interface.resolution.nanoseconds(high << 32 | low) as i128;
         let ts_ns = (ts_ns + interface.offset_ns).clamp(i64::MIN.into(), i64::MAX.into());
         self.last_ts_ns = ts_ns as i64;
-        f(Packet {
+        f.packet(Packet {
             ts_ns: self.last_ts_ns,
             linktype: interface.linktype,
             data,
@@ -226,7 +221,7 @@ impl Pcapng {
     }
 
     /// It has no time of its own: that of the packet before it is the best guess.
-    fn simple_packet(&mut self, body: &[u8], f: &mut impl FnMut(Packet<'_>)) -> Option<()> {
+    fn simple_packet(&mut self, body: &[u8], f: &mut impl PacketSink) -> Option<()> {
         let interface = self.interfaces.first()?;
         let wire_len = self.order.u32(body, 0)?;
         let data = body.get(4..)?;
@@ -235,7 +230,7 @@ impl Pcapng {
             captured = captured.min(interface.snaplen as usize);
         }
         let data = data.get(..captured)?;
-        f(Packet {
+        f.packet(Packet {
             ts_ns: self.last_ts_ns,
             linktype: interface.linktype,
             data,
@@ -339,7 +334,7 @@ impl Records for Pcapng {
         rest: &[u8],
         _eof: bool,
         counters: &mut CaptureCounters,
-        f: &mut impl FnMut(Packet<'_>),
+        f: &mut impl PacketSink,
     ) -> Verdict {
         let Some(frame) = self.frame(rest) else {
             return Verdict::Need(12);

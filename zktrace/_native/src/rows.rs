@@ -48,6 +48,14 @@ pub struct AskedConnect {
     pub damaged: bool,
 }
 
+/// A reply to a request that is known.
+pub struct Answer<'f, 'a> {
+    pub fields: &'f Fields<'a>,
+    pub error: Option<i32>,
+    pub zxid: i64,
+    pub frame: &'f Frame<'a>,
+}
+
 impl<S: EventSink> Shared<S> {
     pub fn new(schema: Schema, sink: S) -> Self {
         Shared {
@@ -60,6 +68,7 @@ impl<S: EventSink> Shared<S> {
         }
     }
 
+    #[inline]
     pub fn next_seq(&mut self) -> i64 {
         let seq = self.seq;
         self.seq += 1;
@@ -84,101 +93,81 @@ impl<S: EventSink> Shared<S> {
         }
     }
 
-    /// A request with its reply, whose first byte came at `first_ts`.
+    /// A request with its reply.
     #[inline]
-    #[allow(clippy::too_many_arguments)]
     pub fn complete(
         &mut self,
         conn: &ConnInfo,
         session: Option<i64>,
         asked: Pending,
-        reply: &Fields<'_>,
-        error: Option<i32>,
-        zxid: i64,
-        frame: &Frame<'_>,
+        answer: &Answer<'_, '_>,
     ) {
         self.counters.complete += 1;
-        let latency = frame.first_ts - asked.ts;
-        let mut row = Exchange::new(self.next_seq(), asked.ts, conn, State::Complete);
-        row.error = error;
-        row.zxid = Some(zxid);
-        row.latency_ns = (!asked.damaged && latency >= 0).then_some(latency);
-        row.reply_bytes = Some(frame.length as i64);
-        row.data_length = reply.values.data_length;
-        row.children = reply.children;
-        row.created_path = reply.created_path;
-        row.stat = reply.stat;
-        self.requested(row, session, &asked, reply.results());
+        self.requested(conn, session, &asked, Some(answer));
         self.give_back(asked.path);
     }
 
     /// A request whose reply was not seen.
     pub fn no_reply(&mut self, conn: &ConnInfo, session: Option<i64>, asked: Pending) {
         self.counters.no_reply += 1;
-        let row = Exchange::new(self.next_seq(), asked.ts, conn, State::NoReply);
-        self.requested(row, session, &asked, None);
+        self.requested(conn, session, &asked, None);
         self.give_back(asked.path);
     }
 
-    /// Fills in what the request says and gives the row out.
-    #[inline]
+    /// The row is made in one piece: it is large, and there is one for every exchange.
+    #[inline(always)]
     fn requested(
         &mut self,
-        row: Exchange<'_>,
+        conn: &ConnInfo,
         session: Option<i64>,
         asked: &Pending,
-        results: Option<&[(i32, i32)]>,
+        answer: Option<&Answer<'_, '_>>,
     ) {
-        let unknown;
-        let names: Vec<Option<&str>>;
-        let sub: Vec<SubOp<'_>>;
-        let mut row = row;
-        row.xid = Some(asked.xid);
-        row.session = session;
-        row.path = asked.path.as_deref();
-        row.request_bytes = Some(i64::from(asked.length));
-        row.watch = asked.values.watch;
-        row.flags = asked.values.flags;
-        row.mode = asked.values.mode;
-        row.version = asked.values.version;
-        row.data_length = asked.values.data_length.or(row.data_length);
-        row.ttl = asked.values.ttl;
-        let rare = asked.rare.as_deref();
-        row.watches = rare.and_then(|rare| rare.watches.as_ref());
-        let Some(op) = self.schema.op(asked.op) else {
-            unknown = unknown_op(asked.opcode);
-            row.op = Some((asked.opcode, &unknown));
-            self.sink.exchange(&row);
-            return;
+        let seq = self.next_seq();
+        let op = self.schema.op(asked.op);
+        let fields = answer.map(|answer| answer.fields);
+        let latency = answer
+            .map(|answer| answer.frame.first_ts - asked.ts)
+            .filter(|latency| !asked.damaged && *latency >= 0);
+        let values = &asked.values;
+        let row = Exchange {
+            seq,
+            ts_ns: asked.ts,
+            conn,
+            op: op.map(|op| (asked.opcode, op.name.as_ref())),
+            xid: Some(asked.xid),
+            session,
+            path: asked.path.as_deref(),
+            watch: values.watch,
+            error: answer.and_then(|answer| answer.error),
+            zxid: answer.map(|answer| answer.zxid),
+            latency_ns: latency,
+            request_bytes: Some(i64::from(asked.length)),
+            reply_bytes: answer.map(|answer| answer.frame.length as i64),
+            state: match answer {
+                Some(_) => State::Complete,
+                None => State::NoReply,
+            },
+            flags: values.flags,
+            mode: values.mode,
+            version: values.version,
+            data_length: values
+                .data_length
+                .or(fields.and_then(|fields| fields.values.data_length)),
+            children: fields.and_then(|fields| fields.children),
+            ttl: values.ttl,
+            created_path: fields.and_then(|fields| fields.created_path),
+            stat: fields.and_then(|fields| fields.stat),
+            sub: None,
+            watches: None,
+            connect: None,
         };
-        row.op = Some((asked.opcode, &op.name));
-        let Some(ops) = rare.and_then(|rare| rare.ops.as_ref()) else {
+        if op.is_none() || asked.rare.is_some() {
+            let results = fields.and_then(Fields::results);
+            requested_rarely(&self.schema, &mut self.sink, &row, asked, results);
+        } else {
             self.sink.exchange(&row);
-            return;
-        };
-        names = ops
-            .ops
-            .iter()
-            .map(|(kind, _)| {
-                let op = self.schema.op(self.schema.index(*kind))?;
-                Some(op.name.as_ref())
-            })
-            .collect();
-        sub = ops
-            .ops
-            .iter()
-            .zip(&names)
-            .enumerate()
-            .map(|(i, ((_, path), name))| SubOp {
-                op: *name,
-                path: path.and_then(|(from, to)| ops.bytes.get(from..to)),
-                error: results
-                    .and_then(|results| results.get(i))
-                    .map(|result| result.1),
-            })
-            .collect();
-        row.sub = Some(&sub);
-        self.sink.exchange(&row);
+        }
     }
 
     /// A reply whose request was not seen, or is not certain.
@@ -301,4 +290,38 @@ impl<S: EventSink> Shared<S> {
             detail: Some(detail),
         });
     }
+}
+
+/// Of an unknown op, a setWatches, a multi.
+#[cold]
+fn requested_rarely<S: EventSink>(
+    schema: &Schema,
+    sink: &mut S,
+    row: &Exchange<'_>,
+    asked: &Pending,
+    results: Option<&[(i32, i32)]>,
+) {
+    let unknown = unknown_op(asked.opcode);
+    let rare = asked.rare.as_deref();
+    let mut row = *row;
+    row.op = row.op.or(Some((asked.opcode, &unknown)));
+    row.watches = rare.and_then(|rare| rare.watches.as_ref());
+    let Some(ops) = rare.and_then(|rare| rare.ops.as_ref()) else {
+        sink.exchange(&row);
+        return;
+    };
+    let sub: Vec<SubOp<'_>> = ops
+        .ops
+        .iter()
+        .enumerate()
+        .map(|(i, (kind, path))| SubOp {
+            op: schema.op(schema.index(*kind)).map(|op| op.name.as_ref()),
+            path: path.and_then(|(from, to)| ops.bytes.get(from..to)),
+            error: results
+                .and_then(|results| results.get(i))
+                .map(|result| result.1),
+        })
+        .collect();
+    row.sub = Some(&sub);
+    sink.exchange(&row);
 }
