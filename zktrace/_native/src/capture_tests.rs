@@ -101,7 +101,7 @@ fn packets_within_a_block_are_not_copied() {
     let mut container = Container::new();
     let mut seen = 0;
     container
-        .feed(&data, &mut |packet| {
+        .feed(&data, &mut |packet: crate::container::Packet<'_>| {
             assert!(range.contains(&packet.data.as_ptr()));
             seen += 1;
         })
