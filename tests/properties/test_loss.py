@@ -12,7 +12,6 @@ from tests.properties.campaign import CAPTURES, trial
 from tests.support import loss, mangle
 from tests.support.cases import everything, records
 from tests.support.decoded import decode_records
-from tests.support.known import KNOWN
 
 _SEEDS = 10
 
@@ -34,8 +33,6 @@ def test_heavy_loss(name: str, share: float, engine: str) -> None:
     for seed in range(_SEEDS):
         total.add(trial(name, seed, engine, share))
     print(total.shares())
-    if total.lies and f"heavy_loss/{name}" in KNOWN:
-        pytest.xfail(KNOWN[f"heavy_loss/{name}"])
     assert not total.lies, "\n".join(total.lies[:10])
 
 
@@ -66,8 +63,6 @@ def test_joined_late(name: str, share: float, engine: str) -> None:
     made = mangle.late_join(records(name), share)
     verdict = loss.judge(everything()[name].truth(), decode_records(made, engine=engine))
     print(verdict.shares())
-    if verdict.lies and f"joined_late/{name}" in KNOWN:
-        pytest.xfail(KNOWN[f"joined_late/{name}"])
     assert not verdict.lies, "\n".join(verdict.lies[:10])
 
 
@@ -88,8 +83,6 @@ def test_joined_anywhere(name: str, engine: str) -> None:
         missing = len(known) - verdict.paired
         if missing > len({row["flow"] for row in known}):
             found.append(f"from packet {begin}: {verdict.paired} of {len(known)} are paired")
-    if found and "joined_anywhere" in KNOWN:
-        pytest.xfail(KNOWN["joined_anywhere"])
     assert not found, "\n".join(found[:20])
 
 

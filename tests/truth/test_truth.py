@@ -7,7 +7,6 @@ import pytest
 from tests.support import compare
 from tests.support.cases import everything
 from tests.support.decoded import decode
-from tests.support.known import KNOWN
 from tests.truth.check import judge
 
 
@@ -18,6 +17,4 @@ def test_decode_agrees_with_the_truth(name: str, engine: str) -> None:
     """
     sample = everything()[name]
     found = judge(sample, decode(*sample.files, engine=engine))
-    if found and name in KNOWN:
-        pytest.xfail(KNOWN[name])
     assert not found, compare.report(found)
