@@ -390,7 +390,7 @@ impl State {
         ts: i64,
         length: i32,
     ) {
-        let reason = if length > LENGTH_MAX || length < 0 {
+        let reason = if !(0..=LENGTH_MAX).contains(&length) {
             "oversized"
         } else {
             "malformed"

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use arrow_array::types::{ArrowPrimitiveType, Int32Type};
-use arrow_array::{new_null_array, ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray};
+use arrow_array::{ArrayRef, BooleanArray, DictionaryArray, PrimitiveArray};
 use arrow_array::{ListArray, StringArray, StructArray};
 use arrow_buffer::{
     ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer,
 };
-use arrow_schema::{ArrowError, DataType, Field, Fields};
+use arrow_schema::{ArrowError, Field, Fields};
 
 use crate::intern::Interner;
 
@@ -30,7 +30,7 @@ impl Validity {
     #[cold]
     fn first_gap(len: usize) -> Vec<u8> {
         let mut bits = vec![0xff; len / 8];
-        if len % 8 != 0 {
+        if !len.is_multiple_of(8) {
             bits.push((1 << (len % 8)) - 1);
         }
         bits
@@ -92,9 +92,7 @@ impl<T: Copy + Default> Column<T> {
         self.push_unmarked(row, value);
     }
 
-    /// As `push`, of a child of a struct: whether there is a value is known to the struct alone.
-    #[inline]
-    pub fn push_unmarked(&mut self, row: usize, value: T) {
+    fn push_unmarked(&mut self, row: usize, value: T) {
         if self.values.len() != row {
             self.values.resize(row, T::default());
         }
@@ -115,17 +113,6 @@ impl<T: Copy + Default> Column<T> {
         let mut values = std::mem::replace(&mut self.values, next);
         values.resize(rows, T::default());
         (values, nulls)
-    }
-
-    /// The column of what `push_unmarked` took: no nulls of its own.
-    pub fn finish_unmarked<P: ArrowPrimitiveType<Native = T>>(&mut self, rows: usize) -> ArrayRef
-    where
-        T: ArrowNativeType,
-    {
-        let next = Vec::with_capacity(self.values.len());
-        let mut values = std::mem::replace(&mut self.values, next);
-        values.resize(rows, T::default());
-        Arc::new(PrimitiveArray::<P>::new(ScalarBuffer::from(values), None))
     }
 
     pub fn finish<P: ArrowPrimitiveType<Native = T>>(&mut self, rows: usize) -> ArrayRef
@@ -190,53 +177,42 @@ impl TextColumn {
     }
 }
 
-/// Texts as numbers into a dictionary, which lives on from batch to batch while it is small enough.
+/// Texts as numbers; lives on from batch to batch while it is small enough.
 #[derive(Default)]
-pub struct DictColumn {
-    keys: Column<i32>,
-    dictionary: Interner,
-    /// The dictionary as of the last batch; good for the next one if nothing was added.
+pub struct Dictionary {
+    texts: Interner,
+    /// The texts as of the last batch; good for the next one if nothing was added.
     values: Option<ArrayRef>,
 }
 
-impl DictColumn {
+impl Dictionary {
     pub fn byte_len(&self) -> usize {
-        self.dictionary.byte_len()
+        self.texts.byte_len()
     }
 
     /// Key of a short text (names and addresses cannot fill a dictionary).
     #[inline]
     pub fn key(&mut self, raw: &[u8]) -> i32 {
-        self.dictionary.intern_text(raw).unwrap_or(0) as i32
+        self.text_key(raw).unwrap_or(0)
     }
 
-    #[inline(always)]
-    pub fn push_key(&mut self, row: usize, key: i32) {
-        self.keys.push(row, key);
-    }
-
+    /// None only when one batch holds 2 GiB of text; batches are cut long before.
     #[inline]
-    pub fn push(&mut self, row: usize, raw: &[u8]) {
-        // None only when one batch holds 2 GiB of text; batches are cut long before.
-        if let Some(key) = self.dictionary.intern_text(raw) {
-            self.keys.push(row, key as i32);
-        }
+    pub fn text_key(&mut self, raw: &[u8]) -> Option<i32> {
+        self.texts.intern_text(raw).map(|key| key as i32)
     }
 
-    #[inline]
-    pub fn push_some(&mut self, row: usize, raw: Option<&[u8]>) {
-        if let Some(raw) = raw {
-            self.push(row, raw);
-        }
-    }
-
-    /// The column, and whether the dictionary starts anew (keys known from before are void).
-    pub fn finish(&mut self, rows: usize) -> Result<(ArrayRef, bool), ArrowError> {
-        let (keys, nulls) = self.keys.take(rows);
+    /// The column of these keys, and whether the dictionary starts anew (keys known from before are void).
+    pub fn finish(
+        &mut self,
+        keys: Vec<i32>,
+        nulls: Option<NullBuffer>,
+    ) -> Result<(ArrayRef, bool), ArrowError> {
+        let rows = keys.len();
         let values = match &self.values {
-            Some(values) if values.len() == self.dictionary.len() => values.clone(),
+            Some(values) if values.len() == self.texts.len() => values.clone(),
             _ => {
-                let (ends, bytes) = self.dictionary.parts();
+                let (ends, bytes) = self.texts.parts();
                 let ends = OffsetBuffer::new(ScalarBuffer::from(ends.to_vec()));
                 let values: ArrayRef = Arc::new(StringArray::try_new(
                     ends,
@@ -250,13 +226,48 @@ impl DictColumn {
         let keys = PrimitiveArray::<Int32Type>::new(ScalarBuffer::from(keys), nulls);
         let array = DictionaryArray::try_new(keys, values)?;
         let limit = MAX_ENTRIES.min(KEEP_ENTRIES.max(rows * KEEP_PER_ROW));
-        let renew =
-            self.dictionary.len() > limit || self.dictionary.byte_len() > MAX_DICTIONARY_BYTES;
+        let renew = self.texts.len() > limit || self.texts.byte_len() > MAX_DICTIONARY_BYTES;
         if renew {
-            self.dictionary.clear();
+            self.texts.clear();
             self.values = None;
         }
         Ok((Arc::new(array), renew))
+    }
+}
+
+/// Texts as numbers into a dictionary.
+#[derive(Default)]
+pub struct DictColumn {
+    keys: Column<i32>,
+    dictionary: Dictionary,
+}
+
+impl DictColumn {
+    pub fn byte_len(&self) -> usize {
+        self.dictionary.byte_len()
+    }
+
+    #[inline]
+    pub fn push_some(&mut self, row: usize, raw: Option<&[u8]>) {
+        if let Some(key) = raw.and_then(|raw| self.dictionary.text_key(raw)) {
+            self.keys.push(row, key);
+        }
+    }
+
+    pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
+        Ok(self.keys.finish_keys(&mut self.dictionary, rows)?.0)
+    }
+}
+
+impl Column<i32> {
+    /// The column of what these keys stand for, and whether the dictionary starts anew.
+    pub fn finish_keys(
+        &mut self,
+        dictionary: &mut Dictionary,
+        rows: usize,
+    ) -> Result<(ArrayRef, bool), ArrowError> {
+        let (keys, nulls) = self.take(rows);
+        dictionary.finish(keys, nulls)
     }
 }
 
@@ -338,9 +349,4 @@ impl ListOffsets {
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
-}
-
-/// A column of nulls.
-pub fn nulls(kind: &DataType, rows: usize) -> ArrayRef {
-    new_null_array(kind, rows)
 }

@@ -139,7 +139,7 @@ impl Reassembler {
             table: key_map(),
             conns: Vec::new(),
             free: Vec::new(),
-            recent: Recent::new(),
+            recent: Recent::default(),
             serial: 0,
             closing_clock: i64::MAX,
             tombstones: Tombstones::new(limits.tombstones),

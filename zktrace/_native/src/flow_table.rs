@@ -124,13 +124,15 @@ pub struct Recent {
 /// A power of two; a busy ensemble has some hundred connections. 16 KiB.
 const RECENT: usize = 4096;
 
-impl Recent {
-    pub fn new() -> Self {
+impl Default for Recent {
+    fn default() -> Self {
         Recent {
             entries: Box::new([u32::MAX; RECENT]),
         }
     }
+}
 
+impl Recent {
     #[inline]
     pub fn place(seg: &Segment<'_>) -> usize {
         let ports = u64::from(seg.sport) << 16 | u64::from(seg.dport);

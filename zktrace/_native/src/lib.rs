@@ -37,11 +37,16 @@ pub mod probe;
 pub mod resync;
 pub mod roles;
 pub mod rows;
+pub mod scan;
 pub mod schema;
 pub mod siphash;
 
 #[cfg(feature = "python")]
+mod block_columns;
+#[cfg(feature = "python")]
 pub mod columns;
+#[cfg(feature = "python")]
+mod exchange_table;
 #[cfg(feature = "python")]
 pub mod nested;
 #[cfg(feature = "python")]

@@ -7,7 +7,8 @@ use crate::framer::Frame;
 use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
 use crate::pairing::{Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
 use crate::rows::{Answer, AskedConnect, Shared};
-use crate::schema::{int, long, Fields, Rare};
+use crate::scan::{Fields, Rare};
+use crate::schema::{int, long};
 
 const WATCH_EVENT_XID: i64 = -1;
 const AUTH_OPCODE: i32 = 100;

@@ -6,48 +6,61 @@ use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{ArrayRef, StructArray};
 use arrow_schema::{ArrowError, DataType};
 
-use crate::columns::{nulls, Column, ListOffsets, StructValidity, TextColumn};
-use crate::events::{Stat, SubOp, Watches};
+use crate::block_columns::{Blanks, BlockColumn};
+use crate::columns::{Column, ListOffsets, StructValidity, TextColumn};
+use crate::events::{SubOp, Watches};
 use crate::table_schema::{stat_fields, sub_fields, sub_item, watches_fields};
 
+/// The Stat's fields, taken from its bytes by the block.
 #[derive(Default)]
 pub struct StatColumns {
-    rows: StructValidity,
-    longs: [Column<i64>; 6],
-    ints: [Column<i32>; 5],
+    longs: [BlockColumn<i64>; 6],
+    ints: [BlockColumn<i32>; 5],
+}
+
+#[inline(always)]
+fn long_at<const AT: usize>(stat: &[u8; 68]) -> i64 {
+    let bytes = stat.get(AT..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| i64::from_be_bytes(*bytes))
+}
+
+#[inline(always)]
+fn int_at<const AT: usize>(stat: &[u8; 68]) -> i32 {
+    let bytes = stat.get(AT..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| i32::from_be_bytes(*bytes))
 }
 
 impl StatColumns {
+    /// A block's Stats; which of them are there by `word`.
     #[inline]
-    pub fn push(&mut self, row: usize, stat: &Stat) {
-        self.rows.push(row);
-        let longs = [
-            stat.czxid,
-            stat.mzxid,
-            stat.ctime,
-            stat.mtime,
-            stat.ephemeral_owner,
-            stat.pzxid,
-        ];
-        for (column, value) in self.longs.iter_mut().zip(longs) {
-            column.push_unmarked(row, value);
-        }
-        let ints = [
-            stat.version,
-            stat.cversion,
-            stat.aversion,
-            stat.data_length,
-            stat.num_children,
-        ];
-        for (column, value) in self.ints.iter_mut().zip(ints) {
-            column.push_unmarked(row, value);
-        }
+    pub fn extend<'a, I>(&mut self, word: u64, all: u64, stats: impl Fn() -> I)
+    where
+        I: Iterator<Item = &'a [u8; 68]>,
+    {
+        let [czxid, mzxid, ctime, mtime, owner, pzxid] = &mut self.longs;
+        czxid.extend(word, all, stats().map(long_at::<0>));
+        mzxid.extend(word, all, stats().map(long_at::<8>));
+        ctime.extend(word, all, stats().map(long_at::<16>));
+        mtime.extend(word, all, stats().map(long_at::<24>));
+        let [version, cversion, aversion, data_length, num_children] = &mut self.ints;
+        version.extend(word, all, stats().map(int_at::<32>));
+        cversion.extend(word, all, stats().map(int_at::<36>));
+        aversion.extend(word, all, stats().map(int_at::<40>));
+        owner.extend(word, all, stats().map(long_at::<44>));
+        data_length.extend(word, all, stats().map(int_at::<52>));
+        num_children.extend(word, all, stats().map(int_at::<56>));
+        pzxid.extend(word, all, stats().map(long_at::<60>));
     }
 
-    pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
-        if self.rows.is_empty() {
-            return Ok(nulls(&DataType::Struct(stat_fields()), rows));
+    pub fn finish(&mut self, rows: usize, blanks: &mut Blanks) -> Result<ArrayRef, ArrowError> {
+        let kind = DataType::Struct(stat_fields());
+        if self.longs.iter().all(BlockColumn::is_empty) {
+            self.longs.iter_mut().for_each(BlockColumn::start_anew);
+            self.ints.iter_mut().for_each(BlockColumn::start_anew);
+            return Ok(blanks.of(&kind, rows));
         }
+        let [czxid, ..] = &mut self.longs;
+        let nulls = czxid.finish_nulls(rows);
         let [czxid, mzxid, ctime, mtime, owner, pzxid] = self
             .longs
             .each_mut()
@@ -69,7 +82,11 @@ impl StatColumns {
             num_children,
             pzxid,
         ];
-        self.rows.finish(&stat_fields(), children, rows)
+        Ok(Arc::new(StructArray::try_new(
+            stat_fields(),
+            children,
+            nulls,
+        )?))
     }
 }
 
@@ -101,10 +118,10 @@ impl SubColumns {
         }
     }
 
-    pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
+    pub fn finish(&mut self, rows: usize, blanks: &mut Blanks) -> Result<ArrayRef, ArrowError> {
         let field = sub_item();
         if self.lists.is_empty() {
-            return Ok(nulls(&DataType::List(field), rows));
+            return Ok(blanks.of(&DataType::List(field), rows));
         }
         let items = self.lists.items;
         let children = vec![
@@ -138,9 +155,9 @@ impl WatchesColumns {
         }
     }
 
-    pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
+    pub fn finish(&mut self, rows: usize, blanks: &mut Blanks) -> Result<ArrayRef, ArrowError> {
         if self.rows.is_empty() {
-            return Ok(nulls(&DataType::Struct(watches_fields()), rows));
+            return Ok(blanks.of(&DataType::Struct(watches_fields()), rows));
         }
         let counts = self.counts.each_mut();
         let children = counts.map(|column| column.finish::<Int32Type>(rows));

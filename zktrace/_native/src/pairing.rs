@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::events::Watches;
-use crate::schema::Values;
+use crate::scan::Values;
 
 pub const PING_XID: i64 = -2;
 pub const AUTH_XID: i64 = -4;

@@ -3,7 +3,8 @@
 
 use crate::framer::HEAD_MAX;
 use crate::pairing::{Pairing, AUTH_XID, PING_XID, SET_WATCHES_XID};
-use crate::schema::{int, long, plausible_path, Fields, Schema};
+use crate::scan::Fields;
+use crate::schema::{int, long, plausible_path, Schema};
 
 /// Bytes of one direction held while its framing is lost; of more, the older half is skipped.
 const SCAN_MAX: usize = 256 * 1024;

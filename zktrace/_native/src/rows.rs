@@ -6,7 +6,8 @@ use crate::events::{
 use crate::framer::{Frame, PartialBudget};
 use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
 use crate::pairing::Pending;
-use crate::schema::{unknown_op, Fields, Schema};
+use crate::scan::Fields;
+use crate::schema::{unknown_op, Schema};
 
 /// What a capture's client connections add to the coverage.
 #[derive(Default, Clone, Debug)]
