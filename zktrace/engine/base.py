@@ -8,7 +8,8 @@ the same JSON lines, the same coverage. This module knows neither files
 :meth:`Engine.take` gives), so that importing it costs nothing.
 
 An engine module has ``create(options: EngineOptions) -> Engine`` and ``ABILITIES``, a frozenset:
-``json`` in it means that it writes JSON lines itself, ``aggregates`` that it aggregates itself.
+``json`` in it means that it writes JSON lines itself, ``aggregates`` that it aggregates itself,
+``windows`` that it does so per second of capture time.
 Where it does not, the export and analysis layers do it from the rows: the same bytes and numbers,
 but slower.
 """
@@ -81,6 +82,15 @@ class EngineOptions:
     """
 
     max_connections: int = MAX_CONNECTIONS
+
+    window_keys: int | None = None
+    """Aggregates per second of capture time are wanted, of all :data:`GROUPINGS`, with so many
+    keys each; and totals. Only for an engine with the ability ``windows``, which then has
+    ``drain`` and ``totals`` (``zktrace.store.feed``).
+    """
+
+    total_keys: int = 20_000
+    """Keys that the totals of a grouping hold at most."""
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
-ABILITIES: Final[frozenset[str]] = frozenset({"aggregates", "json"})
+ABILITIES: Final[frozenset[str]] = frozenset({"aggregates", "json", "windows"})
 
 
 def create(options: EngineOptions) -> NativeEngine:
@@ -39,6 +39,8 @@ class NativeEngine:
             json_form=options.json_form,
             hash_key=options.hash_key,
             max_connections=options.max_connections,
+            window_keys=options.window_keys,
+            total_keys=options.total_keys,
         )
         self._engine = engine
         # what crosses into Rust as it is
@@ -50,6 +52,8 @@ class NativeEngine:
         self.coverage = engine.coverage
         self.aggregates = engine.aggregates
         self.take_json = engine.take_json
+        self.drain = engine.drain
+        self.totals = engine.totals
 
     def take(self) -> Mapping[str, Rows]:
         kinds: dict[str, list[Rows]] = {}

@@ -94,6 +94,11 @@ _MISSING: Final = (
 )
 
 
+def not_seen(coverage: _Numbers) -> list[str]:
+    """What is missing, a phrase each; nothing where everything was seen, as far as known."""
+    return list(_not_seen(coverage))
+
+
 def _not_seen(coverage: _Numbers) -> Iterator[str]:
     if coverage.get("damaged_places"):
         yield (

@@ -64,6 +64,10 @@ impl Row {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.requests == 0 && self.replies == 0 && self.watch_events == 0
+    }
+
     fn add_error(&mut self, code: i32, count: u64) {
         if let Some(known) = self.errors.iter_mut().find(|known| known.0 == code) {
             known.1 += count;
@@ -325,6 +329,40 @@ impl Aggregator {
         &self.scale
     }
 
+    /// Takes all rows out, in no order, and begins anew.
+    pub fn take(&mut self) -> Vec<(By, Vec<KeyRow>)> {
+        self.watch_events = 0;
+        self.op_slots = [NULL_SLOT; DIRECT];
+        for cached in &mut self.conns {
+            cached.conn = -1;
+        }
+        let op_names = std::mem::take(&mut self.op_names);
+        let kept = [
+            (By::Op, Some(&mut self.op)),
+            (By::Client, self.client.as_mut()),
+            (By::Path, self.path.as_mut()),
+            (By::Session, self.session.as_mut()),
+            (By::Server, self.server.as_mut()),
+        ];
+        let mut taken = Vec::new();
+        for (by, group) in kept {
+            let Some(group) = group else {
+                continue;
+            };
+            let fresh = Group::new(group.limit);
+            let mut old = std::mem::replace(group, fresh);
+            let rows = std::mem::take(&mut old.rows);
+            let some = (0u32..).zip(rows).filter(|(_, row)| !row.is_empty());
+            let rows = some.map(|(slot, row)| KeyRow {
+                key: key_text(by, &old, &op_names, slot),
+                rest: slot == OVERFLOW_SLOT,
+                row,
+            });
+            taken.push((by, rows.collect()));
+        }
+        taken
+    }
+
     /// Rows of a grouping, at most `top`; None if the grouping is not kept.
     pub fn shown(&self, by: By, top: Option<usize>) -> Option<Shown<'_>> {
         let group = match by {
@@ -334,24 +372,11 @@ impl Aggregator {
             By::Session => self.session.as_ref()?,
             By::Server => self.server.as_ref()?,
         };
-        let key = |slot: u32| -> Option<String> {
-            let index = slot.checked_sub(2)?;
-            let bytes = group.keys.get(index);
-            match by {
-                By::Op => self.op_names.get(index as usize).cloned(),
-                By::Session => {
-                    let id = u64::from_be_bytes(bytes.try_into().ok()?);
-                    Some(format!("{id:#018x}"))
-                }
-                By::Client | By::Path | By::Server => {
-                    Some(String::from_utf8_lossy(bytes).into_owned())
-                }
-            }
-        };
+        let key = |slot: u32| key_text(by, group, &self.op_names, slot);
         let mut rest: Option<Row> = None;
         let mut rows: Vec<(Option<String>, &Row)> = Vec::new();
         for (slot, row) in (0u32..).zip(&group.rows) {
-            if row.requests == 0 && row.replies == 0 && row.watch_events == 0 {
+            if row.is_empty() {
                 continue;
             }
             if slot == OVERFLOW_SLOT {
@@ -377,8 +402,29 @@ impl Aggregator {
     }
 }
 
+/// The key of a slot as it is shown; None for the null row and the overflow.
+fn key_text(by: By, group: &Group, op_names: &[String], slot: u32) -> Option<String> {
+    let index = slot.checked_sub(2)?;
+    let bytes = group.keys.get(index);
+    match by {
+        By::Op => op_names.get(index as usize).cloned(),
+        By::Session => {
+            let id = u64::from_be_bytes(bytes.try_into().ok()?);
+            Some(format!("{id:#018x}"))
+        }
+        By::Client | By::Path | By::Server => Some(String::from_utf8_lossy(bytes).into_owned()),
+    }
+}
+
+/// A row that was taken out; `rest`: it stands for keys that were not kept apart.
+pub struct KeyRow {
+    pub key: Option<String>,
+    pub rest: bool,
+    pub row: Row,
+}
+
 /// The first `depth` components: everything before slash number depth + 1.
-fn cut_path(path: &[u8], depth: Option<usize>) -> &[u8] {
+pub fn cut_path(path: &[u8], depth: Option<usize>) -> &[u8] {
     let Some(depth) = depth else {
         return path;
     };

@@ -40,6 +40,7 @@ pub mod rows;
 pub mod scan;
 pub mod schema;
 pub mod siphash;
+pub mod windows;
 
 #[cfg(feature = "python")]
 mod block_columns;
@@ -59,6 +60,8 @@ pub mod python_flow;
 pub mod python_json;
 #[cfg(feature = "python")]
 pub mod python_tables;
+#[cfg(feature = "python")]
+pub mod python_windows;
 #[cfg(feature = "python")]
 pub mod table_schema;
 #[cfg(feature = "python")]

@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::agg::{Aggregator, By, KEY_LIMIT};
 use crate::decoder::Decoder;
@@ -13,9 +13,11 @@ use crate::ip::Ip;
 use crate::json::{Form, JsonSink};
 use crate::merge::SourceError;
 use crate::python_tables::{aggregates_to_py, batches_to_py, parse_by, ArrowBatch};
+use crate::python_windows;
 use crate::roles::{Port, Roles};
 use crate::schema::Schema;
 use crate::tables::TableSink;
+use crate::windows::Windows;
 
 /// Rows of a batch that is cut before it is asked for; between two blocks far fewer come.
 const BATCH_ROWS: usize = 1 << 20;
@@ -25,6 +27,7 @@ struct Sinks {
     tables: Option<TableSink>,
     aggregates: Option<Aggregator>,
     json: Option<JsonSink>,
+    windows: Option<Windows>,
 }
 
 macro_rules! pass_on {
@@ -39,6 +42,9 @@ macro_rules! pass_on {
             }
             if let Some(json) = &mut self.json {
                 json.$name(row);
+            }
+            if let Some(windows) = &mut self.windows {
+                windows.$name(row);
             }
         }
     };
@@ -108,7 +114,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
-                        json_form, hash_key, max_connections))]
+                        json_form, hash_key, max_connections, window_keys=None, total_keys=20_000))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         schema: &str,
@@ -122,6 +128,8 @@ impl Engine {
         json_form: Option<&str>,
         hash_key: Option<[u8; 16]>,
         max_connections: usize,
+        window_keys: Option<usize>,
+        total_keys: usize,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
         let roles = Roles::new(
@@ -130,6 +138,13 @@ impl Engine {
             ports(election_ports)?,
         );
         let by = parse_by(aggregate_by.as_deref().unwrap_or_default())?;
+        let windows = match window_keys {
+            None => None,
+            Some(keys) => {
+                let scale = Scale::new(bounds.clone()).map_err(PyValueError::new_err)?;
+                Some(Windows::new(scale, keys, total_keys))
+            }
+        };
         let aggregates = match aggregate_by {
             None => None,
             Some(_) => {
@@ -148,6 +163,7 @@ impl Engine {
             tables: tables.then(|| TableSink::new(BATCH_ROWS)),
             aggregates,
             json,
+            windows,
         };
         let limits = Limits {
             connections: max_connections,
@@ -223,6 +239,25 @@ impl Engine {
         match &self.decoder.analyzer.shared.sink.aggregates {
             Some(aggregates) => aggregates_to_py(py, aggregates, &self.by, None),
             None => Err(PyValueError::new_err("no aggregates were asked for")),
+        }
+    }
+
+    /// Windows of a second that ended since the last call (with `all`: the one under way, too).
+    #[pyo3(signature = (all=false))]
+    fn drain<'py>(&mut self, py: Python<'py>, all: bool) -> PyResult<Bound<'py, PyList>> {
+        match &mut self.decoder.analyzer.shared.sink.windows {
+            Some(windows) => python_windows::drain(py, windows, all),
+            None => Err(PyValueError::new_err("no windows were asked for")),
+        }
+    }
+
+    /// A grouping since the beginning: its rows, and by how many requests a row may be short.
+    fn totals<'py>(&self, py: Python<'py>, by: &str) -> PyResult<Bound<'py, PyTuple>> {
+        let by =
+            By::parse(by).ok_or_else(|| PyValueError::new_err(format!("no grouping {by:?}")))?;
+        match &self.decoder.analyzer.shared.sink.windows {
+            Some(windows) => python_windows::totals(py, windows, by),
+            None => Err(PyValueError::new_err("no windows were asked for")),
         }
     }
 

@@ -1,0 +1,1 @@
+"""What is kept of traffic: windows, sessions, watches."""

@@ -1,0 +1,236 @@
+"""The picture of traffic under way: an engine that is fed on one side, questions on the other.
+
+One thread decodes (:mod:`zktrace.store.feed`), any others ask. A lock stands between them; whoever
+asks holds it for as long as it takes to copy references (and, at most twice a second, to have the
+window under way counted), so that viewers cannot slow decoding down, however many or slow they are.
+Decoding gives way only when somebody waits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, cast
+
+from zktrace.analysis.hashing import SessionHasher
+from zktrace.analysis.trace import to_batch
+from zktrace.engine.base import Engine, EngineOptions, Rows, abilities, create
+from zktrace.store.part import EMPTY, Key, Part, merge
+from zktrace.store.recent import RECENT_ROWS, Recent
+from zktrace.store.rows import RowWindows
+from zktrace.store.sessions import Sessions
+from zktrace.store.slow import Slow
+from zktrace.store.watches import Watches
+from zktrace.store.windows import WINDOW_KEYS, Windows
+
+#: Seconds for which a window under way is not counted anew.
+_FRESH_S: Final = 0.5
+#: What decoding sleeps when somebody waits for the lock, which Python does not hand over.
+_GIVE_WAY_S: Final = 0.0005
+#: Keys of the totals of a grouping.
+TOTAL_KEYS: Final = 20_000
+
+#: Spans that can be asked for, in seconds; None: everything.
+SPANS: Final[Mapping[str, int | None]] = {
+    "10s": 10,
+    "1m": 60,
+    "5m": 300,
+    "1h": 3600,
+    "6h": 21_600,
+    "1d": 86_400,
+    "7d": 604_800,
+    "all": None,
+}
+
+
+class _Counter(Protocol):
+    """What counts: a native engine, or :class:`RowWindows`."""
+
+    def drain(self, all: bool = False) -> list[tuple[int, dict[str, Any]]]: ...
+
+    def totals(self, by: str) -> tuple[Any, int]: ...
+
+
+class Span:
+    """A stretch of the capture's clock."""
+
+    def __init__(self, name: str, start: int, end: int, whole: bool) -> None:
+        self.name = name
+        self.start = start
+        self.end = end
+        """In seconds, end not included."""
+        self.whole = whole
+
+
+class Picture:
+    """What is known so far. Methods of the feeding thread are `advance`, `finish`, `fail`."""
+
+    def __init__(
+        self,
+        options: EngineOptions | None = None,
+        *,
+        hash_key: bytes | None = None,
+        recent_rows: int = RECENT_ROWS,
+        engine: str | None = None,
+    ) -> None:
+        from dataclasses import replace
+
+        options = options or EngineOptions()
+        if "windows" in abilities(engine):
+            options = replace(options, window_keys=WINDOW_KEYS, total_keys=TOTAL_KEYS)
+            self.engine: Engine = create(options, engine)
+            self._counter = cast(_Counter, self.engine)
+            self._rows: RowWindows | None = None
+        else:
+            self.engine = create(options, engine)
+            self._counter = self._rows = RowWindows(WINDOW_KEYS, TOTAL_KEYS)
+        self._hasher = SessionHasher(hash_key) if hash_key is not None else None
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._refreshed = 0.0
+        self.windows = Windows()
+        self.recent = Recent(recent_rows)
+        self.sessions = Sessions()
+        self.slow = Slow()
+        self.watches = Watches()
+        self.version = 0
+        """Grows whenever there is something new."""
+        self.state = "starting"
+        """starting, reading, done, failed."""
+        self.error: str | None = None
+        self.speed: float | None = None
+        """How fast the capture's clock runs; None: as fast as can be decoded."""
+        self.sources: tuple[str, ...] = ()
+        self.kind = "file"
+        """file or interface."""
+        self._extra: dict[str, Any] = {}
+        self._fed_at = time.monotonic()
+        self.started_at = time.time()
+
+    # -- the feeding side
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """The lock, for the feeding thread."""
+        if self._waiting:
+            time.sleep(_GIVE_WAY_S)
+        with self._lock:
+            yield
+
+    def collect(self, all: bool = False) -> None:
+        """Takes what the engine has; to be called with the lock held."""
+        rows = self.engine.take()
+        if any(len(some) for some in rows.values()):
+            self._add(rows)
+        for second, groups in self._counter.drain(all):
+            parts = {by: self._hashed(by, Part.of(packed)) for by, packed in groups.items()}
+            self.windows.add(second, parts)
+            self.version += 1
+
+    def _add(self, rows: Mapping[str, Rows]) -> None:
+        if self._rows is not None:
+            self._rows.add(rows)
+        batches = {kind: to_batch(kind, some) for kind, some in rows.items() if len(some)}
+        if self._hasher is not None:
+            batches = {kind: self._hasher.batch(batch) for kind, batch in batches.items()}
+        self.sessions.add(batches)
+        self.slow.add(batches)
+        self.watches.add(batches)
+        self.recent.add(batches)
+        self.version += 1
+        self._fed_at = time.monotonic()
+
+    def _hashed(self, by: str, part: Part) -> Part:
+        if by != "session" or self._hasher is None:
+            return part
+        hasher = self._hasher
+
+        def name(key: Key) -> Key:
+            if key[0] is None:
+                return key
+            return f"0x{hasher.session(int(key[0], 16)):016x}", key[1]
+
+        return part._replace(keys=tuple(map(name, part.keys)))
+
+    def ended(self, state: str, error: str | None = None, **extra: Any) -> None:
+        """Nothing will be fed any more."""
+        with self.decoding():
+            self.collect(all=True)
+            self.state, self.error = state, error
+            self._extra = extra
+            self.version += 1
+
+    # -- the asking side
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """The lock, for whoever asks, with what is under way counted up to now."""
+        self._waiting += 1
+        try:
+            with self._lock:
+                now = time.monotonic()
+                if self.state == "reading" and now - self._refreshed > _FRESH_S:
+                    self._refreshed = now
+                    self.collect(all=True)
+                yield
+        finally:
+            self._waiting -= 1
+
+    def coverage(self) -> dict[str, Any]:
+        with self.asking():
+            coverage = self.engine.coverage()
+        for name, value in self._extra.items():
+            coverage[name] = coverage[name] + value if name in coverage else value
+        return coverage
+
+    def clock(self) -> int | None:
+        """The capture's clock in seconds: it goes on while nothing is sent, as far as it runs by
+        itself. To be called with the lock held.
+        """
+        last = self.windows.last
+        if last is None:
+            return None
+        if self.state == "reading" and (self.kind == "interface" or self.speed is not None):
+            return last + int((time.monotonic() - self._fed_at) * (self.speed or 1.0))
+        return last
+
+    def span(self, name: str) -> Span:
+        """The span of that name (:data:`SPANS`), up to now."""
+        with self.asking():
+            return self._span(name)
+
+    def _span(self, name: str) -> Span:
+        now, first = self.clock(), self.windows.first
+        length = SPANS[name]
+        if now is None or first is None:
+            return Span(name, 0, 0, length is None)
+        end = now + 1
+        if length is None:
+            return Span(name, first, end, True)
+        return Span(name, end - length, end, False)
+
+    def rows(
+        self, by: str, span: Span, rename: Callable[[Key], Key | None] | None = None
+    ) -> tuple[Part, int]:
+        """The sums of a grouping in a span, and by how many requests a key may be short of its
+        true number because it was not among the busiest all the time (0: exact; windows: not
+        known, told by the rest).
+        """
+        with self.asking():
+            if span.whole:
+                packed, short = self._counter.totals(by)
+                parts = [self._hashed(by, Part.of(packed))]
+            else:
+                start = self.windows.clamp(span.start)
+                windows = list(self.windows.span(start, span.end))
+                short = 0
+                parts = []
+        if not span.whole:
+            parts = [window.part(by) for window in windows]
+        return merge(parts, rename) if parts else EMPTY, short
+
+    def points(self, span: Span, step: int) -> list[Any]:
+        with self.asking():
+            return self.windows.points(self.windows.clamp(span.start), span.end, step)

@@ -1,0 +1,312 @@
+"""Windows of time in fixed memory: 1 s for 10 minutes, 10 s for 6 hours, 1 min for 7 days.
+
+Each holds the rows of all groupings, of every grouping the busiest keys and the sum of the others.
+What has been in three windows is the same numbers thrice; a span is put together from the longest
+windows that fit. Windows of a minute have histograms of 8 buckets per octave, not 32 (a latency is
+known to 4.4 %), fewer keys, and are kept compressed. All times are seconds of the capture's clock.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from zktrace.engine.base import GROUPINGS
+from zktrace.engine.buckets import PER_OCTAVE
+from zktrace.store.part import EMPTY, Part, errors_of, merge, quantiles_of
+from zktrace.store.part import RECEIVED as _RECEIVED
+from zktrace.store.part import REPLIES as _REPLIES
+from zktrace.store.part import REQUESTS as _REQUESTS
+from zktrace.store.part import SENT as _SENT
+from zktrace.store.part import WATCH_EVENTS as _WATCH_EVENTS
+
+Groups = Mapping[str, Part]
+
+
+class Tier(NamedTuple):
+    """Windows of one length."""
+
+    seconds: int
+    kept: int
+    keys: int
+    """Keys kept per grouping."""
+    per: int
+    """Buckets of a histogram that are made one."""
+    packed: bool
+
+
+TIERS: Final = (
+    Tier(1, 600, 64, 1, False),
+    Tier(10, 2160, 48, 1, True),
+    Tier(60, 10_080, 24, 4, True),
+)
+#: Keys per grouping that an engine is asked for.
+WINDOW_KEYS: Final = TIERS[0].keys
+#: Ops are few, and what they add up to is wanted whole.
+_OP_KEYS: Final = 64
+
+#: Rows of the heat map: half octaves of latency.
+BAND: Final = PER_OCTAVE // 2
+
+
+class Point(NamedTuple):
+    """A window in a timeline."""
+
+    second: int
+    requests: int
+    replies: int
+    errors: int
+    request_bytes: int
+    reply_bytes: int
+    watch_events: int
+    p50: int | None
+    p99: int | None
+    ops: dict[str, tuple[int, int | None, int | None]]
+    """Requests, p50 and p99 (ns) per op."""
+    bands: dict[int, int]
+    """Exchanges per half octave of latency."""
+
+
+class _Packed:
+    """A part of a window, compressed."""
+
+    __slots__ = ("_data", "_errors", "_histogram", "_keys")
+
+    def __init__(self, part: Part) -> None:
+        self._keys = part.keys
+        self._histogram = part.counts.dtype, len(part.rows)
+        self._errors = len(part.errors)
+        columns = (
+            part.numbers.tobytes(),
+            part.errors.tobytes(),
+            part.counts.tobytes(),
+            part.rows.astype(np.uint32).tobytes(),
+            part.buckets.astype(np.uint16).tobytes(),
+        )
+        self._data = zlib.compress(b"".join(columns), 1)
+
+    def part(self) -> Part:
+        data = zlib.decompress(self._data)
+        counts, entries = self._histogram
+        at = 0
+
+        def column(kind: Any, count: int) -> Any:
+            nonlocal at
+            values = np.frombuffer(data, dtype=kind, count=count, offset=at)
+            at += values.nbytes
+            return values
+
+        numbers = column(np.int64, 9 * len(self._keys)).reshape(-1, 9)
+        errors = column(np.int64, 3 * self._errors).reshape(-1, 3)
+        count = column(counts, entries)
+        rows, buckets = column(np.uint32, entries), column(np.uint16, entries)
+        return Part(self._keys, numbers, rows, buckets, count, errors)
+
+
+class Window:
+    """A window of one tier; what is made of it for timelines is remembered."""
+
+    __slots__ = ("_parts", "_point", "second")
+
+    def __init__(self, second: int, groups: Groups, tier: Tier) -> None:
+        self.second = second
+        self._parts: dict[str, Part | _Packed] = {
+            by: _Packed(part) if tier.packed else part for by, part in groups.items()
+        }
+        self._point: Point | None = None
+
+    def part(self, by: str) -> Part:
+        part = self._parts.get(by, EMPTY)
+        return part.part() if isinstance(part, _Packed) else part
+
+    def groups(self) -> dict[str, Part]:
+        return {by: self.part(by) for by in self._parts}
+
+    def point(self) -> Point:
+        if self._point is None:
+            self._point = point(self.second, self.part("op"), self.part("server"))
+        return self._point
+
+
+def total(server: Part) -> Part:
+    """Everything: every row has exactly one server, and latencies without pings and connects."""
+    return merge([server], lambda key: (None, False))
+
+
+def point(second: int, ops: Part, server: Part) -> Point:
+    """A point of a timeline. `server` has what `ops` has not: watch events, latencies of work
+    only.
+    """
+    whole = total(server)
+    numbers = whole.numbers.sum(axis=0).tolist() if len(whole.keys) else [0] * 9
+    some = bool(numbers[5])
+    p50, _, p99, _ = (int(column[0]) if some else None for column in _quantiles(whole))
+    of_ops = _quantiles(ops)
+    bands: dict[int, int] = {}
+    for bucket, count in zip(whole.buckets.tolist(), whole.counts.tolist(), strict=True):
+        bands[bucket // BAND] = bands.get(bucket // BAND, 0) + count
+    samples = ops.numbers[:, 5].tolist()
+    return Point(
+        second,
+        numbers[_REQUESTS],
+        numbers[_REPLIES],
+        int(errors_of(whole).sum()),
+        numbers[_SENT],
+        numbers[_RECEIVED],
+        numbers[_WATCH_EVENTS],
+        p50,
+        p99,
+        {
+            key or "?": (
+                requests,
+                int(of_ops[0][i]) if samples[i] else None,
+                int(of_ops[2][i]) if samples[i] else None,
+            )
+            for i, ((key, _), requests) in enumerate(
+                zip(ops.keys, ops.numbers[:, _REQUESTS].tolist(), strict=True)
+            )
+        },
+        bands,
+    )
+
+
+def _quantiles(part: Part) -> list[Any]:
+    return quantiles_of(part) if len(part.keys) else [np.zeros(1, dtype=np.int64)] * 4
+
+
+def sum_groups(windows: Sequence[Groups]) -> dict[str, Part]:
+    return {by: merge([groups.get(by, EMPTY) for groups in windows]) for by in GROUPINGS}
+
+
+class Windows:
+    """The three tiers. Not for several threads at once."""
+
+    def __init__(self, tiers: Sequence[Tier] = TIERS) -> None:
+        self._tiers = tiers
+        self._windows: list[dict[int, Window]] = [{} for _ in tiers]
+        self._slots: list[int | None] = [None] * len(tiers)
+        """Per tier the slot that is not yet summed up (of the first tier: the latest second)."""
+        self._names: dict[Any, Any] = {}
+        self.first: int | None = None
+        """The first second ever seen."""
+
+    @property
+    def last(self) -> int | None:
+        """The latest second."""
+        return self._slots[0]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._windows))
+
+    def add(self, second: int, groups: Groups) -> None:
+        """A window of a second; more of the same second is added to it."""
+        # One copy of each name however many windows have it.
+        if len(self._names) > 100_000:
+            self._names.clear()
+        known = self._names.setdefault
+        groups = {
+            by: part._replace(keys=tuple(known(key, key) for key in part.keys))
+            for by, part in groups.items()
+        }
+        self.first = second if self.first is None else min(self.first, second)
+        self._put(0, second, groups)
+        latest = self._slots[0]
+        self._slots[0] = second if latest is None else max(latest, second)
+        if latest is not None and second < latest - 60:
+            self._slots[0] = second  # the clock was set
+        for level in range(1, len(self._tiers)):
+            length = self._tiers[level].seconds
+            slot = second - second % length
+            pending = self._slots[level]
+            if pending is None:
+                self._slots[level] = slot
+            elif slot > pending or slot < pending - 60:
+                self._close(level, pending)
+                self._slots[level] = slot
+            elif slot < pending:
+                self._put(level, slot, groups)  # late: that slot was summed up already
+
+    def _put(self, level: int, second: int, groups: Groups) -> None:
+        tier, windows = self._tiers[level], self._windows[level]
+        if second in windows:
+            groups = sum_groups([windows[second].groups(), groups])
+        coarse = {
+            by: part.coarse(_OP_KEYS if by == "op" else tier.keys, tier.per)
+            for by, part in groups.items()
+        }
+        windows[second] = Window(second, coarse, tier)
+        if len(windows) > tier.kept:
+            del windows[min(windows)]
+
+    def _close(self, level: int, slot: int) -> None:
+        finer = self._windows[level - 1]
+        step = self._tiers[level - 1].seconds
+        inside = range(slot, slot + self._tiers[level].seconds, step)
+        parts = [finer[at].groups() for at in inside if at in finer]
+        if self._slots[level - 1] is not None and level > 1:
+            # The finer tier's own pending slot lies in the finest windows only.
+            pending = self._slots[level - 1]
+            assert pending is not None
+            if pending in inside and pending not in finer:
+                self._close(level - 1, pending)
+                if pending in finer:
+                    parts.append(finer[pending].groups())
+        if parts:
+            self._put(level, slot, sum_groups(parts))
+
+    def span(self, start: int, end: int) -> Iterator[Window]:
+        """Windows that make up [start, end), the longest that fit, in order of time."""
+        at = start
+        while at < end:
+            for level in reversed(range(len(self._tiers))):
+                tier = self._tiers[level]
+                pending = self._slots[level]
+                whole = at % tier.seconds == 0 and at + tier.seconds <= end
+                if level and not (whole and pending is not None and at < pending):
+                    continue
+                window = self._windows[level].get(at)
+                # Nothing then, unless finer windows (of a clock that was set back) say more.
+                if window is None and level and at + tier.seconds > self._oldest(level - 1):
+                    continue
+                if window is not None:
+                    yield window
+                at += tier.seconds
+                break
+
+    def _oldest(self, level: int) -> int:
+        """From when on a tier can say everything."""
+        last = self._slots[0]
+        if last is None:
+            return 0
+        tier = self._tiers[level]
+        return last - tier.seconds * tier.kept
+
+    def clamp(self, start: int) -> int:
+        """The first second that there can be anything of, not before `start`."""
+        first = start if self.first is None else max(start, self.first)
+        return max(first, self._oldest(len(self._tiers) - 1))
+
+    def points(self, start: int, end: int, step: int) -> list[Point]:
+        """Points of `step` seconds (that of a tier, or a multiple of a minute) in [start, end);
+        seconds without anything have none.
+        """
+        level = max(i for i, tier in enumerate(self._tiers) if tier.seconds <= step)
+        begin = start - start % step
+        single = self._tiers[level].seconds == step
+        result = []
+        for low, high in pairwise(range(begin, end + step, step)):
+            window = self._windows[level].get(low) if single else None
+            pending = self._slots[level]
+            if window is not None and (level == 0 or (pending is not None and low != pending)):
+                result.append(window.point())
+                continue
+            inside = list(self.span(max(low, self.clamp(low)), high))
+            if inside:
+                ops = merge([one.part("op") for one in inside])
+                server = merge([one.part("server") for one in inside])
+                result.append(point(low, ops, server))
+        return result

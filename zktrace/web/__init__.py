@@ -1,0 +1,1 @@
+"""The picture over HTTP: page, JSON API, Prometheus. Imported only by ``zktrace serve``."""

@@ -1,0 +1,354 @@
+"""What the JSON API answers, as types: the OpenAPI document is made of them, and tests hold answers
+to them. (Answers are not validated when they are sent; they are made of the same numbers each
+time.)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class WindowName(StrEnum):
+    """A span of the capture's clock, up to now."""
+
+    s10 = "10s"
+    m1 = "1m"
+    m5 = "5m"
+    h1 = "1h"
+    h6 = "6h"
+    d1 = "1d"
+    d7 = "7d"
+    all = "all"
+
+
+class Format(StrEnum):
+    json = "json"
+    csv = "csv"
+
+
+class RowSort(StrEnum):
+    """Most first; key: alphabetical."""
+
+    requests = "requests"
+    replies = "replies"
+    errors = "errors"
+    request_bytes = "request_bytes"
+    reply_bytes = "reply_bytes"
+    bytes = "bytes"
+    watch_events = "watch_events"
+    min = "min"
+    mean = "mean"
+    p50 = "p50"
+    p90 = "p90"
+    p99 = "p99"
+    p999 = "p999"
+    max = "max"
+    total_time = "total_time"
+    key = "key"
+
+
+class SessionSort(StrEnum):
+    last_seen = "last_seen"
+    first_seen = "first_seen"
+    requests = "requests"
+    errors = "errors"
+    connects = "connects"
+    moves = "moves"
+    silence = "silence"
+    silence_percent = "silence_percent"
+
+
+class SlowSort(StrEnum):
+    latency = "latency"
+    time = "time"
+    outstanding = "outstanding"
+
+
+class WatchSort(StrEnum):
+    fired = "fired"
+    registered = "registered"
+    key = "key"
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    expression: str | None = None
+    position: int | None = Field(None, description="Where in the expression it goes wrong")
+
+
+class Window(Model):
+    name: str
+    from_ns: int | None
+    to_ns: int | None = Field(description="End, not included; None before anything was seen")
+    seconds: int
+
+
+class Latency(Model):
+    """Microseconds."""
+
+    min: float
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+class Row(Model):
+    requests: int
+    replies: int
+    errors: dict[str, int] = Field(description="By name of the error")
+    request_bytes: int
+    reply_bytes: int
+    watch_events: int
+    latency_us: Latency | None
+
+
+class OpRow(Row):
+    op: str | None
+
+
+class ClientRow(Row):
+    client: str | None
+
+
+class ServerRow(Row):
+    server: str | None
+
+
+class PathRow(Row):
+    path: str | None = Field(description="None: operations without a path")
+    below: bool = Field(description="Stands for znodes at or below the path, not kept apart")
+    children: int = Field(description="Known paths deeper than the row's, summed in it")
+
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+class Rows(Model, Generic[RowType]):
+    window: Window
+    basis: str = Field(
+        description="totals: everything since the beginning; windows: sums per second, ten seconds "
+        "or minute, of the busiest keys; events: the latest events that match the filter"
+    )
+    events: int | None = Field(description="With basis events: how many were looked at")
+    complete: bool = Field(description="False where the events kept do not reach back far enough")
+    groups: int = Field(description="Rows before the limit")
+    short: int = Field(description="By how many requests a row may be short, at most")
+    rows: list[RowType]
+    rest: Row | None = Field(description="The sum of what is not in the rows")
+
+
+class Client(Model):
+    client: str
+    window: Window
+    total: Row | None
+    events: int
+    complete: bool
+    ops: list[OpRow]
+    paths: list[PathRow]
+    servers: list[ServerRow]
+    sessions: list[SessionRow]
+    slow: list[SlowRow]
+
+
+class SessionEvent(BaseModel):
+    ts_ns: int
+    event: str
+
+
+class SessionRow(Model):
+    session: str
+    state: str = Field(description="open, closed, expired; as far as seen")
+    client: str | None
+    server: str | None
+    timeout_ms: int | None
+    first_seen_ns: int
+    last_seen_ns: int
+    idle_ms: float = Field(description="Since the last request, by the capture's clock")
+    connects: int
+    moves: int
+    requests: int
+    errors: int
+    watch_events: int
+    silence_ms: float = Field(description="The longest time between two requests")
+    silence_at_ns: int | None
+    silence_percent: float | None = Field(description="The same as a share of the timeout")
+
+
+class SessionList(Model):
+    window: Window
+    groups: int
+    forgotten: int
+    expired: int
+    rows: list[SessionRow]
+
+
+class SessionDetail(Model):
+    session: SessionRow
+    timeline: list[dict[str, Any]]
+    events: int
+    complete: bool
+    ops: list[OpRow]
+    paths: list[PathRow]
+    slow: list[SlowRow]
+
+
+class SlowRow(Model):
+    seq: int
+    ts_ns: int
+    op: str | None
+    path: str | None
+    client: str | None
+    server: str | None
+    session: str | None
+    xid: int | None
+    zxid: str | None
+    error: int | None
+    error_name: str | None
+    latency_us: float
+    request_bytes: int | None
+    reply_bytes: int | None
+    outstanding: int = Field(description="Requests of the connection unanswered when it was sent")
+    largest_before_bytes: int = Field(
+        description="Largest message on the connection in the second before"
+    )
+
+
+class SlowList(Model):
+    window: Window
+    groups: int
+    rows: list[SlowRow]
+
+
+class WatchPath(Model):
+    path: str
+    registered: int | None = Field(description="None in windows other than all")
+    fired: int
+
+
+class FanOut(Model):
+    """One write and the events it fired."""
+
+    zxid: str | None
+    exact: bool = Field(description="By zxid (ZooKeeper >= 3.9), not by path and second")
+    path: str | None
+    op: str | None
+    client: str | None
+    kinds: dict[str, int]
+    events: int
+    sessions: int
+    bytes: int
+    first_ns: int
+    spread_ms: float
+
+
+class WatchList(Model):
+    window: Window
+    registered: dict[str, int]
+    restored: dict[str, int]
+    fired: dict[str, int]
+    groups: int
+    rows: list[WatchPath]
+    writes: list[FanOut]
+    forgotten_paths: int
+    forgotten_writes: int
+
+
+class TimelinePoint(Model):
+    t: int = Field(description="Seconds since 1970, beginning of the step")
+    requests: int
+    replies: int
+    errors: int
+    request_bytes: int
+    reply_bytes: int
+    watch_events: int
+    p50_us: float | None
+    p99_us: float | None
+    ops: dict[str, tuple[int, float | None, float | None]] = Field(
+        description="Requests, p50 and p99 (us)"
+    )
+    bands: list[int] = Field(description="Exchanges per band of latency")
+
+
+class Timeline(Model):
+    window: Window
+    step_s: int
+    bounds_us: list[float] = Field(
+        description="Lower bounds of the bands, and the upper of the last"
+    )
+    points: list[TimelinePoint]
+
+
+class Source(Model):
+    kind: str
+    names: list[str]
+    state: str = Field(description="starting, reading, done, failed")
+    error: str | None
+    speed: float | None
+    engine: str
+    version: str
+
+
+class Hottest(Model):
+    key: str
+    value: float
+    requests: int
+
+
+class Summary(Model):
+    source: Source
+    window: Window
+    clock_ns: int | None
+    total: Row | None
+    per_second: dict[str, float]
+    hottest_path: Hottest | None
+    busiest_client: Hottest | None
+    slowest_client: Hottest | None
+    slowest_op: Hottest | None
+    sessions: dict[str, int]
+    streams: int
+    dropped: int
+    coverage: dict[str, Any]
+    not_seen: list[str]
+
+
+class Coverage(Model):
+    source: Source
+    coverage: dict[str, Any]
+    words: list[str]
+    not_seen: list[str]
+
+
+class Ensemble(Model):
+    available: bool
+    reason: str | None
+
+
+class EventList(Model):
+    groups: int
+    complete: bool
+    last: int
+    rows: list[dict[str, Any]]
+
+
+class Health(Model):
+    status: str
+    state: str
+
+
+Client.model_rebuild()
+SessionDetail.model_rebuild()

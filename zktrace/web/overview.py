@@ -1,0 +1,124 @@
+"""The first answer: what is watched, how busy it is, what stands out; and what was not seen."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from zktrace import __version__
+from zktrace.export.coverage import coverage_object
+from zktrace.export.summary import coverage_lines, not_seen
+from zktrace.store.part import REQUESTS, Part, order, quantiles_of, shown, us
+from zktrace.store.picture import Picture
+from zktrace.store.windows import total
+from zktrace.web.stream import Streams
+from zktrace.web.views import Object, window
+
+_SECOND: Final = 1_000_000_000
+
+
+def source(picture: Picture) -> Object:
+    return {
+        "kind": picture.kind,
+        "names": list(picture.sources),
+        "state": picture.state,
+        "error": picture.error,
+        "speed": picture.speed,
+        "engine": picture.engine.name,
+        "version": __version__,
+    }
+
+
+def _first(part: Part, sort: str) -> int | None:
+    """The row that comes first, of those with a name."""
+    for i in order(part, sort).tolist():
+        key, rest = part.keys[i]
+        if key is not None and not rest:
+            return int(i)
+    return None
+
+
+def _hottest(part: Part, sort: str) -> Object | None:
+    i = _first(part, sort)
+    if i is None:
+        return None
+    requests = int(part.numbers[i, REQUESTS])
+    value = float(requests) if sort == "requests" else us(int(quantiles_of(part)[2][i]))
+    return {"key": part.keys[i][0], "value": value, "requests": requests}
+
+
+def _worth(part: Part) -> Part:
+    """Rows with enough samples to be called slow: a hundredth of the busiest, and any latency."""
+    if not len(part.keys):
+        return part
+    samples = part.numbers[:, 5]
+    return part.take(np.flatnonzero(samples * 100 >= max(int(samples.max()), 1)))
+
+
+def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
+    span = picture.span(span_name)
+    coverage = picture.coverage()
+    parts = {by: picture.rows(by, span)[0] for by in ("op", "client", "path", "server")}
+    whole = shown(total(parts["server"]))
+    with picture.asking():
+        clock = picture.clock()
+        states: dict[str, int] = {"open": 0, "closed": 0, "expired": 0}
+        for one in picture.sessions.known.values():
+            states[one.state] = states.get(one.state, 0) + 1
+        start = max(span.start, picture.windows.first or 0)
+    seconds = max(span.end - start, 1)
+    if span.whole and coverage.get("first_ts_ns") is not None:
+        length = (coverage["last_ts_ns"] - coverage["first_ts_ns"]) / 1e9
+        seconds = length if length > 0 else seconds
+    rates: dict[str, float] = {}
+    if whole:
+        row: dict[str, Any] = whole[0]
+        for name in ("requests", "replies", "request_bytes", "reply_bytes", "watch_events"):
+            rates[name] = round(row[name] / seconds, 3)
+        rates["errors"] = round(sum(row["errors"].values()) / seconds, 3)
+    work = parts["op"]
+    named = [i for i, (key, _) in enumerate(work.keys) if key not in ("ping", "connect")]
+    work = work.take(np.array(named, dtype=np.int64))
+    return {
+        "source": source(picture),
+        "window": window(span),
+        "clock_ns": None if clock is None else clock * _SECOND,
+        "total": whole[0] if whole else None,
+        "per_second": rates,
+        "hottest_path": _hottest(parts["path"], "requests"),
+        "busiest_client": _hottest(parts["client"], "requests"),
+        "slowest_client": _hottest(_worth(parts["client"]), "p99"),
+        "slowest_op": _hottest(_worth(work), "p99"),
+        "sessions": states,
+        "streams": streams.open,
+        "dropped": streams.dropped,
+        "coverage": coverage_object(coverage),
+        "not_seen": not_seen(coverage),
+    }
+
+
+def coverage(picture: Picture) -> Object:
+    known = picture.coverage()
+    return {
+        "source": source(picture),
+        "coverage": coverage_object(known),
+        "words": coverage_lines(known),
+        "not_seen": not_seen(known),
+    }
+
+
+def ensemble(picture: Picture) -> Object:
+    """Nothing yet: this engine does not decode what servers say to each other."""
+    known = picture.coverage()
+    flows = known.get("flows") or {}
+    if known.get("quorum_packets") is not None:
+        reason = "quorum traffic is decoded, but this version has no view of it"
+    elif flows.get("quorum") or flows.get("election"):
+        reason = (
+            f"{flows.get('quorum', 0)} quorum and {flows.get('election', 0)} election connections "
+            "were seen; this version does not decode them"
+        )
+    else:
+        reason = "no quorum or election traffic was seen: the capture holds client traffic only"
+    return {"available": False, "reason": reason}

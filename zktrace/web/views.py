@@ -1,0 +1,635 @@
+"""What the API answers, made of the picture: plain dicts, the shapes of ``zktrace.web.models``.
+
+Knows nothing of HTTP. A filter is asked of single events, so lists with one are made of the latest
+events that were kept, and say so (``basis``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zktrace.analysis.filter import Filter, compile_filter
+from zktrace.analysis.stats import OTHER_ERROR, StatsCollector, StatsRow, merge_rows
+from zktrace.analysis.tables import SCHEMAS
+from zktrace.engine.buckets import BOUNDS
+from zktrace.store.part import Key, Part, merge, order, shown, us
+from zktrace.store.picture import SPANS, Picture, Span
+from zktrace.store.recent import matching
+from zktrace.store.sessions import Session
+from zktrace.store.windows import BAND
+from zktrace.wire.errors import error_name
+
+_SECOND: Final = 1_000_000_000
+_MASK: Final = (1 << 64) - 1
+
+Object = dict[str, Any]
+
+
+def hex_session(value: int | None) -> str | None:
+    return None if value is None else f"0x{value & _MASK:016x}"
+
+
+def hex_zxid(value: int | None) -> str | None:
+    return None if value is None else f"0x{value & _MASK:x}"
+
+
+def window(span: Span) -> Object:
+    known = span.end > span.start
+    return {
+        "name": span.name,
+        "from_ns": span.start * _SECOND if known else None,
+        "to_ns": span.end * _SECOND if known else None,
+        "seconds": span.end - span.start,
+    }
+
+
+def _rest(part: Part) -> Object | None:
+    if not part.keys:
+        return None
+    return shown(merge([part], lambda key: (None, True)))[0]
+
+
+# -- rows of a grouping
+
+
+def rows(
+    picture: Picture, by: str, span_name: str, limit: int, sort: str, where: Filter | None
+) -> Object:
+    """The rows of a grouping other than path."""
+    span = picture.span(span_name)
+    if where is not None:
+        found = Matching(picture, span, where)
+        return found.list(by, found.stats((by,))[by], limit, sort)
+    part, short = picture.rows(by, span)
+    ranked = order(part, sort)
+    apart = np.array([not part.keys[i][1] for i in ranked.tolist()], dtype=bool)
+    ranked, rest = ranked[apart], ranked[~apart]
+    chosen = part.take(ranked[:limit])
+    beyond = np.concatenate([ranked[limit:], rest])
+    named = [{by: key, **row} for (key, _), row in zip(chosen.keys, shown(chosen), strict=True)]
+    return {
+        "window": window(span),
+        "basis": "totals" if span.whole else "windows",
+        "events": None,
+        "complete": True,
+        "groups": len(ranked),
+        "short": short,
+        "rows": named,
+        "rest": _rest(part.take(beyond)),
+    }
+
+
+def _cut(path: str, depth: int | None) -> str:
+    return path if depth is None else "/".join(path.split("/", depth + 1)[: depth + 1])
+
+
+def _inside(path: str, under: str) -> bool:
+    return under in ("", "/") or path == under or path.startswith(under.rstrip("/") + "/")
+
+
+def path_renamer(under: str | None, depth: int | None) -> Callable[[Key], Key | None]:
+    """Keys of paths at or below `under`, cut to `depth` components more than it has."""
+    base = (under or "").rstrip("/").count("/")
+    cut = None if depth is None else base + depth
+
+    def rename(key: Key) -> Key | None:
+        path, rest = key
+        if path is None:
+            return key if under is None else None
+        if under is not None and not _inside(path, under):
+            return None
+        short = _cut(path, cut)
+        # A rest deeper than the cut is of the row it is cut to.
+        return short, rest and short == path and path.count("/") < (cut or 1 << 30)
+
+    return rename
+
+
+def paths(
+    picture: Picture,
+    span_name: str,
+    limit: int,
+    sort: str,
+    where: Filter | None,
+    under: str | None,
+    depth: int | None,
+) -> Object:
+    """The rows by path, cut to a depth below a prefix: a level of the tree, or all of it."""
+    span = picture.span(span_name)
+    rename = path_renamer(under, depth)
+    children: dict[str, int] = {}
+
+    def counting(key: Key) -> Key | None:
+        name = rename(key)
+        if name is not None and name[0] is not None and name[0] != key[0]:
+            children[name[0]] = children.get(name[0], 0) + 1
+        return name
+
+    if where is not None:
+        found = Matching(picture, span, where)
+        summed: dict[str | None, list[StatsRow]] = {}
+        for row in found.stats(("path",))["path"]:
+            name = counting((row.key, False))
+            if name is not None:
+                summed.setdefault(name[0], []).append(row)
+        merged = [merge_rows(some)._replace(key=key, rest=False) for key, some in summed.items()]
+        answer = found.list("path", merged, limit, sort)
+        answer["rows"] = [
+            {**row, "below": False, "children": children.get(row["path"], 0)}
+            for row in answer["rows"]
+        ]
+        return answer
+    part, short = picture.rows("path", span, counting)
+    ranked = order(part, sort)
+    chosen = part.take(ranked[:limit])
+    named = [
+        {"path": key, "below": rest, "children": children.get(key or "", 0), **row}
+        for (key, rest), row in zip(chosen.keys, shown(chosen), strict=True)
+    ]
+    return {
+        "window": window(span),
+        "basis": "totals" if span.whole else "windows",
+        "events": None,
+        "complete": True,
+        "groups": len(ranked),
+        "short": short,
+        "rows": named,
+        "rest": _rest(part.take(ranked[limit:])),
+    }
+
+
+# -- the latest events
+
+
+def stats_row(row: StatsRow) -> Object:
+    """A row of the analysis layer as those of parts are shown."""
+    latency = None
+    if row.latency is not None:
+        one = row.latency
+        latency = {
+            "min": us(one.min),
+            "mean": round(one.sum / (one.samples * 1000), 3),
+            "p50": us(one.p50),
+            "p90": us(one.p90),
+            "p99": us(one.p99),
+            "p999": us(one.p999),
+            "max": us(one.max),
+        }
+    errors = sorted(row.errors.items(), key=lambda item: (-item[1], -item[0]))
+    return {
+        "requests": row.requests,
+        "replies": row.replies,
+        "errors": {"other" if code == OTHER_ERROR else error_name(code): n for code, n in errors},
+        "request_bytes": row.request_bytes,
+        "reply_bytes": row.reply_bytes,
+        "watch_events": row.watch_events,
+        "latency_us": latency,
+    }
+
+
+def _stats_sort(sort: str) -> Callable[[StatsRow], Any]:
+    def value(row: StatsRow) -> float:
+        if sort == "errors":
+            return sum(row.errors.values())
+        if sort == "bytes":
+            return row.request_bytes + row.reply_bytes
+        if sort in ("min", "mean", "p50", "p90", "p99", "p999", "max", "total_time"):
+            if row.latency is None:
+                return -1
+            if sort == "mean":
+                return row.latency.sum / row.latency.samples
+            return float(getattr(row.latency, "sum" if sort == "total_time" else sort))
+        return 0 if sort == "key" else float(getattr(row, sort))
+
+    return lambda row: (
+        -value(row),
+        0 if sort == "key" else -row.requests,
+        row.key is None,
+        row.key or "",
+    )
+
+
+class Matching:
+    """The latest events in a span that a filter selects."""
+
+    def __init__(self, picture: Picture, span: Span, where: Filter | None) -> None:
+        with picture.asking():
+            steps = picture.recent.steps()
+        self.span = span
+        #: Whether the events kept are all there were in the span.
+        self.complete = not steps or steps[0].first == 0
+        self.events = 0
+        self.batches: list[dict[str, pa.RecordBatch]] = []
+        low, high = span.start * _SECOND, span.end * _SECOND
+        oldest: int | None = None
+        for step in steps:
+            batches = {}
+            for kind in ("exchanges", "watch_events"):
+                batch = step.batches.get(kind)
+                if batch is None:
+                    continue
+                ts = batch.column("ts_ns").to_numpy()
+                if oldest is None and len(ts):
+                    oldest = int(ts.min())
+                if not span.whole:
+                    inside = (ts >= low) & (ts < high)
+                    if not inside.all():
+                        batch = batch.filter(pa.array(inside))
+                self.events += batch.num_rows
+                batches[kind] = batch
+            if where is not None:
+                batches = where.batches(batches)
+            self.batches.append({k: v for k, v in batches.items() if v.num_rows})
+        if not self.complete and oldest is not None and oldest < low:
+            self.complete = True
+
+    def stats(self, by: Sequence[str]) -> dict[str, list[StatsRow]]:
+        collector = StatsCollector(by)
+        for batches in self.batches:
+            if batches:
+                collector.add(batches)
+        return collector.data()["by"]
+
+    def total(self) -> StatsRow | None:
+        collected = self.stats(("server",))["server"]
+        return merge_rows(collected) if collected else None
+
+    def list(self, by: str, found: Iterable[StatsRow], limit: int, sort: str) -> Object:
+        ranked = sorted(found, key=_stats_sort(sort))
+        beyond = ranked[limit:]
+        return {
+            "window": window(self.span),
+            "basis": "events",
+            "events": self.events,
+            "complete": self.complete,
+            "groups": len(ranked),
+            "short": 0,
+            "rows": [{by: row.key, **stats_row(row)} for row in ranked[:limit]],
+            "rest": stats_row(merge_rows(beyond)) if beyond else None,
+        }
+
+    def sessions(self) -> set[int]:
+        found: set[int] = set()
+        for batches in self.batches:
+            for batch in batches.values():
+                found.update(pc.unique(batch.column("session")).to_pylist())
+        found.discard(None)
+        return found
+
+
+# -- sessions
+
+
+def session_row(session_id: int, one: Session, now_ns: int) -> Object:
+    return {
+        "session": hex_session(session_id),
+        "state": one.state,
+        "client": one.client,
+        "server": one.server,
+        "timeout_ms": one.timeout_ms,
+        "first_seen_ns": one.first_ns,
+        "last_seen_ns": one.last_ns,
+        "idle_ms": round(max(now_ns - one.last_ns, 0) / 1e6, 3),
+        "connects": one.connects,
+        "moves": one.moves,
+        "requests": one.requests,
+        "errors": one.errors,
+        "watch_events": one.watch_events,
+        "silence_ms": round(one.longest_silence_ns / 1e6, 3),
+        "silence_at_ns": one.longest_silence_at_ns,
+        "silence_percent": one.silence_percent(),
+    }
+
+
+_SESSION_KEYS: Final[Mapping[str, str]] = {
+    "last_seen": "last_seen_ns",
+    "first_seen": "first_seen_ns",
+    "silence": "silence_ms",
+}
+
+
+def sessions(
+    picture: Picture, span_name: str, limit: int, sort: str, where: Filter | None
+) -> Object:
+    span = picture.span(span_name)
+    wanted = Matching(picture, span, where).sessions() if where is not None else None
+    with picture.asking():
+        now = (picture.clock() or 0) * _SECOND
+        found = [
+            session_row(key, one, now)
+            for key, one in picture.sessions.known.items()
+            if (wanted is None or key in wanted)
+            and (span.whole or one.last_ns >= span.start * _SECOND)
+        ]
+        forgotten, expired = picture.sessions.forgotten, picture.sessions.expired
+    key = _SESSION_KEYS.get(sort, sort)
+    found.sort(key=lambda row: (-(row[key] or 0), row["session"]))
+    return {
+        "window": window(span),
+        "groups": len(found),
+        "forgotten": forgotten,
+        "expired": expired,
+        "rows": found[:limit],
+    }
+
+
+def _detail(picture: Picture, span: Span, expression: str, limit: int) -> Object:
+    found = Matching(picture, span, compile_filter(expression))
+    by = found.stats(("op", "path", "server"))
+    total = merge_rows(by["server"]) if by["server"] else None
+
+    def part(name: str) -> list[Object]:
+        listed = found.list(name, by[name], limit, "requests")["rows"]
+        if name == "path":
+            listed = [{**row, "below": False, "children": 0} for row in listed]
+        rows_of: list[Object] = listed
+        return rows_of
+
+    return {
+        "total": stats_row(total) if total else None,
+        "events": found.events,
+        "complete": found.complete,
+        "ops": part("op"),
+        "paths": part("path"),
+        "servers": part("server"),
+    }
+
+
+def session(picture: Picture, session_id: int, limit: int) -> Object | None:
+    """One session; None: not known."""
+    span = picture.span("all")
+    signed = session_id - (1 << 64) if session_id >> 63 else session_id
+    with picture.asking():
+        one = picture.sessions.known.get(signed)
+        if one is None:
+            return None
+        row = session_row(signed, one, (picture.clock() or 0) * _SECOND)
+        timeline = list(one.events)
+        entries = [x for x in picture.slow.entries() if x["session"] == signed]
+    detail = _detail(picture, span, f"session == {hex_session(signed)}", limit)
+    return {
+        "session": row,
+        "timeline": timeline,
+        "events": detail["events"],
+        "complete": detail["complete"],
+        "ops": detail["ops"],
+        "paths": detail["paths"],
+        "slow": [slow_row(entry) for entry in entries[:limit]],
+    }
+
+
+def client(picture: Picture, address: str, span_name: str, limit: int) -> Object | None:
+    """One client by its address; None: nothing was seen of it."""
+    span = picture.span(span_name)
+    part, _ = picture.rows("client", span)
+    at = [i for i, key in enumerate(part.keys) if key == (address, False)]
+    detail = _detail(picture, span, f"client == {address}", limit)
+    with picture.asking():
+        now = (picture.clock() or 0) * _SECOND
+        own = [
+            session_row(key, one, now)
+            for key, one in picture.sessions.known.items()
+            if _address(one.client) == address
+        ]
+        entries = [x for x in picture.slow.entries() if _address(x["client"]) == address]
+    if not at and not own and detail["total"] is None:
+        return None
+    own.sort(key=lambda row: -row["last_seen_ns"])
+    total = shown(part.take(np.array(at)))[0] if at else None
+    return {
+        "client": address,
+        "window": window(span),
+        **detail,
+        "total": total,
+        "sessions": own[:limit],
+        "slow": [slow_row(entry) for entry in entries[:limit]],
+    }
+
+
+def _address(endpoint: str | None) -> str | None:
+    return None if endpoint is None else endpoint.rpartition(":")[0].strip("[]")
+
+
+# -- the slow log
+
+
+def slow_row(entry: Object) -> Object:
+    return {
+        **{key: entry[key] for key in ("seq", "ts_ns", "op", "path", "client", "server")},
+        "session": hex_session(entry["session"]),
+        "xid": entry["xid"],
+        "zxid": hex_zxid(entry["zxid"]),
+        "error": entry["error"],
+        "error_name": entry.get("error_name"),
+        "latency_us": us(entry["latency_ns"]),
+        "request_bytes": entry["request_bytes"],
+        "reply_bytes": entry["reply_bytes"],
+        "outstanding": entry["outstanding"],
+        "largest_before_bytes": entry["largest_before_bytes"],
+    }
+
+
+def slow(picture: Picture, span_name: str, limit: int, sort: str, where: Filter | None) -> Object:
+    span = picture.span(span_name)
+    with picture.asking():
+        bounds = (None, None) if span.whole else (span.start, span.end)
+        entries = picture.slow.entries(*bounds)
+    if where is not None and entries:
+        schema = SCHEMAS["exchanges"]
+        known = [{**entry, "state": "complete"} for entry in entries]
+        columns = [
+            pa.array([entry.get(field.name) for entry in known], type=field.type)
+            for field in schema
+        ]
+        batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+        mask = where.mask("exchanges", batch).to_pylist()
+        entries = [entry for entry, chosen in zip(entries, mask, strict=True) if chosen]
+    if sort != "latency":
+        key = "ts_ns" if sort == "time" else "outstanding"
+        entries.sort(key=lambda entry: -entry[key])
+    return {
+        "window": window(span),
+        "groups": len(entries),
+        "rows": [slow_row(entry) for entry in entries[:limit]],
+    }
+
+
+# -- watches
+
+
+def watches(
+    picture: Picture, span_name: str, limit: int, sort: str, where: Filter | None
+) -> Object:
+    span = picture.span(span_name)
+    low = span.start * _SECOND
+    counted: list[tuple[str, int | None, int]]
+    with picture.asking():
+        kept = picture.watches
+        counted = [(path, one[0], one[1]) for path, one in kept.paths.items()]
+        writes = [
+            {**write, "kinds": dict(write["kinds"]), "sessions": len(write["sessions"])}
+            for write in kept.writes.values()
+            if span.whole or write["last_ns"] >= low
+        ]
+        sums = {name: dict(getattr(kept, name)) for name in ("registered", "restored", "fired")}
+        gone = kept.forgotten_paths, kept.forgotten_writes
+    if not span.whole:
+        part, _ = picture.rows("path", span)
+        fired = part.numbers[:, 4].tolist()
+        counted = [
+            (key, None, n)
+            for (key, rest), n in zip(part.keys, fired, strict=True)
+            if n and not rest and key is not None
+        ]
+    if where is not None:
+        chosen = _paths_matching(where, [path for path, _, _ in counted])
+        counted = [one for one in counted if one[0] in chosen]
+        chosen = _paths_matching(where, [write["path"] for write in writes])
+        writes = [write for write in writes if write["path"] in chosen]
+    by = {"fired": 2, "registered": 1}.get(sort)
+    counted.sort(key=lambda one: (-(one[by] or 0) if by else 0, -one[2], -(one[1] or 0), one[0]))  # type: ignore[operator]
+    writes.sort(key=lambda write: (-write["events"], write["first_ns"]))
+    return {
+        "window": window(span),
+        **sums,
+        "groups": len(counted),
+        "rows": [
+            {"path": path, "registered": registered, "fired": fired}
+            for path, registered, fired in counted[:limit]
+        ],
+        "writes": [
+            {
+                "zxid": hex_zxid(write["zxid"]),
+                **{
+                    key: write[key]
+                    for key in ("exact", "path", "op", "client", "kinds", "events", "sessions")
+                },
+                "bytes": write["bytes"],
+                "first_ns": write["first_ns"],
+                "spread_ms": round((write["last_ns"] - write["first_ns"]) / 1e6, 3),
+            }
+            for write in writes[:limit]
+        ],
+        "forgotten_paths": gone[0],
+        "forgotten_writes": gone[1],
+    }
+
+
+def _paths_matching(where: Filter, known: list[str]) -> set[str]:
+    """The paths for which a filter selects a watch event that has nothing but the path."""
+    if not known:
+        return set()
+    schema = SCHEMAS["watch_events"]
+    columns = [
+        pa.array(known if field.name == "path" else [None] * len(known), type=field.type)
+        for field in schema
+    ]
+    batch = pa.RecordBatch.from_arrays(
+        columns, schema=pa.schema([field.with_nullable(True) for field in schema])
+    )
+    mask = where.mask("watch_events", batch).to_pylist()
+    return {path for path, chosen in zip(known, mask, strict=True) if chosen}
+
+
+# -- over time
+
+_STEPS: Final = (1, 10, 60, 600, 3600)
+#: Points of a timeline, at most.
+MAX_POINTS: Final = 600
+
+
+def timeline(picture: Picture, span_name: str, step: int | None) -> Object:
+    span = picture.span(span_name)
+    start = max(span.start, picture.windows.first or 0) if span.whole else span.start
+    if step is None:
+        length = max(span.end - start, 1)
+        step = next((s for s in _STEPS if length // s <= MAX_POINTS), _STEPS[-1])
+    low = max(start, span.end - MAX_POINTS * step)
+    points = picture.points(Span(span.name, low, span.end, False), step)
+    used = [band for one in points for band in one.bands]
+    first, last = (min(used), max(used) + 1) if used else (0, 0)
+    return {
+        "window": window(span),
+        "step_s": step,
+        "bounds_us": [us(BOUNDS[band * BAND]) for band in range(first, last + 1)] if used else [],
+        "points": [
+            {
+                "t": one.second,
+                "requests": one.requests,
+                "replies": one.replies,
+                "errors": one.errors,
+                "request_bytes": one.request_bytes,
+                "reply_bytes": one.reply_bytes,
+                "watch_events": one.watch_events,
+                "p50_us": None if one.p50 is None else us(one.p50),
+                "p99_us": None if one.p99 is None else us(one.p99),
+                "ops": {
+                    op: (n, *(None if q is None else us(q) for q in values))
+                    for op, (n, *values) in one.ops.items()
+                },
+                "bands": [one.bands.get(band, 0) for band in range(first, last)],
+            }
+            for one in points
+        ],
+    }
+
+
+# -- events
+
+
+def events(picture: Picture, limit: int, where: Filter | None) -> Object:
+    """The latest events that match, latest first, as the objects of ``decode --json``."""
+    from json import loads
+
+    from zktrace.export.jsonl import lines
+
+    with picture.asking():
+        steps = picture.recent.steps()
+        last = picture.recent.last
+    found: list[str] = []
+    total = 0
+    for batches in matching(steps, where):
+        total += sum(batch.num_rows for batch in batches.values())
+        if len(found) < limit:
+            found.extend(reversed(lines(tail(batches, limit))))
+    return {
+        "groups": total,
+        "complete": not steps or steps[0].first == 0,
+        "last": last,
+        "rows": [loads(line) for line in found[:limit]],
+    }
+
+
+def tail(batches: Mapping[str, pa.RecordBatch], most: int) -> dict[str, pa.RecordBatch]:
+    """At least the last `most` events of batches, few more."""
+    numbers = np.concatenate([batch.column("seq").to_numpy() for batch in batches.values()])
+    if len(numbers) <= most:
+        return dict(batches)
+    floor = np.partition(numbers, len(numbers) - most)[len(numbers) - most]
+    result = {}
+    for kind, batch in batches.items():
+        start = int(batch.column("seq").to_numpy().searchsorted(floor))
+        if start < batch.num_rows:
+            result[kind] = batch.slice(start)
+    return result
+
+
+__all__ = [
+    "SPANS",
+    "client",
+    "events",
+    "paths",
+    "rows",
+    "session",
+    "sessions",
+    "slow",
+    "tail",
+    "timeline",
+    "watches",
+    "window",
+]
