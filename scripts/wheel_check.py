@@ -7,6 +7,7 @@ that a missing one shows.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPTURE = ROOT / "pcaps" / "02_basic_ops.pcap"
+EXCHANGES = 51  # in that capture
 TOP_LEVEL = {"zktrace", "zktrace_server", "zktrace_proxy"}
 # Run in the fresh environment, from an empty folder: what is found is what was installed.
 PROBE = """
@@ -108,8 +110,9 @@ def use(scratch: Path, package: Path, kind: str, env: Mapping[str, str]) -> None
         command = home / "venv" / "bin" / "zktrace"
         assert run(command, "--version", cwd=home).startswith("zktrace")
         lines = run(command, "decode", "--json", CAPTURE, cwd=home).splitlines()
-        assert len(lines) > 100, f"{len(lines)} lines decoded"
-        assert '"coverage"' in lines[-1], lines[-1]
+        coverage = json.loads(lines[-1])
+        assert coverage["kind"] == "coverage", lines[-1]
+        assert coverage["exchanges"]["complete"] == EXCHANGES, lines[-1]
 
 
 def main() -> None:

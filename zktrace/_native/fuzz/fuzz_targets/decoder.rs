@@ -76,7 +76,7 @@ fn decode(data: &[u8], block: usize) -> Option<(u64, String)> {
     let schema = Schema::parse(SCHEMA).expect("the committed schema");
     let roles = Roles::new(Vec::new(), Vec::new(), Vec::new());
     let mut decoder = Decoder::new(schema, Sink::new(), roles, Limits::default());
-    let source = decoder.add_source(0);
+    let source = decoder.add_source(None);
     for part in data.chunks(block) {
         decoder.feed(source, part).ok()?;
     }
