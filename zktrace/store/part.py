@@ -15,7 +15,7 @@ import numpy as np
 from zktrace.analysis import histogram
 from zktrace.analysis.histogram import Ints
 from zktrace.analysis.stats import OTHER_ERROR
-from zktrace.engine.buckets import BUCKETS
+from zktrace.engine.buckets import BUCKETS, QUANTILES
 from zktrace.wire.errors import error_name
 
 #: A key (None: unknown or none), and whether the row is a rest.
@@ -202,13 +202,13 @@ _SORTS: Final[Mapping[str, int]] = {
     "min": MIN,
     "max": MAX,
 }
-_QUANTILES: Final = tuple(name for name, _ in histogram.QUANTILES)
+_QUANTILES: Final = tuple(name for name, _ in QUANTILES)
 #: What rows can be sorted by.
 SORTS: Final = (*_SORTS, "errors", "bytes", "mean", *_QUANTILES, "total_time", "key")
 
 
 def quantiles_of(part: Part) -> list[Ints]:
-    """A column per quantile of ``histogram.QUANTILES``."""
+    """A column per quantile of :data:`QUANTILES`."""
     return histogram.grouped_quantiles(
         np.asarray(part.rows, dtype=np.int64),
         np.asarray(part.buckets, dtype=np.int64),
