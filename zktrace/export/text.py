@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, Final, Literal
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from zktrace.wire.errors import error_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TimeStyle = Literal["utc", "local", "date", "epoch", "relative"]
 
