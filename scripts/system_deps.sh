@@ -8,6 +8,7 @@ wanted=(
   zstd:zstd       # unpacks captures by hand
   cc:gcc          # linker of Rust, and of the fuzz target
   c++:g++         # libFuzzer is C++
+  chromium:chromium # tests/browser click through the page
 )
 missing=()
 for pair in "${wanted[@]}"; do

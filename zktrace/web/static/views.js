@@ -1,0 +1,245 @@
+// The views: each asks the API and makes elements of the answer.
+
+import { heat, lines, spark } from "./charts.js";
+import { addressLink, bytes, clientLink, clock, count, date, duration, errorsOf, h, link, pathLink, rate, sessionLink } from "./dom.js";
+import { basis, errorCell, numbers, table } from "./table.js";
+
+const card = (label, value, more, bad) =>
+  h("li", { class: "card" }, h("span", { class: "label" }, label), h("span", { class: bad ? "value bad" : "value" }, value), more && h("span", { class: "more" }, more));
+
+export async function overview(ask, state) {
+  const [summary, timeline, ops] = await Promise.all([
+    ask("summary", { window: state.window }), ask("timeline", { window: state.window }), ask("ops", { window: state.window, sort: state.sort ?? "requests" })]);
+  const total = summary.total, per = summary.per_second;
+  if (!total) return [h("h1", null, "Overview"), h("p", { class: "note" }, "Nothing was seen yet.")];
+  const errors = errorsOf(total), latency = total.latency_us;
+  const hot = summary.hottest_path, slow = summary.slowest_client, busy = summary.busiest_client, op = summary.slowest_op;
+  const names = Object.entries(total.errors).map(([name, n]) => `${name} ${count(n)}`).slice(0, 3).join(", ");
+  ops.seconds = total.requests / Math.max(per.requests, 1e-9);
+  return [
+    h("h1", null, "Overview"),
+    h("ul", { class: "cards out", "aria-label": "What stands out" },
+      hot && card("Hottest znode", pathLink(hot.key), `${count(hot.requests)} requests, ${percent(hot.requests, total.requests)} of all`),
+      slow && card("Slowest client", addressLink(slow.key), `p99 ${duration(slow.value)}, ${count(slow.requests)} requests`),
+      busy && card("Busiest client", addressLink(busy.key), `${count(busy.requests)} requests, ${percent(busy.requests, total.requests)} of all`),
+      op && card("Slowest operation", link(`#/slow?filter=${encodeURIComponent(`op == ${op.key}`)}`, op.key), `p99 ${duration(op.value)}, ${count(op.requests)} requests`)),
+    h("ul", { class: "cards", "aria-label": "In total" },
+      card("Requests", `${rate(per.requests)} /s`, `${count(total.requests)} in all`),
+      card("Latency p50", duration(latency?.p50), "pings and connects left out"),
+      card("Latency p99", duration(latency?.p99), `max ${duration(latency?.max)}`),
+      card("Errors", count(errors), errors ? `${percent(errors, total.replies)} of replies: ${names}` : "none", errors > 0),
+      card("Watch events", count(total.watch_events), `${rate(per.watch_events)} /s`),
+      card("Sessions", link("#/sessions", `${count(summary.sessions.open ?? 0)} open`), `${count(summary.sessions.expired ?? 0)} expired, ${count(summary.sessions.closed ?? 0)} closed`)),
+    h("div", { class: "charts" },
+      lines("Per second", timeline, [
+        { name: "requests", value: (p) => p.requests / timeline.step_s },
+        { name: "watch events", value: (p) => p.watch_events / timeline.step_s },
+        { name: "errors", value: (p) => p.errors / timeline.step_s }], rate),
+      lines("Latency", timeline, [{ name: "p50", value: (p) => p.p50_us }, { name: "p99", value: (p) => p.p99_us }], duration),
+      heat("Exchanges by latency, over time", timeline, duration)),
+    h("h2", null, "Operations"),
+    table("Operations", [
+      { name: "op", label: "operation", sort: "key", class: "mono", cell: (row) => row.op === null ? "unknown" : row.op === undefined ? "" : link(`#/events?filter=${encodeURIComponent(`op == ${row.op}`)}`, row.op) },
+      ...numbers(ops),
+      { name: "trend", label: "rate over time", sum: false, cell: (row) => spark(row.op ?? "unknown", timeline.points.map((p) => p.ops[row.op]?.[0] ?? 0)) },
+    ], ops.rows, { sorted: state.sort ?? "requests", onsort: state.onsort, rest: ops.rest }),
+    h("p", null, link("#/servers", "Servers"), " · ", link("#/ensemble", "Ensemble"), " · ", link("#/coverage", "Coverage")),
+  ];
+}
+
+const percent = (part, whole) => `${whole ? ((100 * part) / whole).toFixed(1) : 0} %`;
+
+const csv = (name, params) => link(`/api/${name}?${new URLSearchParams({ ...params, format: "csv", limit: 1000 })}`, "as CSV", { download: "" });
+
+function asked(state) {
+  const params = { window: state.window };
+  if (state.filter) params.filter = state.filter;
+  if (state.sort) params.sort = state.sort;
+  return params;
+}
+
+function grouping(name, title, key, cell) {
+  return async (ask, state) => {
+    const params = asked(state);
+    const answer = await ask(name, { ...params, limit: 200 });
+    return [
+      h("h1", null, title), h("div", { class: "tools" }, csv(name, params)), basis(answer),
+      table(title, [{ name: key, label: key, sort: "key", class: "key-cell", cell: (row) => row[key] === undefined ? "" : cell(row[key]) }, ...numbers(answer)],
+        answer.rows, { sorted: state.sort ?? "requests", onsort: state.onsort, rest: answer.rest })];
+  };
+}
+
+export const clients = grouping("clients", "Clients", "client", addressLink);
+export const servers = grouping("servers", "Servers", "server", (s) => link(`#/events?filter=${encodeURIComponent(`server == ${s}`)}`, s));
+
+export async function client(ask, state) {
+  const it = await ask(`clients/${encodeURIComponent(state.id)}`, { window: state.window });
+  const total = it.total;
+  return [
+    h("p", { class: "crumbs" }, link("#/clients", "Clients"), " / ", it.client),
+    h("h1", null, `Client ${it.client}`),
+    total && totals(total),
+    h("p", null, link(`#/events?filter=${encodeURIComponent(`client == ${it.client}`)}`, "Its events"), " · ", link(`#/paths?filter=${encodeURIComponent(`client == ${it.client}`)}`, "Its znodes as a tree")),
+    detail(it), h("h2", null, "Sessions"), sessionTable(it.sessions), h("h2", null, "Slowest"), slowTable(it.slow)];
+}
+
+const totals = (row) => h("ul", { class: "cards", "aria-label": "In total" },
+  card("Requests", count(row.requests)), card("Latency p50", duration(row.latency_us?.p50)), card("Latency p99", duration(row.latency_us?.p99)),
+  card("Errors", errorCell(row), null, errorsOf(row) > 0), card("Bytes", bytes(row.request_bytes + row.reply_bytes)), card("Watch events", count(row.watch_events)));
+
+function detail(it) {
+  const answer = (rows) => ({ rows, window: it.window ?? { seconds: 0 } });
+  const columns = (rows) => numbers(answer(rows)).filter((column) => column.name !== "rate");
+  return [
+    h("p", { class: "note" }, `Operations and znodes: of the latest ${count(it.events)} events${it.complete ? "" : ", which do not reach back through the whole time range"}.`),
+    h("h2", null, "Operations"), table("Operations", [{ name: "op", label: "operation", class: "mono", cell: (row) => row.op ?? "unknown" }, ...columns(it.ops)], it.ops),
+    h("h2", null, "Znodes"), table("Znodes", [{ name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) }, ...columns(it.paths)], it.paths)];
+}
+
+export async function paths(ask, state) {
+  const under = state.params.get("under") ?? "/", flat = state.params.get("flat") === "1";
+  const params = asked(state);
+  if (!flat) Object.assign(params, under === "/" ? { depth: 1 } : { under, depth: 1 });
+  else if (under !== "/") params.under = under;
+  const answer = await ask("paths", { ...params, limit: 200 });
+  const here = (path, more = {}) => {
+    const query = new URLSearchParams({ under: path, ...(flat ? { flat: "1" } : {}), ...(state.filter ? { filter: state.filter } : {}), ...more });
+    return `#/paths?${query}`;
+  };
+  const parts = under === "/" ? [] : under.slice(1).split("/");
+  const crumbs = [link(here("/"), "/")];
+  parts.forEach((part, i) => crumbs.push(i ? " / " : " ", link(here(`/${parts.slice(0, i + 1).join("/")}`), part)));
+  const name = (row) => {
+    if (row.path === undefined) return "";
+    if (row.path === null) return h("span", { class: "dim" }, "(operations without a path)");
+    if (row.below) return [row.path, h("span", { class: "dim" }, " and below, not kept apart")];
+    if (row.path === under && !flat) return [row.path, h("span", { class: "dim" }, row.children ? "" : " (itself)")];
+    return [link(here(row.path), row.path), row.children ? h("span", { class: "dim" }, ` + ${count(row.children)} below`) : ""];
+  };
+  return [
+    h("h1", null, "Paths"), h("p", { class: "crumbs" }, crumbs),
+    h("div", { class: "tools" },
+      link(here(under, flat ? { flat: "0" } : { flat: "1" }), flat ? "As a tree" : "Flat, all depths"),
+      under !== "/" && link(`#/events?filter=${encodeURIComponent(`path == "${under}" or path =~ "${under}/**"`)}`, "Its events"),
+      csv("paths", params)),
+    basis(answer),
+    table("Paths", [{ name: "path", label: "path", sort: "key", class: "key-cell", cell: name }, ...numbers(answer)],
+      answer.rows, { sorted: state.sort ?? "requests", onsort: state.onsort, rest: answer.rest })];
+}
+
+const silence = (row) => {
+  if (row.silence_percent === null) return duration(row.silence_ms * 1000);
+  return h("span", { class: row.silence_percent >= 66 ? "bad" : null }, `${row.silence_percent} %`);
+};
+
+function sessionTable(rows, more) {
+  return table("Sessions", [
+    { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
+    { name: "state", label: "state", cell: (row) => h("span", { class: `tag ${{ open: "good", expired: "bad" }[row.state] ?? "dim"}` }, row.state) },
+    { name: "client", label: "client", class: "mono", cell: (row) => clientLink(row.client) },
+    { name: "server", label: "server", class: "mono", cell: (row) => row.server ?? "–" },
+    { name: "timeout", label: "timeout", num: true, cell: (row) => row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000) },
+    { name: "silence", label: "longest silence / timeout", sort: "silence_percent", num: true, cell: silence },
+    { name: "connects", label: "connects", sort: "connects", num: true, cell: (row) => count(row.connects) },
+    { name: "moves", label: "moves", sort: "moves", num: true, cell: (row) => count(row.moves) },
+    { name: "requests", label: "requests", sort: "requests", num: true, cell: (row) => count(row.requests) },
+    { name: "errors", label: "errors", sort: "errors", num: true, cell: (row) => count(row.errors) },
+    { name: "last", label: "last seen", sort: "last_seen", num: true, cell: (row) => clock(row.last_seen_ns) },
+  ], rows, more);
+}
+
+export async function sessions(ask, state) {
+  const params = asked(state);
+  const answer = await ask("sessions", { ...params, limit: 200 });
+  return [
+    h("h1", null, "Sessions"), h("div", { class: "tools" }, csv("sessions", params)),
+    h("p", { class: "note" }, `${count(answer.groups)} sessions, ${count(answer.expired)} seen to expire.`, answer.forgotten ? ` ${count(answer.forgotten)} forgotten (limit).` : "",
+      " A silence is the time between two requests, pings among them; from 66 % of the timeout on it was near expiry."),
+    sessionTable(answer.rows, { sorted: state.sort ?? "last_seen", onsort: state.onsort })];
+}
+
+export async function session(ask, state) {
+  const it = await ask(`sessions/${encodeURIComponent(state.id)}`, {});
+  const row = it.session;
+  const pair = (name, value) => [h("dt", null, name), h("dd", null, value)];
+  return [
+    h("p", { class: "crumbs" }, link("#/sessions", "Sessions"), " / ", row.session),
+    h("h1", null, `Session ${row.session}`),
+    h("dl", { class: "pairs" },
+      pair("state", row.state), pair("client", clientLink(row.client)), pair("server", row.server ?? "–"), pair("timeout", row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000)),
+      pair("seen", `${date(row.first_seen_ns)} to ${date(row.last_seen_ns)} UTC`),
+      pair("longest silence", [duration(row.silence_ms * 1000), row.silence_percent === null ? "" : ` (${row.silence_percent} % of the timeout)`, row.silence_at_ns === null ? "" : `, from ${clock(row.silence_at_ns, 3)}`]),
+      pair("requests", `${count(row.requests)}, ${count(row.errors)} with an error`), pair("watch events", count(row.watch_events))),
+    h("h2", null, "What happened"),
+    h("ol", { class: "timeline" }, it.timeline.map((event) => h("li", null, `${clock(event.ts_ns, 3)} ${event.event}${event.error ? ` (${event.error})` : ""}: ${event.client} at ${event.server}`)), !it.timeline.length && h("li", null, "No connect was seen: it was there before the capture began.")),
+    h("p", null, link(`#/events?filter=${encodeURIComponent(`session == ${row.session}`)}`, "Its events")),
+    detail(it), h("h2", null, "Slowest"), slowTable(it.slow)];
+}
+
+function slowTable(rows, more) {
+  return table("Slowest exchanges", [
+    { name: "latency", label: "latency", sort: "latency", num: true, cell: (row) => duration(row.latency_us) },
+    { name: "time", label: "time", sort: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
+    { name: "op", label: "operation", class: "mono", cell: (row) => row.op ?? "unknown" },
+    { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
+    { name: "client", label: "client", class: "mono", cell: (row) => clientLink(row.client) },
+    { name: "server", label: "server", class: "mono", cell: (row) => row.server },
+    { name: "outstanding", label: "in flight", sort: "outstanding", num: true, cell: (row) => count(row.outstanding) },
+    { name: "largest", label: "largest before", num: true, cell: (row) => bytes(row.largest_before_bytes) },
+    { name: "error", label: "error", cell: (row) => row.error ? h("span", { class: "bad" }, row.error_name) : "" },
+    { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
+  ], rows, more);
+}
+
+export async function slow(ask, state) {
+  const params = asked(state);
+  const answer = await ask("slow", { ...params, limit: 200 });
+  return [
+    h("h1", null, "Slow log"), h("div", { class: "tools" }, csv("slow", params)),
+    h("p", { class: "note" }, "The slowest exchanges, pings and connects left out, with what their connection was doing when they were sent: requests in flight, and the largest message of the second before."),
+    slowTable(answer.rows, { sorted: state.sort ?? "latency", onsort: state.onsort })];
+}
+
+export async function watches(ask, state) {
+  const params = asked(state);
+  const it = await ask("watches", { ...params, limit: 200 });
+  const sum = (kinds) => Object.values(kinds).reduce((a, b) => a + b, 0);
+  const words = (kinds) => Object.entries(kinds).filter(([, n]) => n).map(([name, n]) => `${name} ${count(n)}`).join(", ") || "none";
+  return [
+    h("h1", null, "Watches"), h("div", { class: "tools" }, csv("watches", params)),
+    h("ul", { class: "cards out", "aria-label": "In total" },
+      card("Registered", count(sum(it.registered)), words(it.registered)), card("Set again after reconnects", count(sum(it.restored)), words(it.restored)), card("Events sent", count(sum(it.fired)), words(it.fired))),
+    h("h2", null, "Writes by the events they fired"),
+    h("p", { class: "note" }, "Exact where the server tells the write's zxid in the event (ZooKeeper 3.9 and later); otherwise events of one path within a second count together."),
+    table("Writes", [
+      { name: "events", label: "events", num: true, cell: (row) => count(row.events) },
+      { name: "sessions", label: "sessions", num: true, cell: (row) => count(row.sessions) },
+      { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
+      { name: "op", label: "write", class: "mono", cell: (row) => row.op ?? "–" },
+      { name: "client", label: "by", class: "mono", cell: (row) => row.client === null ? "–" : clientLink(row.client) },
+      { name: "kinds", label: "kinds", cell: (row) => words(row.kinds) },
+      { name: "spread", label: "first to last", num: true, cell: (row) => duration(row.spread_ms * 1000) },
+      { name: "zxid", label: "zxid", class: "mono", cell: (row) => row.zxid ?? h("span", { class: "dim" }, "by second") },
+      { name: "time", label: "time", class: "mono", cell: (row) => clock(row.first_ns, 3) },
+    ], it.writes),
+    h("h2", null, "Znodes"),
+    table("Watched znodes", [
+      { name: "path", label: "path", sort: "key", class: "key-cell", cell: (row) => pathLink(row.path) },
+      { name: "registered", label: "registered", sort: "registered", num: true, cell: (row) => count(row.registered) },
+      { name: "fired", label: "fired", sort: "fired", num: true, cell: (row) => count(row.fired) },
+    ], it.rows, { sorted: state.sort ?? "fired", onsort: state.onsort })];
+}
+
+export async function coverage(ask) {
+  const it = await ask("coverage", {});
+  const flat = Object.entries(it.coverage).flatMap(([key, value]) => value !== null && typeof value === "object" ? Object.entries(value).map(([k, v]) => [`${key}: ${k}`, v]) : [[key, value]]);
+  return [
+    h("h1", null, "Coverage"), h("p", { class: "note" }, "What was seen, and what was not. A number that a gap may have falsified is not shown anywhere."),
+    h("ul", null, it.words.map((line) => h("li", null, line.trim()))),
+    table("Counters", [{ name: "key", label: "counter", class: "key-cell", cell: (row) => row[0] }, { name: "value", label: "value", num: true, cell: (row) => row[1] === null ? "not known" : row[0].endsWith("ts_ns") ? `${date(row[1])} UTC` : count(row[1]) }], flat)];
+}
+
+export async function ensemble(ask) {
+  const it = await ask("ensemble", {});
+  return [h("h1", null, "Ensemble"), h("p", null, it.available ? "" : `Nothing to show: ${it.reason}.`)];
+}
