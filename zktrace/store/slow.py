@@ -37,9 +37,35 @@ _COLUMNS: Final = (
     "request_bytes",
     "reply_bytes",
 )
+_SIZES: Final = ("request_bytes", "reply_bytes")
 _SECOND: Final = 1_000_000_000
 
 _Heap = list[tuple[int, int, dict[str, Any]]]
+
+
+class _Columns:
+    """What context needs of a batch, rows of a connection side by side."""
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        conn = rows.column("conn").to_numpy()
+        order = np.argsort(conn, kind="stable")
+        self.conn = conn[order]
+        self.seq = rows.column("seq").to_numpy()[order]
+        self.sent = rows.column("ts_ns").to_numpy()[order]
+        latency = pc.fill_null(rows.column("latency_ns"), 0).to_numpy()
+        self.done = self.sent + latency[order]
+        sizes = [pc.fill_null(rows.column(name), 0).to_numpy() for name in _SIZES]
+        self.size = np.maximum(*sizes)[order]
+
+    def before(self, row: dict[str, Any]) -> tuple[int, int]:
+        """Requests of the row's connection unanswered when it was sent; the largest message."""
+        low, high = np.searchsorted(self.conn, [row["conn"], row["conn"] + 1]).tolist()
+        at = row["ts_ns"]
+        sent, done = self.sent[low:high], self.done[low:high]
+        earlier = (sent < at) | ((sent == at) & (self.seq[low:high] < row["seq"]))
+        near = (sent <= at) & (done >= at - _SECOND)
+        outstanding = int(np.count_nonzero(earlier & (done > at)))
+        return outstanding, int(self.size[low:high][near].max(initial=0))
 
 
 class Slow:
@@ -48,7 +74,7 @@ class Slow:
     def __init__(self) -> None:
         self._all: _Heap = []
         self._slots: dict[int, _Heap] = {}
-        self._before: pa.RecordBatch | None = None
+        self._before: _Columns | None = None
 
     def add(self, batches: dict[str, pa.RecordBatch]) -> None:
         rows = batches.get("exchanges")
@@ -63,11 +89,14 @@ class Slow:
             inside = np.where(slots == slot, latency, -1)
             heap = self._slots.get(slot, [])
             picked.update(self._largest(inside, self._floor(heap, PER_SLOT), PER_SLOT))
-        for at in picked:
-            self._keep(rows, at)
+        columns = _Columns(rows)
+        if picked:
+            chosen = rows.select(list(_COLUMNS)).take(pa.array(sorted(picked)))
+            for row in chosen.to_pylist():
+                self._keep(row, columns)
         while len(self._slots) > SLOTS:
             del self._slots[min(self._slots)]
-        self._before = rows
+        self._before = columns
 
     @staticmethod
     def _floor(heap: _Heap, size: int) -> int:
@@ -81,9 +110,14 @@ class Slow:
         picked: list[int] = found.tolist()
         return picked
 
-    def _keep(self, rows: pa.RecordBatch, at: int) -> None:
-        row: dict[str, Any] = {name: rows.column(name)[at].as_py() for name in _COLUMNS}
-        row |= self._context(rows, row)
+    def _keep(self, row: dict[str, Any], columns: _Columns) -> None:
+        outstanding, largest = 0, 0
+        for batch in (self._before, columns):
+            if batch is not None:
+                waiting, size = batch.before(row)
+                outstanding += waiting
+                largest = max(largest, size)
+        row["outstanding"], row["largest_before_bytes"] = outstanding, largest
         if row["error"] is not None:
             row["error_name"] = error_name(row["error"])
         entry = (row["latency_ns"], -row["seq"], row)
@@ -93,23 +127,6 @@ class Slow:
                 heappush(heap, entry)
             else:
                 heappushpop(heap, entry)
-
-    def _context(self, rows: pa.RecordBatch, row: dict[str, Any]) -> dict[str, Any]:
-        outstanding, largest = 0, 0
-        at = row["ts_ns"]
-        for batch in (self._before, rows):
-            if batch is None:
-                continue
-            own = batch.column("conn").to_numpy() == row["conn"]
-            ts = batch.column("ts_ns").to_numpy()
-            done = ts + pc.fill_null(batch.column("latency_ns"), 0).to_numpy()
-            sent = (ts < at) | ((ts == at) & (batch.column("seq").to_numpy() < row["seq"]))
-            outstanding += int(np.count_nonzero(own & sent & (done > at)))
-            near = np.flatnonzero(own & (ts <= at) & (done >= at - _SECOND))
-            for name in ("request_bytes", "reply_bytes"):
-                sizes = pc.fill_null(batch.column(name), 0).to_numpy()[near]
-                largest = max(largest, int(sizes.max(initial=0)))
-        return {"outstanding": outstanding, "largest_before_bytes": largest}
 
     def entries(self, start_s: int | None = None, end_s: int | None = None) -> list[dict[str, Any]]:
         """Slowest first, of all time or of [start, end) in seconds (of the last hour)."""

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from zktrace import __version__
 from zktrace.analysis.filter import Filter, FilterError, compile_filter
 from zktrace.store.picture import Picture
-from zktrace.web import metrics, models, overview, views
+from zktrace.web import details, metrics, models, overview, views
 from zktrace.web.answers import Answers, Problem, csv_bytes, json_bytes
 from zktrace.web.models import Format, RowSort, SessionSort, SlowSort, WatchSort, WindowName
 from zktrace.web.security import App, Guard
@@ -241,7 +241,7 @@ def _details(app: FastAPI, api: _Api) -> None:
             raise Problem(404, "Not known", f"{ip!r} is no IP address") from None
 
         def make() -> Any:
-            found = views.client(picture, ip, window, limit)
+            found = details.client(picture, ip, window, limit)
             if found is None:
                 raise Problem(404, "Not known", f"nothing was seen of {ip}")
             return found
@@ -266,7 +266,7 @@ def _details(app: FastAPI, api: _Api) -> None:
         return api.listed(
             ("sessions", window, limit, sort, filter),
             form,
-            lambda: views.sessions(picture, window, limit, sort, where),
+            lambda: details.sessions(picture, window, limit, sort, where),
         )
 
     @app.get(
@@ -283,7 +283,7 @@ def _details(app: FastAPI, api: _Api) -> None:
         number = int(digits, 16)
 
         def make() -> Any:
-            found = views.session(picture, number, limit)
+            found = details.session(picture, number, limit)
             if found is None:
                 raise Problem(404, "Not known", f"no session 0x{number:016x} was seen")
             return found
@@ -308,7 +308,7 @@ def _details(app: FastAPI, api: _Api) -> None:
         return api.listed(
             ("slow", window, limit, sort, filter),
             form,
-            lambda: views.slow(picture, window, limit, sort, where),
+            lambda: details.slow(picture, window, limit, sort, where),
         )
 
     @app.get(
@@ -329,7 +329,7 @@ def _details(app: FastAPI, api: _Api) -> None:
         return api.listed(
             ("watches", window, limit, sort, filter),
             form,
-            lambda: views.watches(picture, window, limit, sort, where),
+            lambda: details.watches(picture, window, limit, sort, where),
         )
 
     @app.get(
