@@ -5,6 +5,7 @@ set -euo pipefail
 # command:package, what for
 wanted=(
   tcpdump:tcpdump # tests/bench compares with it; tests check captures against it
+  ip:iproute2     # network namespaces for the tests of live capture
   zstd:zstd       # unpacks captures by hand
   cc:gcc          # linker of Rust, and of the fuzz target
   c++:g++         # libFuzzer is C++

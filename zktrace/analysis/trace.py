@@ -23,7 +23,7 @@ from zktrace.analysis.hashing import SessionHasher, make_key
 from zktrace.analysis.tables import KINDS, batch_from_rows, table_from_batches
 from zktrace.capture.source import Source
 from zktrace.engine.base import MAX_CONNECTIONS, EngineOptions, Rows, create, parse_port
-from zktrace.engine.driver import Run
+from zktrace.engine.driver import Run, Steps
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
@@ -41,7 +41,7 @@ def to_batch(kind: str, rows: Rows) -> pa.RecordBatch:
     return pa.record_batch(rows)
 
 
-def iter_rows(run: Run) -> Iterator[dict[str, pa.RecordBatch]]:
+def iter_rows(run: Steps) -> Iterator[dict[str, pa.RecordBatch]]:
     """Drives a run; each step gives the rows that came since the last, a batch per kind that has
     any.
     """
@@ -60,7 +60,7 @@ class Batches:
 
     def __init__(
         self,
-        run: Run,
+        run: Steps,
         *,
         where: Filter | None = None,
         hash_key: bytes | None = None,

@@ -30,8 +30,7 @@ from zktrace.engine.base import BATCH_ROWS, MAX_CONNECTIONS, abilities, create
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zktrace.engine.base import EngineOptions
-    from zktrace.engine.driver import Run
+    from zktrace.engine.driver import Steps
 
 
 def decode(
@@ -57,6 +56,9 @@ def decode(
 
     The last line (with --json: a JSON object a line) says what was seen and what was not.
     """
+    from zktrace.capture.source import can_reopen
+    from zktrace.engine.driver import Run
+
     key = hashing_key(hash_sessions, hash_key)
     # An engine that writes the lines itself needs tables only to be asked which lines are wanted;
     # without a filter pyarrow is not even loaded.
@@ -67,13 +69,20 @@ def decode(
         election_port,
         max_connections=max_connections,
         tables=not native or filter is not None,
-        json_form=_form() if native else None,
+        json_form=json_form() if native else None,
         hash_key=key if native else None,
     )
-    job = _Decode(sources, options, limit)
     # A bar would be torn by lines on the same terminal.
     with progress(not sys.stdout.isatty()) as report:
-        run = job.run(report)
+        # What comes through a pipe may come slowly: lines go out as soon as they are there.
+        prompt = not all(can_reopen(source) for source in sources) or sys.stdout.isatty()
+        run = Run(
+            sources,
+            create(options),
+            batch_rows=1 if prompt or limit is not None else BATCH_ROWS,
+            progress=report,
+        )
+        job = EventOutput(limit, prompt)
         with interruptible(run):
             if native:
                 job.write_native(run, filter)
@@ -83,41 +92,28 @@ def decode(
                 job.write_text(run, filter, key, times, no_color)
 
 
-def _form() -> str:
+def json_form() -> str:
+    """What an engine that writes JSON lines itself is told."""
     from zktrace.export.form import form_text
 
     return form_text()
 
 
-class _Decode:
-    """One call of the subcommand: what is common to its forms of output."""
+class EventOutput:
+    """Events to standard output, each form of it; then the coverage."""
 
-    def __init__(self, sources: list[str], options: EngineOptions, limit: int | None) -> None:
-        self._sources = sources
-        self._options = options
+    def __init__(self, limit: int | None, prompt: bool) -> None:
+        """`limit`: events to show; `prompt`: lines go out as soon as they are there."""
         self._left = limit
-
-    def run(self, report: Any) -> Run:
-        from zktrace.capture.source import can_reopen
-        from zktrace.engine.driver import Run
-
-        # What comes through a pipe may come slowly: lines go out as soon as they are there.
-        prompt = not all(can_reopen(source) for source in self._sources) or sys.stdout.isatty()
         self._prompt = prompt
-        return Run(
-            self._sources,
-            create(self._options),
-            batch_rows=1 if prompt or self._left is not None else BATCH_ROWS,
-            progress=report,
-        )
 
-    def _coverage(self, run: Run) -> dict[str, Any]:
+    def _coverage(self, run: Steps) -> dict[str, Any]:
         coverage = run.coverage()
         if self._left == 0 and coverage.pop("interrupted", False):
             coverage["limited"] = True
         return coverage
 
-    def _take(self, count: int, run: Run) -> int:
+    def _take(self, count: int, run: Steps) -> int:
         """How many of `count` lines may still be written; stops the run after the last."""
         if self._left is None:
             return count
@@ -127,7 +123,7 @@ class _Decode:
             run.stop()
         return allowed
 
-    def write_native(self, run: Run, filter: str | None) -> None:
+    def write_native(self, run: Steps, filter: str | None) -> None:
         from zktrace.export.coverage import coverage_line
 
         out = _binary_stdout()
@@ -141,7 +137,7 @@ class _Decode:
         out.write(coverage_line(self._coverage(run)).encode() + b"\n")
         out.flush()
 
-    def _native_lines(self, run: Run, filter: str | None) -> Iterator[bytes]:
+    def _native_lines(self, run: Steps, filter: str | None) -> Iterator[bytes]:
         """Lines that the engine wrote; with a filter those whose numbers it lets through."""
         if filter is None:
             for _ in run:
@@ -156,13 +152,13 @@ class _Decode:
             yield b"".join(lines[seq - first] for seq in sorted(wanted))
             first += len(lines)
 
-    def _batches(self, run: Run, filter: str | None, key: bytes | None) -> Iterator[Any]:
+    def _batches(self, run: Steps, filter: str | None, key: bytes | None) -> Iterator[Any]:
         from zktrace.analysis.trace import Batches
         from zktrace.cli.filtering import compiled
 
         return iter(Batches(run, where=compiled(filter), hash_key=key))
 
-    def write_json(self, run: Run, filter: str | None, key: bytes | None) -> None:
+    def write_json(self, run: Steps, filter: str | None, key: bytes | None) -> None:
         from zktrace.export.coverage import coverage_line
         from zktrace.export.jsonl import lines
 
@@ -178,7 +174,7 @@ class _Decode:
         out.flush()
 
     def write_text(
-        self, run: Run, filter: str | None, key: bytes | None, times: Times, no_color: bool
+        self, run: Steps, filter: str | None, key: bytes | None, times: Times, no_color: bool
     ) -> None:
         from zktrace.export.summary import coverage_lines, joined
         from zktrace.export.text import EventLines

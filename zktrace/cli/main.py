@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from zktrace import __version__
-from zktrace.cli import decode, schema, serve, stats
+from zktrace.cli import decode, live, schema, serve, stats
 from zktrace.cli.failure import Failure
 
 #: Entry points that add subcommands.
@@ -87,6 +87,7 @@ app = typer.Typer(
 )
 app.command("decode")(decode.decode)
 app.command("stats")(stats.stats)
+app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("schema")(schema.schema)
 

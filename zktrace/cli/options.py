@@ -22,6 +22,68 @@ Sources = Annotated[
         "one capture in time order.",
     ),
 ]
+OptionalSources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SOURCE]...",
+        show_default=False,
+        help="Captures: pcap or pcapng, plain, .gz or .zst; - is standard input; several files are "
+        "one capture in time order.",
+    ),
+]
+Interfaces = Annotated[
+    list[str],
+    typer.Option(
+        "--interface",
+        "-i",
+        metavar="IFACE",
+        show_default=False,
+        help="Interface to listen on, or any; may be repeated.",
+    ),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        "--duration",
+        min=0,
+        metavar="SECONDS",
+        show_default=False,
+        help="Stop listening after so long.",
+    ),
+]
+Hosts = Annotated[
+    list[str],
+    typer.Option(
+        "--host",
+        metavar="ADDRESS",
+        help="Listen to what comes from or goes to this address, or network (10.0.0.0/8), only; "
+        "may be repeated.",
+    ),
+]
+AllPorts = Annotated[
+    bool,
+    typer.Option(
+        "--all-ports",
+        help="Listen to all of TCP. Else to the ports that are given, or 2181, 2888 and 3888.",
+    ),
+]
+Tunnels = Annotated[
+    bool,
+    typer.Option(
+        "--tunnels",
+        help="Listen to what is in tunnels, too (VXLAN, Geneve, GRE, IP in IP), on any port.",
+    ),
+]
+UserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--user",
+        metavar="NAME",
+        show_default=False,
+        help="As root: become this user when listening has begun. With sudo: the one who called "
+        "it. Else capabilities are given up.",
+    ),
+]
 ClientPort = Annotated[
     list[str], typer.Option("--client-port", metavar="PORT", help=f"Client {_PORTS}")
 ]

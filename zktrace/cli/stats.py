@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,30 +11,36 @@ import typer
 from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
 from zktrace.cli.options import (
+    AllPorts,
     ClientPort,
+    Duration,
     ElectionPort,
     FilterOption,
     HashKey,
     HashSessions,
+    Hosts,
+    Interfaces,
     JsonOption,
     MaxConnections,
     NoColor,
+    OptionalSources,
     QuorumPort,
-    Sources,
+    Tunnels,
+    UserOption,
     engine_options,
     hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, prepare_stdout, progress
-from zktrace.engine.base import GROUPINGS, MAX_CONNECTIONS, abilities, create
+from zktrace.engine.base import BATCH_ROWS, GROUPINGS, MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
     from zktrace.analysis.stats_result import StatsData
-    from zktrace.engine.driver import Run
+    from zktrace.engine.driver import Steps
 
 
 def stats(
-    sources: Sources,
+    sources: OptionalSources = None,
     by: Annotated[
         str,
         typer.Option(
@@ -67,14 +74,20 @@ def stats(
     hash_key: HashKey = None,
     max_connections: MaxConnections = MAX_CONNECTIONS,
     no_color: NoColor = False,
+    interface: Interfaces = [],  # noqa: B006
+    duration: Duration = None,
+    host: Hosts = [],  # noqa: B006
+    all_ports: AllPorts = False,
+    tunnels: Tunnels = False,
+    user: UserOption = None,
 ) -> None:
     """Show counts, bytes, errors, latencies.
 
-    What was captured, totals, a ranked table per grouping, what was not seen.
+    What was captured, totals, a ranked table per grouping, what was not seen. Of captures, or with
+    -i of what is on the wire now, until Ctrl-C or for --duration.
     """
-    from zktrace.analysis.stats_result import stats_result
-    from zktrace.engine.driver import Run
-    from zktrace.export.coverage import coverage_object
+    if bool(sources) == bool(interface):
+        raise Failure("give captures, or with -i what to listen on")
 
     groupings = _groupings(by)
     key = hashing_key(hash_sessions, hash_key)
@@ -89,10 +102,34 @@ def stats(
         aggregate_by=groupings if native else None,
         path_depth=depth,
     )
-    with progress() as report:
-        run = Run(sources, create(options), progress=report)
-        with interruptible(run):
-            data = _native(run) if native else _from_rows(run, compiled(filter), groupings, depth)
+
+    def collected(run: Steps) -> StatsData:
+        return _native(run) if native else _from_rows(run, compiled(filter), groupings, depth)
+
+    if interface:
+        from zktrace.cli.listening import Listening
+
+        listening = Listening(
+            interface,
+            (*options.client_ports, *options.quorum_ports, *options.election_ports),
+            hosts=host,
+            all_ports=all_ports,
+            tunnels=tunnels,
+            user=user,
+        )
+        run: Steps = listening.run(create(options), duration_s=duration, batch_rows=BATCH_ROWS)
+        with interruptible(run, SIGTERM):
+            data = collected(run)
+    else:
+        from zktrace.engine.driver import Run
+
+        with progress() as report:
+            run = Run(sources or [], create(options), progress=report)
+            with interruptible(run):
+                data = collected(run)
+    from zktrace.analysis.stats_result import stats_result
+    from zktrace.export.coverage import coverage_object
+
     result = stats_result(data, coverage_object(run.coverage()), top=top)
     if key is not None:
         _hash_sessions(result, key)
@@ -116,14 +153,16 @@ def _groupings(text: str) -> tuple[str, ...]:
     return names or ("op",)
 
 
-def _native(run: Run) -> StatsData:
+def _native(run: Steps) -> StatsData:
     for _ in run:
         pass
     data: StatsData = run.engine.aggregates()
     return data
 
 
-def _from_rows(run: Run, where: Filter | None, by: tuple[str, ...], depth: int | None) -> StatsData:
+def _from_rows(
+    run: Steps, where: Filter | None, by: tuple[str, ...], depth: int | None
+) -> StatsData:
     from zktrace.analysis.stats import StatsCollector
     from zktrace.analysis.trace import Batches
 

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from zktrace.engine.driver import Run
+    from zktrace.engine.driver import Steps
     from zktrace.export.text import Look
 
 #: Short work needs no progress bar.
@@ -43,23 +43,26 @@ def prepare_stdout() -> None:
 
 
 @contextmanager
-def interruptible(run: Run) -> Iterator[None]:
-    """Ctrl-C ends the run as if the capture ended there; a second one ends the program."""
+def interruptible(run: Steps, *signals: signal.Signals) -> Iterator[None]:
+    """Ctrl-C, or one of these signals, ends the run as if the capture ended there; a second one
+    ends the program.
+    """
 
     def on_interrupt(signum: int, frame: FrameType | None) -> None:
         if run.interrupted or run.stop():
             raise KeyboardInterrupt
 
-    before: Any = None
+    before: dict[signal.Signals, Any] = {}
     try:
-        before = signal.signal(signal.SIGINT, on_interrupt)
+        for number in (signal.SIGINT, *signals):
+            before[number] = signal.signal(number, on_interrupt)
     except ValueError:
         pass  # not in the main thread: whoever started us handles signals
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -146,6 +146,25 @@ class Engine(Protocol):
         """Sums and histograms per grouping: ``StatsData`` of ``zktrace.analysis.stats``."""
 
 
+class LiveEngine(Engine, Protocol):
+    """An engine that is also fed packets of a live capture, by :mod:`zktrace.engine.live`: then it
+    has no sources. All engines of this package are.
+    """
+
+    def packet(self, ts_ns: int, linktype: int, data: bytes, wire_len: int) -> int:
+        """One packet, in order of time. Gives how many rows wait to be taken, as :meth:`feed`
+        does.
+        """
+
+    def tick(self, now_ns: int) -> int:
+        """Time went on without a packet: closed connections end, and what waits for time is given
+        out. As :meth:`packet`.
+        """
+
+    def kernel_drops(self, drops: int) -> None:
+        """How many packets of a live capture were lost so far, before anyone saw them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which engine is taken, and why not the faster one."""
@@ -186,10 +205,10 @@ def choose(name: str | None = None) -> Choice:
     return Choice("python", f"the native engine is absent: {missing}")
 
 
-def create(options: EngineOptions, name: str | None = None) -> Engine:
+def create(options: EngineOptions, name: str | None = None) -> LiveEngine:
     """An engine, the one :func:`choose` names."""
     module = import_module(f"zktrace.engine.{choose(name).name}")
-    engine: Engine = module.create(options)
+    engine: LiveEngine = module.create(options)
     return engine
 
 

@@ -9,13 +9,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from zktrace.capture.counters import CaptureCounters
 from zktrace.capture.errors import CaptureError
 from zktrace.capture.merge import first_ts
 from zktrace.capture.source import STDIN, Source, can_reopen, open_blocks, source_name
 from zktrace.engine.base import BATCH_ROWS, Engine
+
+
+class Steps(Protocol):
+    """A capture through an engine, step by step: :class:`Run`, or one that is live."""
+
+    engine: Engine
+    interrupted: bool
+
+    def stop(self) -> bool:
+        """Ends it soon, see :meth:`Run.stop`."""
+
+    def coverage(self) -> dict[str, Any]:
+        """What was seen and what was not, up to now."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Rows that wait to be taken, see :class:`Run`."""
 
 
 class Run:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from zktrace._native import Engine as _Engine
-from zktrace.engine.base import EngineOptions, Rows
+from zktrace._native import LiveCapture as _LiveCapture
+from zktrace.capture.live import Plan, Turn
+from zktrace.engine.base import Engine, EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
@@ -48,6 +50,9 @@ class NativeEngine:
         self.wanted = engine.wanted
         self.feed = engine.feed
         self.end_source = engine.end_source
+        self.packet = engine.packet
+        self.tick = engine.tick
+        self.kernel_drops = engine.kernel_drops
         self.finish = engine.finish
         self.coverage = engine.coverage
         self.aggregates = engine.aggregates
@@ -64,6 +69,47 @@ class NativeEngine:
             kind: batches[0] if len(batches) == 1 else _joined(batches)
             for kind, batches in kinds.items()
         }
+
+
+def listen(plan: Plan, engine: Engine) -> NativeCapture:
+    """Begins to capture for an engine of this module. OSError where it may not,
+    NotImplementedError where there is no such thing.
+    """
+    assert isinstance(engine, NativeEngine)
+    return NativeCapture(plan, engine._engine)
+
+
+class NativeCapture:
+    """See :class:`zktrace.capture.live.Capture`: rings shared with the kernel."""
+
+    def __init__(self, plan: Plan, engine: _Engine) -> None:
+        self._engine = engine
+        self._capture: _LiveCapture | None = _LiveCapture(
+            [(interface.index, interface.loopback) for interface in plan.interfaces],
+            plan.program(),
+            cooked=plan.cooked,
+            promiscuous=plan.promiscuous,
+            ring_bytes=plan.ring_bytes,
+            block_ms=plan.block_ms,
+            record=plan.record,
+        )
+
+    def _opened(self) -> _LiveCapture:
+        if self._capture is None:
+            raise ValueError("the capture was closed")
+        return self._capture
+
+    def turn(self, timeout_ms: int, budget_ms: int, most: int) -> Turn:
+        return Turn(*self._opened().turn(self._engine, timeout_ms, budget_ms, most))
+
+    def drops(self) -> int:
+        return self._opened().drops()
+
+    def take_records(self) -> bytes:
+        return self._opened().take_records()
+
+    def close(self) -> None:
+        self._capture = None
 
 
 def _joined(batches: list[Any]) -> Rows:

@@ -143,6 +143,17 @@ class PythonEngine:
         if segment is not None:
             self._flow.segment(segment)
 
+    def packet(self, ts_ns: int, linktype: int, data: bytes, wire_len: int) -> int:
+        self._packet(Packet(ts_ns, linktype, data, max(wire_len, len(data))))
+        return self._rows.waiting
+
+    def tick(self, now_ns: int) -> int:
+        self._flow.tick(now_ns)
+        return self._rows.waiting
+
+    def kernel_drops(self, drops: int) -> None:
+        self._capture.kernel_drops = drops
+
     def finish(self) -> None:
         self._decapsulator.finish()
         self._flow.finish()

@@ -118,6 +118,13 @@ class Side:
     def next_seq(self) -> int:
         return (self.base + self.next) & MASK
 
+    @property
+    def waits(self) -> bool:
+        """Is something held back, or missing, that time alone may settle?"""
+        if not self.started:
+            return self.hold_since is not None
+        return bool(self.chunks or self.cuts) or self.acked > self.next
+
     def is_far(self, seq: int) -> bool:
         """Does `seq` belong to another connection?"""
         if self.started:

@@ -145,6 +145,19 @@ class Reassembler:
                 conn = self._open(seg, key, upper)
         self._step(conn, int(upper != conn.flip), seg)
 
+    def tick(self, now_ns: int) -> None:
+        """Time went on without a segment: a live capture of an idle line.
+
+        Like an unrelated segment at that time; beyond that, connections that wait are looked at as
+        at a segment of their own that brings nothing and is not counted, since the next one may be
+        far away.
+        """
+        self._clock = max(self._clock, now_ns)
+        self._expire()
+        waiting = [conn for conn in self._connections.values() if any(s.waits for s in conn.sides)]
+        for conn in sorted(waiting, key=lambda conn: conn.id):
+            self._check(conn, Stamp(self._clock, conn.packets, self._clock))
+
     def finish(self) -> None:
         """The capture ended: end all connections."""
         for conn in sorted(self._connections.values(), key=lambda conn: conn.id):

@@ -111,6 +111,29 @@ impl<S: EventSink> Decoder<S> {
         }
     }
 
+    /// A packet that is in no container: a live capture, in order of time.
+    #[inline]
+    pub fn packet(&mut self, packet: Packet<'_>) {
+        let mut layers = Layers {
+            decapsulator: &mut self.decapsulator,
+            streams: Streams {
+                flow: &mut self.flow,
+                analyzer: &mut self.analyzer,
+            },
+        };
+        layers.one_of_many(packet);
+    }
+
+    /// Time went on without a packet.
+    pub fn tick(&mut self, now_ns: i64) {
+        self.flow.tick(now_ns, &mut self.analyzer);
+    }
+
+    /// What the kernel has lost so far, of a live capture.
+    pub fn set_kernel_drops(&mut self, drops: u64) {
+        self.decapsulator.counters.kernel_drops = Some(drops);
+    }
+
     /// End of the capture: connections end, requests without reply are given out.
     pub fn finish(&mut self) {
         self.decapsulator.finish();

@@ -208,6 +208,26 @@ impl Reassembler {
         }
     }
 
+    /// Time went on without a segment: a live capture of an idle line.
+    pub fn tick<S: FlowSink>(&mut self, now_ns: i64, sink: &mut S) {
+        self.shared.clock = self.shared.clock.max(now_ns);
+        if self.is_closing_due() {
+            self.expire(sink);
+        }
+        let mut waiting: Vec<(u64, u32)> = self
+            .conns
+            .iter()
+            .filter(|conn| !conn.plain && conn.id != FREE && conn.waits())
+            .map(|conn| (conn.id, conn.slot))
+            .collect();
+        waiting.sort_unstable();
+        for (_, slot) in waiting {
+            if let Some(conn) = self.conns.get_mut(slot as usize) {
+                conn.tick(&mut self.shared, sink);
+            }
+        }
+    }
+
     /// The capture ended: ends all connections.
     pub fn finish<S: FlowSink>(&mut self, sink: &mut S) {
         let mut live: Vec<(u64, u32)> = self

@@ -180,10 +180,29 @@ impl Conn {
         } else {
             self.take(index, seg, now, shared, sink);
         }
+        self.look(now, shared, sink);
+        self.closing.is_some() && self.packets_left == 0
+    }
+
+    /// Time went on without a segment.
+    pub fn tick<S: FlowSink>(&mut self, shared: &mut Shared, sink: &mut S) {
+        let now = Stamp {
+            ts_ns: shared.clock,
+            packet: self.packets,
+            clock: shared.clock,
+        };
+        self.look(now, shared, sink);
+    }
+
+    fn look<S: FlowSink>(&mut self, now: Stamp, shared: &mut Shared, sink: &mut S) {
         self.check(now, shared, sink);
         let [a, b] = &self.sides;
         self.plain = self.closing.is_none() && a.is_plain() && b.is_plain();
-        self.closing.is_some() && self.packets_left == 0
+    }
+
+    /// Is something held back, or missing, that time alone may settle?
+    pub fn waits(&self) -> bool {
+        self.sides.iter().any(Side::waits)
     }
 
     /// Nothing new is expected; `end` follows when late packets had their chance.

@@ -143,6 +143,14 @@ impl Side {
             && self.acked <= self.next
     }
 
+    /// Is something held back, or missing, that time alone may settle?
+    pub fn waits(&self) -> bool {
+        if !self.started {
+            return self.hold_since.is_some();
+        }
+        self.has_waiting() || self.acked > self.next
+    }
+
     /// Does `seq` belong to another connection?
     pub fn is_far(&self, seq: u32) -> bool {
         if self.started {

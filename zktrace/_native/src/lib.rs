@@ -1,7 +1,7 @@
 //! Native engine of zktrace: from raw capture bytes to columns and aggregates.
 //!
 //! The modules up to `agg` are plain Rust without `unsafe` and know nothing of Python; `tables` and `python` are
-//! compiled with the `python` feature only.
+//! compiled with the `python` feature only. `unsafe` is in `live::sys` alone, which talks to the kernel.
 #![deny(unsafe_code)]
 
 pub mod agg;
@@ -28,6 +28,7 @@ pub mod joined;
 pub mod json;
 pub mod json_text;
 pub mod link;
+pub mod live;
 pub mod merge;
 mod messages;
 pub mod pairing;
@@ -58,6 +59,8 @@ pub mod python_capture;
 pub mod python_flow;
 #[cfg(feature = "python")]
 pub mod python_json;
+#[cfg(feature = "python")]
+pub mod python_live;
 #[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]

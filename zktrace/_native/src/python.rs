@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::agg::{Aggregator, By, KEY_LIMIT};
+use crate::container::Packet;
 use crate::decoder::Decoder;
 use crate::events::{Anomaly, Connection, EventSink, Exchange, FourLetter, WatchEvent};
 use crate::flow::Limits;
@@ -23,7 +24,7 @@ use crate::windows::Windows;
 const BATCH_ROWS: usize = 1 << 20;
 
 /// Where the rows go.
-struct Sinks {
+pub(crate) struct Sinks {
     tables: Option<TableSink>,
     aggregates: Option<Aggregator>,
     json: Option<JsonSink>,
@@ -61,7 +62,7 @@ impl EventSink for Sinks {
 /// The native engine; see `zktrace.engine.base.Engine` for what its methods do.
 #[pyclass(module = "zktrace._native")]
 pub struct Engine {
-    decoder: Decoder<Sinks>,
+    pub(crate) decoder: Decoder<Sinks>,
     names: Vec<String>,
     by: Vec<By>,
 }
@@ -103,7 +104,7 @@ impl Engine {
         }
     }
 
-    fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         let sink = &self.decoder.analyzer.shared.sink;
         let rows = sink.tables.as_ref().map_or(0, TableSink::rows);
         rows + sink.json.as_ref().map_or(0, JsonSink::lines)
@@ -207,6 +208,26 @@ impl Engine {
         let decoder = &mut self.decoder;
         let ended = py.detach(|| decoder.end_source(source));
         ended.map_err(|error| self.source_error(py, error))
+    }
+
+    fn packet(&mut self, ts_ns: i64, linktype: u16, data: &[u8], wire_len: u32) -> usize {
+        self.decoder.packet(Packet {
+            ts_ns,
+            linktype,
+            data,
+            wire_len: wire_len.max(data.len() as u32),
+        });
+        self.waiting()
+    }
+
+    fn tick(&mut self, py: Python<'_>, now_ns: i64) -> usize {
+        let decoder = &mut self.decoder;
+        py.detach(|| decoder.tick(now_ns));
+        self.waiting()
+    }
+
+    fn kernel_drops(&mut self, drops: u64) {
+        self.decoder.set_kernel_drops(drops);
     }
 
     fn finish(&mut self, py: Python<'_>) {
@@ -325,6 +346,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::python_capture::register(module)?;
     crate::python_flow::register(module)?;
     crate::python_json::register(module)?;
+    crate::python_live::register(module)?;
     crate::python_tables::register(module)?;
     Ok(())
 }

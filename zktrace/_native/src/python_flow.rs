@@ -120,9 +120,9 @@ fn counters_dict<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'p
 }
 
 /// Reassembles a list of segments. Returns the handler's calls, each as a tuple that starts with the
-/// method's name, and the counters.
+/// method's name, and the counters. `ticks`: (number of segments before it, time), in order.
 #[pyfunction]
-#[pyo3(signature = (segments, *, connections=65_536, side_buffer=4 << 20, total_buffer=32 << 20, tombstones=65_536))]
+#[pyo3(signature = (segments, *, connections=65_536, side_buffer=4 << 20, total_buffer=32 << 20, tombstones=65_536, ticks=None))]
 fn debug_reassemble<'py>(
     py: Python<'py>,
     segments: Vec<SegmentTuple<'py>>,
@@ -130,6 +130,7 @@ fn debug_reassemble<'py>(
     side_buffer: u64,
     total_buffer: u64,
     tombstones: usize,
+    ticks: Option<Vec<(usize, i64)>>,
 ) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyDict>)> {
     let mut reassembler = Reassembler::new(Limits {
         connections,
@@ -142,7 +143,13 @@ fn debug_reassemble<'py>(
         slots: Vec::new(),
         error: None,
     };
-    for (ts_ns, src, dst, sport, dport, seq, ack, flags, payload, wire_len) in &segments {
+    let ticks = ticks.unwrap_or_default();
+    let mut ticks = ticks.iter().peekable();
+    for (index, fields) in segments.iter().enumerate() {
+        while let Some((_, now_ns)) = ticks.next_if(|(before, _)| *before <= index) {
+            reassembler.tick(*now_ns, &mut recorder);
+        }
+        let (ts_ns, src, dst, sport, dport, seq, ack, flags, payload, wire_len) = fields;
         let segment = Segment {
             ts_ns: *ts_ns,
             src: ip_of(src.as_bytes())?,
@@ -156,6 +163,9 @@ fn debug_reassemble<'py>(
             wire_len: *wire_len,
         };
         reassembler.segment(&segment, &mut recorder);
+    }
+    for (_, now_ns) in ticks {
+        reassembler.tick(*now_ns, &mut recorder);
     }
     reassembler.finish(&mut recorder);
     if let Some(error) = recorder.error {

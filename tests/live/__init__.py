@@ -1,0 +1,1 @@
+"""Live capture: filters, and captures in network namespaces that the tests make themselves."""

@@ -1,0 +1,151 @@
+"""What a live capture is told, and what it gives. Must not know: how either engine gets packets.
+
+Who opens one: :mod:`zktrace.capture.packetsocket` and :mod:`zktrace.capture.sniffer` in Python,
+``zktrace._native`` in Rust.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from zktrace.capture.bpf import WHOLE, Endpoint, Instruction, Network, compile_filter
+from zktrace.capture.errors import CaptureError
+from zktrace.capture.interfaces import ANY, Interface
+
+#: Link types of what is written: whole frames, or (interfaces without Ethernet, or all of them) the
+#: network packet behind a made-up header.
+ETHERNET: Final = 1
+LINUX_SLL2: Final = 276
+
+#: A second of 100,000 packets of 300 bytes.
+RING_BYTES: Final = 32 << 20
+
+#: Packets are handed over after this time though few came: half of what a reader finds prompt.
+BLOCK_MS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where to listen, and to what."""
+
+    interfaces: tuple[Interface, ...]
+    ports: tuple[Endpoint, ...] = ()
+    """None: every port."""
+    hosts: tuple[Network, ...] = ()
+    """None: every host."""
+    tunnels: bool = False
+    snaplen: int = WHOLE
+    promiscuous: bool = False
+    ring_bytes: int = RING_BYTES
+    block_ms: int = BLOCK_MS
+    record: bool = False
+    """Records of a pcap file are wanted as well."""
+
+    @property
+    def cooked(self) -> bool:
+        """Packets begin at the network layer, since links differ or are no Ethernet."""
+        return any(not interface.ethernet for interface in self.interfaces)
+
+    @property
+    def linktype(self) -> int:
+        """Of the records."""
+        return LINUX_SLL2 if self.cooked else ETHERNET
+
+    def program(self) -> list[Instruction]:
+        """For the kernel."""
+        return compile_filter(
+            self.ports,
+            self.hosts,
+            cooked=self.cooked,
+            tunnels=self.tunnels,
+            snaplen=self.snaplen,
+        )
+
+
+class Turn(NamedTuple):
+    """What one look at a capture gave."""
+
+    packets: int
+    idle: bool
+    """No more packets wait."""
+    down: bool
+    """An interface is down; it goes on when that is up again."""
+    rows: int
+    """Rows that wait in the engine."""
+
+
+class Taker(Protocol):
+    """Takes packets: an engine."""
+
+    def packet(self, ts_ns: int, linktype: int, data: bytes, wire_len: int) -> int:
+        """One packet; gives how many rows wait to be taken."""
+
+
+class Capture(Protocol):
+    """A live capture that has begun."""
+
+    def turn(self, timeout_ms: int, budget_ms: int, most: int) -> Turn:
+        """Hands packets to its engine, at most so many, for about `budget_ms`; waits up to
+        `timeout_ms` when there are none. A signal ends the waiting.
+        """
+
+    def drops(self) -> int | None:
+        """Packets lost so far, in the kernel; None where it does not tell."""
+
+    def take_records(self) -> bytes:
+        """Records of a pcap file, of the packets since the last call: nanoseconds, this machine's
+        byte order.
+        """
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+def pcap_header(plan: Plan) -> bytes:
+    """What stands before the records in a file."""
+    snaplen = min(plan.snaplen, WHOLE)
+    return struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, plan.linktype)
+
+
+def refused(error: OSError, plan: Plan) -> CaptureError:
+    """Why capturing does not begin, in one line that says what to do."""
+    name = ", ".join(interface.name for interface in plan.interfaces)
+    if error.errno in (errno.EPERM, errno.EACCES):
+        # setcap takes no symbolic link, and a script has no capabilities: its interpreter has.
+        python = os.path.realpath(sys.executable)
+        return CaptureError(
+            name,
+            "capturing is not permitted: once, `sudo setcap cap_net_raw+ep "
+            f"{python}` (for every program of that Python), or run zktrace with sudo",
+        )
+    if error.errno == errno.ENODEV:
+        return CaptureError(name, "the interface went away")
+    if error.errno == errno.EAFNOSUPPORT:
+        return CaptureError(name, "this system has no packet sockets (AF_PACKET)")
+    return CaptureError(name, f"capturing does not work: {error.strerror or error}")
+
+
+def described(plan: Plan) -> str:
+    """One line for the user: where, what, how."""
+    where = " and ".join(
+        "all interfaces" if interface.name == ANY else interface.name
+        for interface in plan.interfaces
+    )
+    parts = [f"listening on {where}"]
+    if plan.ports:
+        from zktrace.capture.segment import endpoint_text
+
+        shown = [str(n) if ip is None else endpoint_text(ip, n) for ip, n in plan.ports]
+        parts.append(f"TCP port{'s' if len(shown) > 1 else ''} {', '.join(shown)}")
+    else:
+        parts.append("all TCP ports")
+    if plan.hosts:
+        parts.append(f"host{'s' if len(plan.hosts) > 1 else ''} {', '.join(map(str, plan.hosts))}")
+    if plan.snaplen < WHOLE:
+        parts.append(f"first {plan.snaplen} bytes of a packet")
+    return "; ".join(parts)

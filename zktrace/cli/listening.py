@@ -1,0 +1,106 @@
+"""Listening on interfaces, for the subcommands that can: options to a plan, rights, messages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from zktrace.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from zktrace.capture.bpf import Network
+    from zktrace.engine.base import LiveEngine, Port
+    from zktrace.engine.live import LiveRun
+
+#: Where no port is given: those of ZooKeeper's documentation.
+_USUAL_PORTS: Final = (2181, 2888, 3888)
+
+#: What is loaded while the process still has its rights: another user may not read root's files.
+_LATER: Final = (
+    "zktrace.analysis.filter",
+    "zktrace.analysis.stats",
+    "zktrace.analysis.stats_result",
+    "zktrace.analysis.trace",
+    "zktrace.export.coverage",
+    "zktrace.export.jsonl",
+    "zktrace.export.summary",
+    "zktrace.export.text",
+    "rich.console",
+    "rich.table",
+)
+
+
+class Listening:
+    """What the options of a subcommand ask for; :meth:`run` opens the capture."""
+
+    def __init__(
+        self,
+        interfaces: list[str],
+        ports: Iterable[Port],
+        *,
+        hosts: list[str] = [],  # noqa: B006
+        all_ports: bool = False,
+        tunnels: bool = False,
+        snaplen: int | None = None,
+        promiscuous: bool = False,
+        buffer_mib: int | None = None,
+        user: str | None = None,
+        record: bool = False,
+    ) -> None:
+        from zktrace.capture.bpf import WHOLE
+        from zktrace.capture.interfaces import find
+        from zktrace.capture.live import RING_BYTES, Plan
+        from zktrace.capture.privileges import chosen
+
+        given = tuple(dict.fromkeys(ports)) or tuple((None, port) for port in _USUAL_PORTS)
+        self._plan = Plan(
+            interfaces=tuple(find(interfaces)),
+            ports=() if all_ports else given,
+            hosts=tuple(_network(host) for host in hosts),
+            tunnels=tunnels,
+            snaplen=snaplen or WHOLE,
+            promiscuous=promiscuous,
+            ring_bytes=RING_BYTES if buffer_mib is None else buffer_mib << 20,
+            record=record,
+        )
+        self._user = chosen(user)
+
+    def run(self, engine: LiveEngine, *, write: BinaryIO | None = None, **limits: Any) -> LiveRun:
+        """Opens the capture, then gives up what rights the process has."""
+        from zktrace.capture.bpf import FilterTooLong
+        from zktrace.capture.privileges import become, drop_capabilities
+        from zktrace.engine.live import LiveRun, listen
+
+        if self._user is not None:
+            _load()
+        try:
+            capture = listen(self._plan, engine)
+        except FilterTooLong as error:
+            raise Failure(str(error)) from None
+        if self._user is not None:
+            become(self._user)
+        else:
+            # Threads that libraries start would keep theirs, so before those are loaded.
+            drop_capabilities()
+        return LiveRun(self._plan, capture, engine, write=write, notice=_notice, **limits)
+
+
+def _load() -> None:
+    from importlib import import_module
+
+    for name in _LATER:
+        import_module(name)
+
+
+def _network(text: str) -> Network:
+    from ipaddress import ip_network
+
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise Failure(f"--host: {text!r} is no address and no network") from None
+
+
+def _notice(text: str) -> None:
+    print(f"zktrace: {text}", file=sys.stderr, flush=True)

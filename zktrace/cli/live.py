@@ -1,0 +1,153 @@
+"""``zktrace live``: as decode, of what is on the wire now."""
+
+from __future__ import annotations
+
+from signal import SIGTERM
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zktrace.cli.decode import EventOutput, json_form
+from zktrace.cli.failure import Failure
+from zktrace.cli.filtering import compiled
+from zktrace.cli.listening import Listening
+from zktrace.cli.options import (
+    AllPorts,
+    ClientPort,
+    Duration,
+    ElectionPort,
+    FilterOption,
+    HashKey,
+    HashSessions,
+    Hosts,
+    Interfaces,
+    JsonOption,
+    MaxConnections,
+    NoColor,
+    QuorumPort,
+    Times,
+    Tunnels,
+    UserOption,
+    engine_options,
+    hashing_key,
+)
+from zktrace.cli.terminal import interruptible
+from zktrace.engine.base import MAX_CONNECTIONS, abilities, create
+
+if TYPE_CHECKING:
+    from io import FileIO
+
+
+def live(
+    interface: Interfaces = [],  # noqa: B006
+    filter: FilterOption = None,
+    json: JsonOption = False,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=0, show_default=False, help="Stop after so many events."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", "-c", min=1, show_default=False, help="Stop after so many packets."
+        ),
+    ] = None,
+    duration: Duration = None,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            "--write",
+            "-w",
+            metavar="FILE",
+            show_default=False,
+            help="Also keep the packets, as a pcap file.",
+        ),
+    ] = None,
+    client_port: ClientPort = [],  # noqa: B006
+    quorum_port: QuorumPort = [],  # noqa: B006
+    election_port: ElectionPort = [],  # noqa: B006
+    all_ports: AllPorts = False,
+    host: Hosts = [],  # noqa: B006
+    tunnels: Tunnels = False,
+    snaplen: Annotated[
+        int | None,
+        typer.Option(
+            "--snaplen",
+            "-s",
+            min=1,
+            max=262_144,
+            show_default=False,
+            help="Bytes of a packet to keep; what is beyond is not decoded. Default: all.",
+        ),
+    ] = None,
+    promisc: Annotated[
+        bool, typer.Option("--promisc", help="Take packets that are not for this machine, too.")
+    ] = False,
+    buffer: Annotated[
+        int,
+        typer.Option(
+            "--buffer",
+            min=4,
+            max=4096,
+            metavar="MIB",
+            help="Room for packets that wait, of each interface.",
+        ),
+    ] = 32,
+    user: UserOption = None,
+    times: Annotated[
+        Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")
+    ] = Times.utc,
+    hash_sessions: HashSessions = False,
+    hash_key: HashKey = None,
+    max_connections: MaxConnections = MAX_CONNECTIONS,
+    no_color: NoColor = False,
+) -> None:
+    """Print one line per event as it happens.
+
+    Until Ctrl-C; the last line says what was seen and what was not. Connections that were open
+    before are joined where they are.
+    """
+    if not interface:
+        from zktrace.capture.interfaces import ANY, names
+
+        there = ", ".join([*names(), ANY])
+        raise Failure(f"give an interface to listen on with -i: {there}")
+    key = hashing_key(hash_sessions, hash_key)
+    native = json and "json" in abilities()
+    options = engine_options(
+        client_port,
+        quorum_port,
+        election_port,
+        max_connections=max_connections,
+        tables=not native or filter is not None,
+        json_form=json_form() if native else None,
+        hash_key=key if native else None,
+    )
+    listening = Listening(
+        interface,
+        (*options.client_ports, *options.quorum_ports, *options.election_ports),
+        hosts=host,
+        all_ports=all_ports,
+        tunnels=tunnels,
+        snaplen=snaplen,
+        promiscuous=promisc,
+        buffer_mib=buffer,
+        user=user,
+        record=write is not None,
+    )
+    # Unbuffered: a full disk is told when it is met, not once more at the end.
+    file: FileIO | None = None if write is None else open(write, "wb", buffering=0)  # noqa: SIM115
+    try:
+        run = listening.run(create(options), packets=count, duration_s=duration, write=file)
+        compiled(filter)  # a wrong one is told now; it loads libraries, so not before
+        job = EventOutput(limit, prompt=True)
+        with interruptible(run, SIGTERM):
+            if native:
+                job.write_native(run, filter)
+            elif json:
+                job.write_json(run, filter, key)
+            else:
+                job.write_text(run, filter, key, times, no_color)
+    finally:
+        if file is not None:
+            file.close()
