@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How long a source may take to turn out unusable before the page is offered.
 _TRY_S = 0.5
+#: How long reading may take to stop.
+_END_S = 2.0
 
 
 def serve(
@@ -126,6 +129,11 @@ def serve(
         bound.close()
     if feed.useless and feed.failure is not None:
         raise feed.failure
+    if not feed.join(_END_S):
+        # It waits for standard input, which nothing ends; Python cannot end with such a thread.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _usable(feed: Feed) -> None:

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from zktrace.capture.errors import CaptureError
 from zktrace.capture.source import can_reopen, source_name
-from zktrace.engine.base import BATCH_ROWS, Rows
+from zktrace.engine.base import Rows
 from zktrace.engine.driver import Run
 from zktrace.store.picture import Picture
 
+#: Rows taken at once: few, since whoever asks waits meanwhile.
+_BATCH_ROWS: Final = 4096
 #: Rows are taken at least so often.
 _TAKE_S: Final = 0.25
 #: Bytes of a paced piece: some packets; more when packets come faster than pieces are fed.
@@ -64,7 +66,9 @@ class _Pump:
             waiting = self._engine.feed(source, block)
             self.fed = True
             now = time.monotonic()
-            if waiting >= BATCH_ROWS or (waiting and (self._prompt or now - self._taken > _TAKE_S)):
+            if waiting >= _BATCH_ROWS or (
+                waiting and (self._prompt or now - self._taken > _TAKE_S)
+            ):
                 self._taken = now
                 picture.collect()
 
