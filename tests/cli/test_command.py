@@ -452,7 +452,32 @@ def test_a_closed_pipe_ends_quietly(engine: str) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    process.wait(60)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["decode"], ["decode", "--json"], ["decode", "-f", "error == 0", "--json"], ["stats"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("capture", [BASIC, HERD], ids=lambda path: path.stem)
+def test_a_pipe_closed_from_the_start_is_no_failure(
+    arguments: list[str], capture: Path, engine: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments, str(capture)],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=environment(engine),
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

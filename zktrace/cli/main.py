@@ -9,6 +9,7 @@ Nothing heavy is imported here nor by the modules of the subcommands at their to
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -138,9 +139,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except BrokenPipeError:
-        # Whoever read has enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _closed_pipe()
+    except SystemExit as ended:
+        # Click and Typer make this of a closed pipe before we see it.
+        if isinstance(ended.__context__, OSError) and ended.__context__.errno == errno.EPIPE:
+            return _closed_pipe()
+        raise
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except typer.Exit as ended:
@@ -153,6 +157,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         else:
             raise  # a defect of zktrace: its traceback is wanted
         return EXIT_UNUSABLE
+
+
+def _closed_pipe() -> int:
+    """Whoever read has enough, which is no failure."""
+    # Python would complain once more when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _usage(error: Any) -> str:
