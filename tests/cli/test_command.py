@@ -263,6 +263,19 @@ def test_truncated_gzip_is_decoded(tmp_path: Path, engine: str) -> None:
     assert rows[-1]["truncated"] >= 1
 
 
+def test_a_name_that_is_no_utf8(tmp_path: Path, engine: str) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.pcap"))
+    try:
+        odd.write_bytes(BASIC.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    plain = output("decode", "--json", BASIC, engine=engine)
+    assert output("decode", "--json", odd, engine=engine) == plain
+    assert output("stats", odd, odd, engine=engine).startswith("captured  238 packets")
+    odd.write_bytes(b"")
+    assert "caf?.pcap: is empty" in refused(zktrace("decode", odd, engine=engine))
+
+
 # -- unusable calls
 # ---------------------------------------------------------------------------------------
 

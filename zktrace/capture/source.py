@@ -50,12 +50,15 @@ class _Frame(Protocol):
 
 
 def source_name(source: Source) -> str:
-    """What to call a source in messages."""
-    if isinstance(source, str):
-        return "standard input" if source == STDIN else source
-    if isinstance(source, os.PathLike):
-        return os.fspath(source)
-    return str(getattr(source, "name", "stream"))
+    """What to call a source in messages; text that can be encoded, unlike some names of files."""
+    if isinstance(source, str) and source == STDIN:
+        return "standard input"
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+    else:
+        name = str(getattr(source, "name", "stream"))
+    # Bytes of a name that are no UTF-8 come as surrogates.
+    return name.encode("utf-8", "replace").decode()
 
 
 def can_reopen(source: Source) -> bool:
