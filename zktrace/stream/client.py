@@ -119,7 +119,9 @@ class ClientMachine:
         #: nothing was lost so far: a reply without a request is odd
         self._clean = opened
         self._last_zxid: int | None = None
-        self._last_frame_ts: int | None = None
+        self._last_frame_ts = 0
+        #: the last frame of either direction answered a ping
+        self._ping_answered = False
         #: what follows the handshake is compressed, and not decoded
         self._compressed = False
         self._tracing = False
@@ -185,16 +187,16 @@ class ClientMachine:
             way.tail = TAIL_FLAG
         if requests and self._await_connect:
             self._connect_request(frame)
-        elif not requests and self._await_connected and self._is_connected(frame):
-            self._connect_response(frame)
+        elif not requests and self._await_connected and self._first_reply(frame):
+            pass
         elif len(frame.head) < way.header.size:
             self._pairing.lost()  # damaged: whose it is was not captured
         elif requests:
             self._request(frame)
+            self._ping_answered = False
         else:
             self._reply(frame)
-        last = self._last_frame_ts
-        self._last_frame_ts = frame.last_ts if last is None else max(last, frame.last_ts)
+        self._last_frame_ts = max(self._last_frame_ts, frame.last_ts)
 
     def _length_seen(self, way: Direction, ts: int, length: int) -> None:
         if way is self._requests and length > JUTE_MAX_BUFFER:
@@ -290,15 +292,22 @@ class ClientMachine:
             self._rows.anomaly(frame.last_ts, "dialect", None, None, detail)
             self._compressed = True
 
-    def _is_connected(self, frame: Frame) -> bool:
+    def _first_reply(self, frame: Frame) -> bool:
+        """Take the server's first frame, unless it is a reply: the handshake was lost then."""
         asked = self._connect
         if is_connected(frame.head, frame.length, asked[0].version if asked else None):
+            self._connect_response(frame)
             return True
-        # the answer was not captured, and this is a later frame
         self._await_connected = False
         self._clean = False
         self._pairing.lost()
-        return False
+        if len(frame.head) >= self._replies.header.size:
+            xid = self._replies.header.unpack_from(frame.head)[0]
+            if xid < 0 or self._pairing.peek(xid) is not None:
+                return False
+        # neither an answer nor a reply: no field of it is what it would be shown as
+        self._malformed(events.TO_CLIENT, frame, "ConnectResponse")
+        return True
 
     def _connect_response(self, frame: Frame) -> None:
         self._await_connected = False
@@ -333,17 +342,18 @@ class ClientMachine:
             detail = "check outside a multi: it takes down followers of ZooKeeper 3.8"
             self._rows.anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
         asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, frame.damaged)
-        last = self._last_frame_ts
-        dropped = self._pairing.sent(asked, 0 if last is None else frame.last_ts - last)
+        quiet = frame.last_ts - self._last_frame_ts if self._ping_answered else 0
+        dropped = self._pairing.sent(asked, quiet)
         if dropped is not None:
             self._rows.no_reply(dropped)
 
     def _reply(self, frame: Frame) -> None:
         head = frame.head
         xid, zxid, error = self._replies.header.unpack_from(head)
-        if xid == WATCH_EVENT_XID:
+        if xid == WATCH_EVENT_XID and self._pairing.peek(xid) is None:
             self._watch_event(frame, zxid)
             return
+        self._ping_answered = xid == PING_XID
         if zxid > 0:
             self._last_zxid = zxid
         asked = self._pairing.answered(xid, self._requests.scan is None)
@@ -356,9 +366,14 @@ class ClientMachine:
             reply = Fields()
             if self._scan(asked.op.reply, frame, self._replies, reply) < 0:
                 reply.results = None
+                reply.created_path = None
                 if len(head) == frame.length:
                     self._malformed(events.TO_CLIENT, frame, asked.op.name)
-            fields.created_path = reply.created_path
+            # a name that does not begin with the path is none: the reply answers something else
+            if reply.created_path is not None and reply.created_path.startswith(
+                fields.path or b"/"
+            ):
+                fields.created_path = reply.created_path
             fields.stat = reply.stat
             fields.children = reply.children
             fields.results = reply.results
@@ -382,16 +397,22 @@ class ClientMachine:
         self._rows.no_request(frame.last_ts, opcode, xid, error, zxid, frame.length)
 
     def _watch_event(self, frame: Frame, zxid: int) -> None:
+        self._ping_answered = False
         head = frame.head
         pos = self._replies.header.size
+        schema = self._schema
         kind: int | None = None
         state: int | None = None
         path: bytes | None = None
         if len(head) >= pos + 12:
             kind, state, size = _EVENT.unpack_from(head, pos)
             stop = pos + 12 + max(size, 0)
-            if size >= -1 and stop <= len(head):
-                path = head[pos + 12 : stop]
+            if kind in schema.events and state in schema.states and size >= -1:
+                if stop == frame.length and stop <= len(head):
+                    path = head[pos + 12 : stop]
+            else:
+                # not an event's: nothing of it is to be shown
+                kind = state = None
         if path is None and len(head) == frame.length:
             self._malformed(events.TO_CLIENT, frame, "watch event")
         self._rows.watch_event(frame.last_ts, kind, state, path, zxid, frame.length)

@@ -24,9 +24,8 @@ SPECIAL_XIDS = frozenset((PING_XID, AUTH_XID, SET_WATCHES_XID))
 #: all clients at work (globalOutstandingLimit), what waits in socket buffers comes on top.
 OUTSTANDING_MAX = 65_536
 
-#: A server that owes an answer from before the capture began is not silent for so long on a
-#: connection on which nothing else is outstanding. Needed for idle connections, which carry nothing
-#: but pings.
+#: A server that has just answered a ping and owes another answer, from before the capture began, is
+#: not silent for so long. Needed for idle connections, which carry nothing but pings.
 QUIET_NS = 1_000_000_000
 
 
@@ -68,7 +67,7 @@ class Pairing:
     last_xid: int | None = None
 
     def sent(self, pending: Pending, quiet_ns: int) -> Pending | None:
-        """Note a request, sent after `quiet_ns` without a frame in either direction.
+        """Note a request, sent `quiet_ns` after the answer to a ping, nothing in between.
 
         Returns the oldest outstanding one where that had to be given up for room.
         """

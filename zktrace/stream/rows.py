@@ -181,8 +181,8 @@ class Rows:
         self._sink.watch_event(
             (
                 *(ts, *self._who, self.session),
-                None if kind is None else events_.get(kind, f"event{kind}"),
-                None if state is None else states.get(state, f"state{state}"),
+                None if kind is None else events_[kind],
+                None if state is None else states[state],
                 *(text(path), None if zxid == -1 else zxid, size),
             )
         )

@@ -94,7 +94,9 @@ pub(crate) struct State {
     pub compressed: bool,
     pub requests_in_sync: bool,
     pub last_zxid: Option<i64>,
-    pub last_frame_ts: Option<i64>,
+    pub last_frame_ts: i64,
+    /// The last frame of either direction answered a ping.
+    pub ping_answered: bool,
 }
 
 impl ClientMachine {
@@ -116,7 +118,8 @@ impl ClientMachine {
                 compressed: false,
                 requests_in_sync: opened,
                 last_zxid: None,
-                last_frame_ts: None,
+                last_frame_ts: 0,
+                ping_answered: false,
             },
         };
         machine.requests.framer.extra_once = handshake_extra;
@@ -369,16 +372,12 @@ impl State {
                 self.connect_request(shared, conn, way, frame);
             } else {
                 self.request(shared, conn, frame);
+                self.ping_answered = false;
             }
-        } else if self.await_connected && self.is_connected(frame) {
-            self.connect_response(shared, conn, frame);
-        } else {
+        } else if !(self.await_connected && self.first_reply(shared, conn, frame)) {
             self.reply(shared, conn, frame);
         }
-        self.last_frame_ts = Some(match self.last_frame_ts {
-            Some(last) => last.max(frame.last_ts),
-            None => frame.last_ts,
-        });
+        self.last_frame_ts = self.last_frame_ts.max(frame.last_ts);
     }
 
     #[cold]

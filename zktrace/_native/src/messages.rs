@@ -54,19 +54,37 @@ impl State {
         }
     }
 
-    pub fn is_connected(&mut self, frame: &Frame<'_>) -> bool {
+    /// Takes the server's first frame, unless it is a reply: then the handshake was not captured.
+    pub fn first_reply<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        frame: &Frame<'_>,
+    ) -> bool {
         let asked = self.connect.as_ref();
         if is_response(frame, asked.and_then(|asked| asked.connect.version)) {
+            self.connect_response(shared, conn, frame);
             return true;
         }
-        // the answer was not captured, and this is a later frame
         self.await_connected = false;
         self.clean = false;
         self.pairing.lost();
-        false
+        let (xid, size) = if self.wide_xids {
+            (long(frame.head, 0), 20)
+        } else {
+            (int(frame.head, 0).map(i64::from), 16)
+        };
+        if frame.head.len() >= size
+            && xid.is_some_and(|xid| xid < 0 || self.pairing.peek(xid).is_some())
+        {
+            return false;
+        }
+        // neither an answer nor a reply: no field of it is what it would be shown as
+        malformed(shared, conn, Direction::ToClient, frame, "ConnectResponse");
+        true
     }
 
-    pub fn connect_response<S: EventSink>(
+    fn connect_response<S: EventSink>(
         &mut self,
         shared: &mut Shared<S>,
         conn: &ConnInfo,
@@ -159,7 +177,11 @@ impl State {
             path: fields.path.map(|path| shared.keep(path)),
             rare: fields.rare().map(kept),
         };
-        let quiet = self.last_frame_ts.map_or(0, |last| frame.last_ts - last);
+        let quiet = if self.ping_answered {
+            frame.last_ts - self.last_frame_ts
+        } else {
+            0
+        };
         if let Some(dropped) = self.pairing.sent(pending, quiet) {
             shared.no_reply(conn, self.session, dropped);
         }
@@ -183,10 +205,11 @@ impl State {
             return;
         };
         let body = at + 12;
-        if xid == WATCH_EVENT_XID {
+        if xid == WATCH_EVENT_XID && self.pairing.peek(xid).is_none() {
             self.watch_event(shared, conn, frame, body, zxid);
             return;
         }
+        self.ping_answered = xid == PING_XID;
         if zxid > 0 {
             self.last_zxid = Some(zxid);
         }
@@ -202,6 +225,13 @@ impl State {
                     .schema
                     .scan_frame(&op.reply, frame, body, &mut reply)
                     .is_some();
+                // a name that does not begin with the path is none: the reply answers something else
+                reply.created_path = reply.created_path.filter(|created| {
+                    fits && created.starts_with(match asked.path.as_deref() {
+                        None | Some(b"") => b"/",
+                        Some(path) => path,
+                    })
+                });
                 if !fits {
                     if let Some(rare) = reply.rare_mut() {
                         rare.results = None;
@@ -259,16 +289,22 @@ impl State {
         pos: usize,
         zxid: i64,
     ) {
+        self.ping_answered = false;
         let head = frame.head;
         let mut what = (None, None, None);
         if let (Some(kind), Some(state), Some(size)) =
             (int(head, pos), int(head, pos + 4), int(head, pos + 8))
         {
-            what.0 = Some(kind);
-            what.1 = Some(state);
-            if size >= -1 {
+            // of what is not an event nothing is to be shown
+            let schema = &shared.schema;
+            if size >= -1 && schema.event(kind).is_some() && schema.state(state).is_some() {
+                what.0 = Some(kind);
+                what.1 = Some(state);
                 let start = pos + 12;
-                what.2 = head.get(start..start + size.max(0) as usize);
+                let stop = start + size.max(0) as usize;
+                if stop == frame.length {
+                    what.2 = head.get(start..stop);
+                }
             }
         }
         if what.2.is_none() && frame.whole() {

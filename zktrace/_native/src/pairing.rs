@@ -14,7 +14,8 @@ pub const SET_WATCHES_XID: i64 = -8;
 
 /// Requests without a reply that a connection may hold; the oldest goes first.
 pub const OUTSTANDING_MAX: usize = 65_536;
-/// A server that owes an answer from before the capture began is not silent for so long.
+/// A server that has just answered a ping and owes another answer, from before the capture began, is not silent for so
+/// long.
 const QUIET_NS: i64 = 1_000_000_000;
 
 const AUTH: usize = 1;
@@ -92,7 +93,7 @@ pub struct Pairing {
 }
 
 impl Pairing {
-    /// Notes a request, sent after `quiet_ns` without a frame in either direction. Gives the oldest outstanding one where
+    /// Notes a request, sent `quiet_ns` after the answer to a ping, nothing in between. Gives the oldest outstanding one where
     /// that had to be given up for room.
     #[inline]
     pub fn sent(&mut self, mut pending: Pending, quiet_ns: i64) -> Option<Pending> {

@@ -251,19 +251,13 @@ impl<S: EventSink> Shared<S> {
         self.counters.watch_events += 1;
         let (kind, state, path) = what;
         let seq = self.next_seq();
-        let odd_kind = kind.map(|kind| format!("event{kind}"));
-        let odd_state = state.map(|state| format!("state{state}"));
         self.sink.watch_event(&WatchEvent {
             seq,
             ts_ns: frame.last_ts,
             conn,
             session,
-            event: kind
-                .and_then(|kind| self.schema.event(kind))
-                .or(odd_kind.as_deref()),
-            keeper_state: state
-                .and_then(|state| self.schema.state(state))
-                .or(odd_state.as_deref()),
+            event: kind.and_then(|kind| self.schema.event(kind)),
+            keeper_state: state.and_then(|state| self.schema.state(state)),
             path,
             zxid: (zxid != -1).then_some(zxid),
             bytes: frame.length as i64,
