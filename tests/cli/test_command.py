@@ -320,6 +320,13 @@ def test_unusable_calls(arguments: Sequence[str], why: str) -> None:
     assert why in refused(zktrace(*arguments))
 
 
+@pytest.mark.parametrize("command", ["decode", "stats"])
+def test_a_filter_that_is_no_utf8(command: str, engine: str) -> None:
+    expression = os.fsdecode(b'path == "\xff\xfe"')
+    line = refused(zktrace(command, "--filter", expression, BASIC, engine=engine))
+    assert "--filter: the expression is not UTF-8, at >>> in" in line
+
+
 # -- ports
 # ------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ _TOKENS: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+#: Bytes of a command line that are no UTF-8 come as these; nothing on the wire can equal them.
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _COMPARISONS: Final = frozenset({"==", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 _SYNONYMS: Final = {"&&": "and", "||": "or", "!": "not"}
 _KEYWORDS: Final = frozenset({"and", "or", "not", "in"})
@@ -98,6 +100,9 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 def tokenize(expression: str) -> list[Token]:
     """The tokens, with one of kind ``end`` behind."""
+    stray = _SURROGATES.search(expression)
+    if stray is not None:
+        raise FilterError("the expression is not UTF-8", expression, stray.start())
     tokens = []
     at = 0
     while at < len(expression):
