@@ -500,6 +500,39 @@ def test_a_pipe_closed_from_the_start_is_no_failure(
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def redirected(how: str, *arguments: str | Path, engine: str | None = None) -> tuple[int, bytes]:
+    """Exit status and standard error of a command that a shell starts with `how` behind it."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {how}', "sh", *COMMAND, *map(str, arguments)],
+        capture_output=True,
+        env=environment(engine),
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == b""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["decode", BASIC], ["decode", "--json", BASIC], ["stats", BASIC], ["schema"]]
+)
+def test_standard_output_closed(arguments: list[str | Path], engine: str) -> None:
+    status, errors = redirected(">&-", *arguments, engine=engine)
+    assert (status, errors) == (2, b"zktrace: standard output is closed\n")
+    assert redirected(">&- 2>&-", *arguments, engine=engine) == (2, b"")
+
+
+@pytest.mark.parametrize("command", ["decode", "stats"])
+def test_standard_input_closed(command: str, engine: str) -> None:
+    status, errors = redirected("<&-", command, "-", engine=engine)
+    assert (status, errors) == (2, b"zktrace: standard input: is closed\n")
+
+
+def test_standard_error_closed(engine: str) -> None:
+    assert redirected("2>&- >/dev/null", "decode", BASIC, engine=engine)[0] == 0
+    assert redirected("2>&-", "decode", "--frobnicate", engine=engine)[0] == 2
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_interrupt_prints_what_is_known(form: list[str], engine: str) -> None:
     process = subprocess.Popen(

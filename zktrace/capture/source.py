@@ -79,6 +79,8 @@ def open_blocks(source: Source, counters: CaptureCounters, block: int = BLOCK) -
         return
     try:
         if source == STDIN:
+            if sys.stdin is None:
+                raise CaptureError(name, "is closed")
             yield from _plain_or_not(sys.stdin.buffer, name, counters, block)
             return
         # Unbuffered: blocks are large, and what a pipe holds now is wanted now.

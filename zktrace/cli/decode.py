@@ -24,7 +24,7 @@ from zktrace.cli.options import (
     engine_options,
     hashing_key,
 )
-from zktrace.cli.terminal import interruptible, look, prepare_stdout, progress
+from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
 from zktrace.engine.base import BATCH_ROWS, MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def decode(
     from zktrace.capture.source import can_reopen
     from zktrace.engine.driver import Run
 
+    need_stdout()
     key = hashing_key(hash_sessions, hash_key)
     # An engine that writes the lines itself needs tables only to be asked which lines are wanted;
     # without a filter pyarrow is not even loaded.

@@ -121,7 +121,8 @@ def _root(
 
 def _say(error: BaseException) -> None:
     text = " ".join(str(error).split())
-    print(f"zktrace: {text}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"zktrace: {text}", file=sys.stderr)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +137,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="zktrace",
             standalone_mode=False,
         )
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except BrokenPipeError:
         return _closed_pipe()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from zktrace.cli.options import JsonOption, NoColor
-from zktrace.cli.terminal import look, prepare_stdout
+from zktrace.cli.terminal import look, need_stdout, prepare_stdout
 
 
 def schema(json: JsonOption = False, no_color: NoColor = False) -> None:
@@ -16,6 +16,7 @@ def schema(json: JsonOption = False, no_color: NoColor = False) -> None:
     """
     from zktrace.wire.schema import describe
 
+    need_stdout()
     data = describe()
     if json:
         from json import dumps

@@ -131,8 +131,9 @@ def serve(
         raise feed.failure
     if not feed.join(_END_S):
         # It waits for standard input, which nothing ends; Python cannot end with such a thread.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(0)
 
 

@@ -30,7 +30,7 @@ from zktrace.cli.options import (
     engine_options,
     hashing_key,
 )
-from zktrace.cli.terminal import interruptible, look, prepare_stdout, progress
+from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
 from zktrace.engine.base import BATCH_ROWS, GROUPINGS, MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def stats(
     if bool(sources) == bool(interface):
         raise Failure("give captures, or with -i what to listen on")
 
+    need_stdout()
     groupings = _groupings(by)
     key = hashing_key(hash_sessions, hash_key)
     # An engine that aggregates itself needs no tables, and pyarrow is not even loaded.

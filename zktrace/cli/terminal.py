@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from zktrace.cli.failure import Failure
+
 if TYPE_CHECKING:
     from zktrace.engine.driver import Steps
     from zktrace.export.text import Look
@@ -35,8 +37,15 @@ def look(no_color: bool = False, stream: TextIO | None = None) -> Look:
     return Look(color=not plain, width=max(get_terminal_size().columns, 60))
 
 
+def need_stdout() -> None:
+    """A process started with standard output closed is told so before it does any work."""
+    if sys.stdout is None:
+        raise Failure("standard output is closed")
+
+
 def prepare_stdout() -> None:
     """Text on a stream that cannot encode it is escaped instead of ending the program."""
+    need_stdout()
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
@@ -70,7 +79,7 @@ def progress(wanted: bool = True) -> Iterator[Callable[[int, int | None], None] 
     """A progress bar on standard error where that is a terminal; gives what to call with bytes
     read and size.
     """
-    if not wanted or not sys.stderr.isatty():
+    if not wanted or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     bar: Any = None
