@@ -80,6 +80,12 @@ def test_help_lists_the_subcommands() -> None:
         assert name in text
 
 
+def test_without_a_subcommand_it_is_help() -> None:
+    done = zktrace()
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == output("--help")
+
+
 def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "zktrace", "--help"],

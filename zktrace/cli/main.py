@@ -152,7 +152,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as ended:
         return int(ended.exit_code)
     except Exception as error:
-        if isinstance(error, usage_error):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            _help(error)
+        elif isinstance(error, usage_error):
             _say(Failure(_usage(error)))
         elif _is_ours(error):
             _say(error)
@@ -166,6 +168,12 @@ def _closed_pipe() -> int:
     # Python would complain once more when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _help(error: Any) -> None:
+    """The help of a group that was called without a subcommand."""
+    if sys.stderr is not None:
+        print(error.format_message(), file=sys.stderr)
 
 
 def _usage(error: Any) -> str:
