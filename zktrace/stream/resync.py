@@ -3,7 +3,8 @@
 Every offset of the bytes in hand is a candidate for a frame's length field. A candidate is followed
 from frame to frame up to the end of what is in hand: each complete frame must fit its layout to the
 byte, and what is visible of the last one must be plausible. What fits earns points by how unlikely
-it is in other bytes; the first candidate with enough of them is the boundary. One that breaks is
+it is in other bytes; the first candidate with enough of them is the boundary, twice as many where
+it is not where the bytes in hand begin: data of a node can look like a frame. One that breaks is
 rejected for good, one that lacks bytes is looked at again later. Losing a few frames is better than
 inventing one: whatever does not prove itself is skipped and counted.
 """
@@ -46,7 +47,9 @@ _REPLY = struct.Struct(">iiqi")  # length, xid, zxid, err
 _EVENT = struct.Struct(">iii")
 _INT = struct.Struct(">i")
 
-REJECT, WAIT, ACCEPT = range(3)
+#: What a chain comes to; a positive number says how many bytes must be in hand before it is worth
+#: following again.
+REJECT, ACCEPT = -1, -2
 
 
 class Scan:
@@ -59,7 +62,7 @@ class Scan:
         self._marks: list[tuple[int, int]] = []  # (offset of a chunk, its capture time)
         #: candidates before this offset have been rejected, but for those that lack bytes
         self.seen = 0
-        self.waiting: list[int] = []
+        self.waiting: list[tuple[int, int]] = []  # and the bytes that must be in hand
         #: bytes skipped since the loss that are no longer in hand
         self.skipped = 0
         self._dropped = 0
@@ -79,7 +82,7 @@ class Scan:
         first = max((i for i, (offset, _) in enumerate(marks) if offset <= 0), default=0)
         self._marks = [(max(offset, 0), ts) for offset, ts in marks[first:]]
         self.seen = max(0, self.seen - count)
-        self.waiting = [at - count for at in self.waiting if at >= count]
+        self.waiting = [(at - count, end - count) for at, end in self.waiting if at >= count]
         self.skipped += count
         self._dropped += count
 
@@ -148,20 +151,20 @@ def find_replies(
 
 
 def _search(scan: Scan, view: bytes, header: int, chain: Callable[[int], int]) -> int:
-    still: list[int] = []
-    for at in scan.waiting:
-        verdict = chain(at)
+    still: list[tuple[int, int]] = []
+    for at, enough in scan.waiting:
+        verdict = chain(at) if len(view) >= enough else enough
         if verdict == ACCEPT:
             return at
-        if verdict == WAIT:
-            still.append(at)
+        if verdict > 0:
+            still.append((at, verdict))
     at = view.find(b"\0", scan.seen)  # no length that is kept whole has another first byte
     while 0 <= at <= len(view) - header:
         verdict = chain(at)
         if verdict == ACCEPT:
             return at
-        if verdict == WAIT and len(still) < WAITING_MAX:
-            still.append(at)
+        if verdict > 0 and len(still) < WAITING_MAX:
+            still.append((at, verdict))
         at = view.find(b"\0", at + 1)
     scan.waiting = still
     scan.seen = max(scan.seen, len(view) - header + 1)
@@ -173,13 +176,13 @@ def _request_chain(
 ) -> int:
     points = 0
     pos = at
+    wanted = REQUEST_POINTS if at == 0 else 2 * REQUEST_POINTS
     while True:
         left = len(view) - pos
-        enough = ACCEPT if points >= REQUEST_POINTS else WAIT
         if left >= 4 and not 8 <= _INT.unpack_from(view, pos)[0] <= HEAD_MAX:
             return REJECT
         if left < 12 or points >= CERTAIN:
-            return enough
+            return ACCEPT if points >= wanted else pos + 12
         length, xid, opcode = _REQUEST.unpack_from(view, pos)
         op = schema.ops.get(opcode)
         if op is None or op.access == "-":
@@ -200,13 +203,13 @@ def _request_chain(
                 near = True
             last_xid = xid
         if length > left - 4:
-            return enough
+            return ACCEPT if points >= wanted else pos + 4 + length
         stop = pos + 4 + length
         fields = Fields()
         if scanner.scan(op.request, view[:stop], pos + 12, fields, strict=True) != stop:
             return REJECT
         if fields.path or fields.ops is not None or fields.watches is not None or xid < 0:
-            points += 4
+            points += 8 if near else 4
         else:
             points += 4 if near else 2
         pos = stop
@@ -224,13 +227,14 @@ def _reply_chain(
 ) -> int:
     points = 0
     pos = at
+    if at:
+        wanted *= 2
     while True:
         left = len(view) - pos
-        enough = ACCEPT if points >= wanted else WAIT
         if left >= 4 and not 16 <= _INT.unpack_from(view, pos)[0] <= HEAD_MAX:
             return REJECT
         if left < 20 or points >= CERTAIN:
-            return enough
+            return ACCEPT if points >= wanted else pos + 20
         length, xid, zxid, error = _REPLY.unpack_from(view, pos)
         if error != 0 and (error not in schema.errors or (length != 16)):
             return REJECT
@@ -260,12 +264,12 @@ def _reply_chain(
         if xid == PING_XID and length != 16:
             return REJECT
         if length > left - 4:
-            return enough
+            return ACCEPT if points >= wanted else pos + 4 + length
         stop = pos + 4 + length
         if xid == -1:
             if not _is_event(view, pos + 20, stop, schema):
                 return REJECT
-            points += 6
+            points += 12 if last_zxid is not None else 6
         elif request is not None:
             if error == 0 and request.op is not None:
                 body = view[:stop]
@@ -274,9 +278,9 @@ def _reply_chain(
                         return REJECT
                     points += 1
                 else:
-                    points += 6 if length > 16 or near else 3
+                    points += 12 if near else 6 if length > 16 else 3
             else:
-                points += 6 if near else 3
+                points += 12 if near else 3
         else:
             points += 3 if near else 1
         pos = stop

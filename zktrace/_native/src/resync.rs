@@ -27,8 +27,17 @@ const EVENT_XID: i32 = -1;
 
 enum Verdict {
     Reject,
-    Wait,
+    /// So many bytes must be in hand before it is worth following again.
+    Wait(usize),
     Accept,
+}
+
+fn verdict(points: u32, wanted: u32, enough: usize) -> Verdict {
+    if points >= wanted {
+        Verdict::Accept
+    } else {
+        Verdict::Wait(enough)
+    }
 }
 
 /// Bytes of one direction whose framing is not known, with their capture times.
@@ -39,7 +48,8 @@ pub struct Scan {
     marks: Vec<(usize, i64)>,
     /// Candidates before this offset have been rejected, but for those that lack bytes.
     seen: usize,
-    waiting: Vec<usize>,
+    /// Those, and the bytes that must be in hand.
+    waiting: Vec<(usize, usize)>,
     /// Bytes skipped since the loss that are no longer in hand.
     pub skipped: u64,
     dropped: u64,
@@ -69,9 +79,10 @@ impl Scan {
             mark.0 = mark.0.saturating_sub(count);
         }
         self.seen = self.seen.saturating_sub(count);
-        self.waiting.retain_mut(|at| {
+        self.waiting.retain_mut(|(at, enough)| {
             let keep = *at >= count;
             *at = at.saturating_sub(count);
+            *enough = enough.saturating_sub(count);
             keep
         });
         self.skipped += count as u64;
@@ -125,10 +136,14 @@ impl Scan {
     ) -> Option<usize> {
         let view = self.buf.as_slice();
         let mut still = Vec::new();
-        for at in &self.waiting {
+        for (at, enough) in &self.waiting {
+            if view.len() < *enough {
+                still.push((*at, *enough));
+                continue;
+            }
             match chain(view, *at) {
                 Verdict::Accept => return Some(*at),
-                Verdict::Wait => still.push(*at),
+                Verdict::Wait(enough) => still.push((*at, enough)),
                 Verdict::Reject => {}
             }
         }
@@ -141,7 +156,7 @@ impl Scan {
                 }
                 match chain(view, at) {
                     Verdict::Accept => return Some(at),
-                    Verdict::Wait if still.len() < WAITING_MAX => still.push(at),
+                    Verdict::Wait(enough) if still.len() < WAITING_MAX => still.push((at, enough)),
                     _ => {}
                 }
             }
@@ -178,20 +193,17 @@ fn plausible_length(view: &[u8], pos: usize, least: i32) -> bool {
 }
 
 fn request_chain(view: &[u8], at: usize, schema: &Schema, mut last_xid: Option<i64>) -> Verdict {
+    // data of a node can look like a frame: twice as much where it is not where the bytes in hand begin
+    let wanted = if at == 0 { 1 } else { 2 } * REQUEST_POINTS;
     let mut points = 0;
     let mut pos = at;
     loop {
         let left = view.len() - pos;
-        let enough = if points >= REQUEST_POINTS {
-            Verdict::Accept
-        } else {
-            Verdict::Wait
-        };
         if !plausible_length(view, pos, 8) {
             return Verdict::Reject;
         }
         if left < 12 || points >= CERTAIN {
-            return enough;
+            return verdict(points, wanted, pos + 12);
         }
         let (Some(length), Some(xid), Some(opcode)) =
             (int(view, pos), int(view, pos + 4), int(view, pos + 8))
@@ -224,7 +236,7 @@ fn request_chain(view: &[u8], at: usize, schema: &Schema, mut last_xid: Option<i
         }
         let length = length as usize;
         if length > left - 4 {
-            return enough;
+            return verdict(points, wanted, pos + 4 + length);
         }
         let stop = pos + 4 + length;
         let mut fields = Fields::default();
@@ -236,29 +248,24 @@ fn request_chain(view: &[u8], at: usize, schema: &Schema, mut last_xid: Option<i
             || fields
                 .rare()
                 .is_some_and(|rare| rare.ops.is_some() || rare.watches.is_some())
-            || xid < 0
-            || near;
-        points += if telling { 4 } else { 2 };
+            || xid < 0;
+        points += if telling { 4 } else { 2 } * if near { 2 } else { 1 };
         pos = stop;
     }
 }
 
 fn reply_chain(view: &[u8], at: usize, schema: &Schema, context: &ReplyContext<'_>) -> Verdict {
+    let wanted = if at == 0 { 1 } else { 2 } * context.points;
     let mut points = 0;
     let mut pos = at;
     let mut last_zxid = context.last_zxid;
     loop {
         let left = view.len() - pos;
-        let enough = if points >= context.points {
-            Verdict::Accept
-        } else {
-            Verdict::Wait
-        };
         if !plausible_length(view, pos, 16) {
             return Verdict::Reject;
         }
         if left < 20 || points >= CERTAIN {
-            return enough;
+            return verdict(points, wanted, pos + 20);
         }
         let (Some(length), Some(xid), Some(zxid), Some(error)) = (
             int(view, pos),
@@ -306,7 +313,7 @@ fn reply_chain(view: &[u8], at: usize, schema: &Schema, context: &ReplyContext<'
         }
         let length = length as usize;
         if length > left - 4 {
-            return enough;
+            return verdict(points, wanted, pos + 4 + length);
         }
         let stop = pos + 4 + length;
         let body = view.get(..stop).unwrap_or_default();
@@ -314,16 +321,20 @@ fn reply_chain(view: &[u8], at: usize, schema: &Schema, context: &ReplyContext<'
             if !event_fits(body, pos + 20, schema) {
                 return Verdict::Reject;
             }
-            6
+            if last_zxid.is_some() {
+                12
+            } else {
+                6
+            }
         } else if let Some(request) = request {
             match schema.op(request.op) {
                 Some(op) if error == 0 => {
                     let mut fields = Fields::default();
                     if schema.scan(&op.reply, body, pos + 20, &mut fields, true) == Some(stop) {
-                        if length > 16 || near {
-                            6
-                        } else {
-                            3
+                        match (near, length > 16) {
+                            (true, _) => 12,
+                            (false, true) => 6,
+                            (false, false) => 3,
                         }
                     } else if context.requests_in_sync {
                         return Verdict::Reject;
@@ -331,7 +342,7 @@ fn reply_chain(view: &[u8], at: usize, schema: &Schema, context: &ReplyContext<'
                         1
                     }
                 }
-                _ if near => 6,
+                _ if near => 12,
                 _ => 3,
             }
         } else if near {
