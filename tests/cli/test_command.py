@@ -566,3 +566,16 @@ def test_interrupt_prints_what_is_known(form: list[str], engine: str) -> None:
         assert objects(rest)[-1]["interrupted"] is True
     else:
         assert "interrupted" in rest
+
+
+def test_interrupt_while_it_starts(tmp_path: Path) -> None:
+    """Ctrl-C arrives while a library is being imported: one that does nothing else."""
+    tmp_path.joinpath("typer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    env = environment("python")
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = subprocess.run(
+        [*COMMAND, "decode", str(BASIC)], capture_output=True, env=env, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

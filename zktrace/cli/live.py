@@ -31,7 +31,7 @@ from zktrace.cli.options import (
     engine_options,
     hashing_key,
 )
-from zktrace.cli.terminal import interruptible
+from zktrace.cli.terminal import interruptible, need_stdout
 from zktrace.engine.base import MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def live(
 
         there = ", ".join([*names(), ANY])
         raise Failure(f"give an interface to listen on with -i: {there}")
+    need_stdout()
     key = hashing_key(hash_sessions, hash_key)
     native = json and "json" in abilities()
     options = engine_options(

@@ -15,17 +15,22 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-import typer
-from typer.core import TyperGroup
+try:
+    import typer
+    from typer.core import TyperGroup
 
-from zktrace import __version__
-from zktrace.cli import decode, live, schema, serve, stats
-from zktrace.cli.failure import Failure
+    from zktrace import __version__
+    from zktrace.cli import decode, live, schema, serve, stats
+    from zktrace.cli.failure import Failure
+except KeyboardInterrupt:
+    # Most of a start is this; whoever ends it then wants no traceback.
+    sys.exit(130)
 
 #: Entry points that add subcommands.
 GROUP: Final = "zktrace.commands"
 
 EXIT_UNUSABLE: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 
 class _Commands(TyperGroup):
@@ -148,7 +153,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return _closed_pipe()
         raise
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return EXIT_INTERRUPTED
     except typer.Exit as ended:
         return int(ended.exit_code)
     except Exception as error:
@@ -195,4 +200,8 @@ def _is_ours(error: Exception) -> bool:
 
 def main() -> None:
     """Entry point of the installed command."""
-    sys.exit(run())
+    try:
+        status = run()
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    sys.exit(status)
