@@ -117,12 +117,13 @@ class Analyzer:
     def end(self, conn: int, ts: int, how: str) -> None:
         """A connection is over, or what can be known of it."""
         connection = self._connections.pop(conn)
+        if connection.role is None and not connection.waiting and not sum(connection.shed):
+            # refused, or nothing was said: its listener may be known from others
+            self._settle(connection, self._roles.known(*connection.ends[1]) or UNKNOWN)
         if connection.role is None:
             self._decide(connection, at_end=True)
         if connection.role is None:
-            silent = not connection.waiting and not sum(connection.shed)
-            known = self._roles.known(*connection.ends[1]) if silent else None
-            self._settle(connection, known or UNKNOWN)
+            self._settle(connection, UNKNOWN)
         self._let_go(connection, everything=True)
         if connection.machine is not None:
             connection.machine.end(ts)
@@ -181,8 +182,19 @@ class Analyzer:
     def _decide(self, connection: Connection, at_end: bool) -> None:
         first = _first_bytes(connection, 0)
         hopeless = False
-        if connection.syn and first is not None and not connection.shed[0]:
-            self._decide_opened(connection, first, at_end)
+        verdict = Verdict.UNKNOWN
+        begins = connection.syn and first is not None and not connection.shed[0]
+        if begins:
+            assert first is not None
+            verdict = probe.probe(first, self._context.schema)
+            if any(item.side == 0 and item.missing for item in connection.waiting):
+                # the rest of the first bytes was not captured: a snap length, or a loss
+                if verdict is Verdict.MORE and probe.is_cut_connect(first):
+                    verdict = Verdict.CONNECT
+                begins = verdict not in (Verdict.MORE, Verdict.UNKNOWN)
+        if begins:
+            assert first is not None
+            self._decide_opened(connection, first, verdict, at_end)
         elif at_end or connection.waiting_bytes >= connection.look_at:
             hopeless = self._decide_joined(connection)
             connection.look_at = connection.waiting_bytes * 5 // 4
@@ -197,8 +209,9 @@ class Analyzer:
         for item in waiting:
             self._route(connection, item)
 
-    def _decide_opened(self, connection: Connection, first: bytes, at_end: bool) -> None:
-        verdict = probe.probe(first, self._context.schema)
+    def _decide_opened(
+        self, connection: Connection, first: bytes, verdict: Verdict, at_end: bool
+    ) -> None:
         if verdict is Verdict.MORE and not at_end and connection.waiting_bytes <= PROBE_MAX:
             return
         ip, port = connection.ends[1]

@@ -104,6 +104,14 @@ def is_whole_connect(data: bytes) -> bool:
     return len(data) > end and data[end] <= 1 if with_flag else len(data) >= end
 
 
+def is_cut_connect(data: bytes) -> bool:
+    """Whether a ConnectRequest can begin here of which the snap length cut the rest."""
+    if len(data) < 20:
+        return False
+    fits = 28 <= _int(data, 0) <= 29 + PASSWORD_MAX and _int(data, 4) == 0
+    return fits and data[8] <= 0x7F and _int(data, 16) > 0
+
+
 def is_notification(data: bytes, pos: int) -> bool | None:
     """Whether a length and a notification may begin at `pos`; None where that takes more bytes."""
     if len(data) < pos + 8:

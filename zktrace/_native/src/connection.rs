@@ -10,7 +10,7 @@ use crate::events::{
 };
 use crate::flow::{End, Endpoint, FlowSink};
 use crate::joined::{judge, only_line_end, role_of, End as Hints};
-use crate::probe::{handshake_extra, probe, Verdict};
+use crate::probe::{handshake_extra, is_cut_connect, probe, Verdict};
 use crate::roles::{Listener, Roles};
 use crate::rows::Shared;
 use crate::schema::Schema;
@@ -147,13 +147,10 @@ impl<S: EventSink> Analyzer<S> {
     }
 
     fn decide(&mut self, connection: &mut Connection, at_end: bool) {
-        let first = first_bytes(&connection.waiting, 0);
         let mut hopeless = false;
-        match first {
-            Some(first) if connection.syn && connection.shed[0] == 0 => {
-                self.decide_opened(connection, &first, at_end);
-            }
-            _ => {
+        match self.beginning(connection) {
+            Some((first, verdict)) => self.decide_opened(connection, &first, verdict, at_end),
+            None => {
                 if at_end || connection.waiting_bytes >= connection.look_at {
                     hopeless = self.decide_joined(connection);
                     connection.look_at = connection.waiting_bytes * 5 / 4;
@@ -177,8 +174,36 @@ impl<S: EventSink> Analyzer<S> {
         }
     }
 
-    fn decide_opened(&mut self, connection: &mut Connection, first: &[u8], at_end: bool) {
-        let verdict = probe(first, &self.shared.schema);
+    /// The first bytes of a connection that was seen to open, and what they can be; None where too few were captured.
+    fn beginning(&self, connection: &Connection) -> Option<(Vec<u8>, Verdict)> {
+        if !connection.syn || connection.shed[0] != 0 {
+            return None;
+        }
+        let first = first_bytes(&connection.waiting, 0)?;
+        let mut verdict = probe(&first, &self.shared.schema);
+        if connection
+            .waiting
+            .iter()
+            .any(|item| item.side == 0 && item.missing > 0)
+        {
+            // the rest of the first bytes was not captured: a snap length, or a loss
+            if verdict == Verdict::More && is_cut_connect(&first) {
+                verdict = Verdict::Connect;
+            }
+            if matches!(verdict, Verdict::More | Verdict::Unknown) {
+                return None;
+            }
+        }
+        Some((first, verdict))
+    }
+
+    fn decide_opened(
+        &mut self,
+        connection: &mut Connection,
+        first: &[u8],
+        verdict: Verdict,
+        at_end: bool,
+    ) {
         if verdict == Verdict::More && !at_end && connection.waiting_bytes <= PROBE_MAX {
             return;
         }
@@ -400,14 +425,17 @@ impl<S: EventSink> FlowSink for Analyzer<S> {
         let Some(mut connection) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
             return;
         };
+        if connection.role.is_none() && connection.waiting.is_empty() && connection.shed == [0, 0] {
+            // refused, or nothing was said: its listener may be known from others
+            let [_, server] = connection.ends;
+            let known = self.roles.known(server);
+            self.settle(&mut connection, known.unwrap_or(Role::Unknown));
+        }
         if connection.role.is_none() {
             self.decide(&mut connection, true);
         }
         if connection.role.is_none() {
-            let silent = connection.waiting.is_empty() && connection.shed == [0, 0];
-            let [_, server] = connection.ends;
-            let known = self.roles.known(server).filter(|_| silent);
-            self.settle(&mut connection, known.unwrap_or(Role::Unknown));
+            self.settle(&mut connection, Role::Unknown);
         }
         connection.let_go(&mut self.shared, true);
         let conn = connection.info();

@@ -102,6 +102,18 @@ fn whole_connect(data: &[u8]) -> Option<bool> {
     Some(data.len() >= end)
 }
 
+/// Whether a ConnectRequest can begin here of which the snap length cut the rest.
+pub fn is_cut_connect(data: &[u8]) -> bool {
+    let (Some(length), Some(version), Some(timeout)) = (int(data, 0), int(data, 4), int(data, 16))
+    else {
+        return false;
+    };
+    (28..=29 + PASSWORD_MAX).contains(&length)
+        && version == 0
+        && timeout > 0
+        && data.get(8).is_some_and(|byte| *byte <= 0x7f)
+}
+
 /// Whether a length and a notification may begin at `pos`; None where that takes more bytes.
 pub fn is_notification(data: &[u8], pos: usize) -> Option<bool> {
     let length = int(data, pos)?;
