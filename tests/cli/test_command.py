@@ -229,6 +229,21 @@ def test_compressed(tmp_path: Path, engine: str) -> None:
     assert output("decode", "--json", packed, engine=engine) == plain
 
 
+def test_a_zstd_window_beyond_the_supported(tmp_path: Path, engine: str) -> None:
+    import zstandard
+
+    # A frame header by hand (RFC 8878, 3.1.1): no content size, a window of 2 GiB; then a last,
+    # raw block of one byte.
+    large = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3]) + b"\x09\x00\x00x"
+    packed = tmp_path / "large.pcap.zst"
+    packed.write_bytes(large)
+    assert "window larger than supported" in refused(zktrace("decode", packed, engine=engine))
+    packed.write_bytes(zstandard.compress(BASIC.read_bytes()) + large)
+    rows = objects(output("decode", "--json", packed, engine=engine))
+    assert rows[:-1] == objects(output("decode", "--json", BASIC, engine=engine))[:-1]
+    assert rows[-1]["damaged_places"] == 1
+
+
 def split(capture: Path, folder: Path, parts: int) -> list[Path]:
     """A pcap cut into rotated files, in time order."""
     raw = capture.read_bytes()

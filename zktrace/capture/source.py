@@ -28,14 +28,20 @@ _ZSTD_INPUT = 1 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC = 4
+_LARGE_WINDOW = (
+    "has a zstd window larger than supported (128 MiB): decompress it first, with zstd -d --long=31"
+)
 
 
 class _Broken(Exception):
-    """A compressed stream is corrupt; `output` is what came out before that."""
+    """A compressed stream is corrupt; `output` is what came out before that. A `reason` says why
+    nothing can come out at all.
+    """
 
-    def __init__(self, output: bytes) -> None:
+    def __init__(self, output: bytes, reason: str = "") -> None:
         super().__init__()
         self.output = output
+        self.reason = reason
 
 
 class _Frame(Protocol):
@@ -110,6 +116,7 @@ def _plain_or_not(
 
 def _decompressed(data: bytes, read: Any, name: str, counters: CaptureCounters) -> Iterator[bytes]:
     """Frames one behind the other; zeros behind the last one are padding (as gzip(1) has it)."""
+    begun = False
     while True:
         while len(data) < _MAGIC and (more := read()):
             data += more
@@ -122,8 +129,12 @@ def _decompressed(data: bytes, read: Any, name: str, counters: CaptureCounters) 
             return
         while not frame.done():
             try:
-                yield from frame.decompress(data)
+                for output in frame.decompress(data):
+                    begun = True
+                    yield output
             except _Broken as broken:
+                if broken.reason and not begun:
+                    raise CaptureError(name, broken.reason) from None
                 counters.damaged_places += 1
                 if broken.output:
                     yield broken.output
@@ -203,8 +214,10 @@ class _Zstd:
         for pos in range(0, len(data), _ZSTD_INPUT):
             try:
                 output = self._frame.decompress(data[pos : pos + _ZSTD_INPUT])
-            except self._error:
-                raise _Broken(b"") from None
+            except self._error as error:
+                # zstd's words for a window larger than it takes unasked.
+                large = "too much memory" in str(error)
+                raise _Broken(b"", _LARGE_WINDOW if large else "") from None
             if output:
                 yield output
             if self._frame.eof:
