@@ -59,6 +59,20 @@ def test_connect_and_multi_details() -> None:
     assert lines[1].endswith("2 more]")
 
 
+def test_sizes_and_ttl_of_a_create() -> None:
+    create = {"op": "createTTL", "path": "/t", "error": 0, "ttl": 3000, "data_length": 12_345}
+    lines = EventLines().lines(
+        {"exchanges": batch("exchanges", create | {"flags": 5}, create | {"flags": 6})}
+    )
+    assert lines[0].endswith("/t  ttl 3000 ms  12.3 kB")
+    assert lines[1].endswith("/t  sequential  ttl 3000 ms  12.3 kB")
+
+
+def test_the_error_column_is_not_for_connection_events() -> None:
+    (line,) = EventLines().lines({"connections": batch("connections", {"event": "opened"})})
+    assert line.split()[-3:] == ["-", "-", "opened"]
+
+
 @given(st.text())
 def test_nothing_drives_the_terminal(path: str) -> None:
     assert printable(path).isprintable()
@@ -101,7 +115,16 @@ def test_units() -> None:
         "1.00us",
         "15.3us",
         "250ms",
-        "61.0s",
+        "1m01s",
+    ]
+    assert [duration(s * 1e9) for s in (59.9, 59.96, 3599.4, 3600, 3720, 360_000, -90)] == [
+        "59.9s",
+        "1m00s",
+        "59m59s",
+        "1h00m",
+        "1h02m",
+        "100h00m",
+        "-1m30s",
     ]
     assert [size(n) for n in (None, 0, 999, 1000, 123_456, 5_000_000_000)] == [
         "-",

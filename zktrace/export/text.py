@@ -78,9 +78,15 @@ def shorten(text: str, width: int) -> str:
 
 
 def duration(ns: float | None) -> str:
-    """A time span with three digits and its unit."""
+    """A time span with three digits and its unit; from a minute on in whole seconds or minutes."""
     if ns is None:
         return "-"
+    if abs(ns) >= 59.95e9:
+        seconds = round(abs(ns) / 1e9)
+        sign, minutes = "-" if ns < 0 else "", seconds // 60
+        if minutes < 60:
+            return f"{sign}{minutes}m{seconds % 60:02d}s"
+        return f"{sign}{minutes // 60}h{minutes % 60:02d}m"
     for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if abs(ns) >= size:
             value = ns / size
@@ -217,14 +223,18 @@ def _details(row: _Row) -> Iterator[str]:
     if row["watch"]:
         yield "watch"
     if row["flags"] and op and op.startswith("create"):
-        yield _CREATE_MODES.get(row["flags"], f"flags {row['flags']}")
+        mode = _CREATE_MODES.get(row["flags"], f"flags {row['flags']}")
+        if row["ttl"] is not None:
+            mode = mode.removeprefix("ttl").strip()  # it follows with its value
+        if mode:
+            yield mode
     for key, word in (("mode", "mode"), ("version", "version")):
         if row[key] is not None and row[key] != -1:
             yield f"{word} {row[key]}"
     if row["ttl"] is not None:
         yield f"ttl {row['ttl']} ms"
     if row["data_length"] is not None:
-        yield f"{row['data_length']} B"
+        yield size(row["data_length"])
     if row["children"] is not None:
         yield f"{row['children']} children"
     if row["watches"] is not None:
@@ -302,8 +312,8 @@ def _connection(row: _Row) -> _Cells:
         what="connection",
         what_style="dim",
         latency="-",
-        result=row["event"] or "?",
-        rest=_join([row["role"], row["detail"]]),
+        result="-",  # the column of errors
+        rest=_join([row["event"] or "?", row["role"], row["detail"]]),
     )
 
 
@@ -314,7 +324,7 @@ def _four_letter(row: _Row) -> _Cells:
         what=row["word"] or "?",
         latency="-",
         result="four-letter word",
-        rest="" if answer is None else f"{answer} B",
+        rest="" if answer is None else size(answer),
     )
 
 
@@ -328,7 +338,7 @@ def _anomaly(row: _Row) -> _Cells:
         latency="-",
         result=row["reason"] or "?",
         result_style="error",
-        rest=_join([row["detail"], None if count is None else f"{count} B"]),
+        rest=_join([row["detail"], None if count is None else size(count)]),
     )
 
 
