@@ -179,5 +179,11 @@ def test_coverage_says_what_is_missing() -> None:
     assert "does not say whether the kernel dropped" in text
 
 
+@pytest.mark.parametrize(("again", "told"), [(20, False), (21, True), (50, True)])
+def test_coverage_tells_of_many_retransmissions(again: int, told: bool) -> None:
+    text = "\n".join(coverage_lines(WHOLE | {"tcp_segments": 100, "retransmitted_segments": again}))
+    assert (f"{again}% of TCP segments were retransmissions or duplicates" in text) is told
+
+
 def test_coverage_of_nothing() -> None:
     assert "0 packets" in coverage_lines({})[0]

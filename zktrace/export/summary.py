@@ -94,6 +94,11 @@ _MISSING: Final = (
 )
 
 
+#: Share of segments seen again from which on it is told: a lossy network, or a capture that took
+#: each packet at two places.
+_MANY_AGAIN: Final = 0.2
+
+
 def not_seen(coverage: _Numbers) -> list[str]:
     """What is missing, a phrase each; nothing where everything was seen, as far as known."""
     return list(_not_seen(coverage))
@@ -115,6 +120,12 @@ def _not_seen(coverage: _Numbers) -> Iterator[str]:
         number = coverage.get(key)
         if number:
             yield _plural(number, one, many)
+    again, segments = coverage.get("retransmitted_segments") or 0, coverage.get("tcp_segments") or 0
+    if again > _MANY_AGAIN * segments > 0:
+        yield (
+            f"{100 * again / segments:.0f}% of TCP segments were retransmissions or duplicates"
+            " (captured twice?)"
+        )
     flows: _Numbers = coverage.get("flows") or {}
     opaque = [
         (role, flows[role])
