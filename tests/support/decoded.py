@@ -20,13 +20,18 @@ from zktrace.analysis.tables import SCHEMAS
 from zktrace.engine.base import Engine, EngineOptions, create
 from zktrace.engine.driver import Run
 
-KINDS: Final = ("exchanges", "watch_events", "connections", "four_letter", "anomalies")
+KINDS: Final = (
+    *("exchanges", "watch_events", "connections", "four_letter", "anomalies"),
+    *("quorum", "elections"),
+)
 _SINGULAR: Final = {
     "exchange": "exchanges",
     "watch_event": "watch_events",
     "connection": "connections",
     "four_letter": "four_letter",
     "anomaly": "anomalies",
+    "quorum": "quorum",
+    "election": "elections",
 }
 Row = dict[str, Any]
 
@@ -38,6 +43,8 @@ class Decoded:
     connections: list[Row] = field(default_factory=list)
     four_letter: list[Row] = field(default_factory=list)
     anomalies: list[Row] = field(default_factory=list)
+    quorum: list[Row] = field(default_factory=list)
+    elections: list[Row] = field(default_factory=list)
     coverage: dict[str, Any] = field(default_factory=dict)
 
     def kind(self, name: str) -> list[Row]:

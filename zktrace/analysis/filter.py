@@ -16,7 +16,11 @@ zxid, xid, ... as whole numbers: zxid, xid, conn, opcode, flags, mode, version, 
 state          complete, no_reply, no_request
 read, write    whether the op reads, or changes the tree; watch: whether a watch was asked for.
                These stand by themselves
-kind           exchange, watch_event, connection, four_letter, anomaly
+type           of quorum packets (``PROPOSAL`` ...) and election messages (initial, notification);
+               txn_type: op of a txn or a forwarded request; cxid, sid, epoch, sessions, valid,
+               timeout_ms, snapshot_bytes, snapshot_nodes; state, leader, election_epoch,
+               peer_epoch, address
+kind           exchange, watch_event, connection, four_letter, anomaly, quorum, election
 event          of watch events and connections; role: of connections; word: of four_letter;
                keeper_state, reason, direction, detail
 ============== ===================================================================================

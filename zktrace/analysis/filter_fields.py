@@ -42,6 +42,8 @@ KINDS: Final[Mapping[str, str]] = {
     "connections": "connection",
     "four_letter": "four_letter",
     "anomalies": "anomaly",
+    "quorum": "quorum",
+    "elections": "election",
 }
 
 
@@ -436,6 +438,13 @@ def _op_in(names: frozenset[str]) -> _Numbers:
     return among
 
 
+#: Of anomalies, of quorum packets, of election messages.
+_DIRECTIONS: Final = (
+    *("to_server", "to_client"),
+    *("to_leader", "to_learner"),
+    *("from_opener", "to_opener"),
+)
+
 #: Columns that are compared as whole numbers under their own names.
 _PLAIN: Final = (
     "conn",
@@ -449,6 +458,14 @@ _PLAIN: Final = (
     "ttl",
     "requested_timeout_ms",
     "timeout_ms",
+    "cxid",
+    "sid",
+    "leader",
+    "epoch",
+    "election_epoch",
+    "peer_epoch",
+    "sessions",
+    "snapshot_nodes",
 )
 
 
@@ -477,7 +494,14 @@ def fields(names: Vocabulary) -> dict[str, Field]:
         Number("size", _size, read_size),
         Number("request_bytes", _of_column("request_bytes"), read_size),
         Number("reply_bytes", _of_column("reply_bytes"), read_size),
-        Text("state", ("complete", "no_reply", "no_request")),
+        Text(
+            "state", ("complete", "no_reply", "no_request", *names.votes), re.compile(r"state-?\d+")
+        ),
+        Text("type", (*names.packets, "initial", "notification")),
+        Text("txn_type", tuple(names.opcodes), re.compile(r"op-?\d+")),
+        Text("address"),
+        Flag("valid", _of_column("valid")),
+        Number("snapshot_bytes", _of_column("snapshot_bytes"), read_size),
         Flag("watch", _of_column("watch")),
         Flag("read", _op_in(names.reads)),
         Flag("write", _op_in(names.writes)),
@@ -485,7 +509,7 @@ def fields(names: Vocabulary) -> dict[str, Field]:
         Text("event", (*names.events, *connection_events), re.compile(r"event-?\d+|-?\d+")),
         Text("keeper_state", names.states, re.compile(r"state-?\d+|-?\d+")),
         Text("role", ("client", "quorum", "election", "tls", "unknown")),
-        Text("direction", ("to_server", "to_client")),
+        Text("direction", _DIRECTIONS),
         Text("reason"),
         Text("detail"),
         Text("word", names.words),

@@ -26,6 +26,10 @@ class Vocabulary:
     events: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    packets: tuple[str, ...] = ()
+    """Types of quorum packets."""
+    votes: tuple[str, ...] = ()
+    """States of servers in an election."""
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:
@@ -34,7 +38,9 @@ class Vocabulary:
         opcodes = {"connect": -10}
         effects: dict[str, set[str]] = {"r": set(), "w": set()}
         errors: dict[str, int] = {}
-        named: dict[str, list[str]] = {"event": [], "state": [], "word": []}
+        named: dict[str, list[str]] = {
+            kind: [] for kind in ("event", "state", "word", "packet", "vote")
+        }
         for line in text.splitlines():
             what, number, name = line.split(" ", 2)
             if what == "op":
@@ -53,6 +59,8 @@ class Vocabulary:
             events=tuple(named["event"]),
             states=tuple(named["state"]),
             words=tuple(named["word"]),
+            packets=tuple(named["packet"]),
+            votes=tuple(named["vote"]),
         )
 
 

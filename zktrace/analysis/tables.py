@@ -70,8 +70,8 @@ _COMMON: Final = [
 ]
 
 
-def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
-    own = [pa.field(name, kind, nullable=name != "state") for name, kind in fields]
+def _schema(*fields: tuple[str, pa.DataType], always: str | None = None) -> pa.Schema:
+    own = [pa.field(name, kind, nullable=name != always) for name, kind in fields]
     return pa.schema([*_COMMON, *own])
 
 
@@ -105,6 +105,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
         ("last_zxid_seen", pa.int64()),
         ("read_only", pa.bool_()),
         ("protocol_version", pa.int32()),
+        always="state",
     ),
     "watch_events": _schema(
         ("session", pa.int64()),
@@ -128,6 +129,40 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
         ("direction", _TEXT),
         ("bytes", pa.int64()),
         ("detail", pa.utf8()),
+    ),
+    # Of quorum connections the client is the learner, of election connections the opener.
+    "quorum": _schema(
+        ("type", _TEXT),
+        ("direction", _TEXT),
+        ("zxid", pa.int64()),
+        ("bytes", pa.int64()),
+        ("session", pa.int64()),
+        ("cxid", pa.int64()),
+        ("txn_type", _TEXT),
+        ("path", _TEXT),
+        ("error", pa.int32()),
+        ("sid", pa.int64()),
+        ("epoch", pa.int64()),
+        ("timeout_ms", pa.int32()),
+        ("valid", pa.bool_()),
+        ("sessions", pa.int32()),
+        ("digest", pa.int64()),
+        ("sub", SUB),
+        ("snapshot_bytes", pa.int64()),
+        ("snapshot_nodes", pa.int64()),
+    ),
+    "elections": _schema(
+        ("type", _TEXT),
+        ("direction", _TEXT),
+        ("sid", pa.int64()),
+        ("address", _TEXT),
+        ("state", _TEXT),
+        ("leader", pa.int64()),
+        ("zxid", pa.int64()),
+        ("election_epoch", pa.int64()),
+        ("peer_epoch", pa.int64()),
+        ("version", pa.int32()),
+        ("bytes", pa.int64()),
     ),
 }
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zktrace.analysis.hashing import SessionHasher, make_key
 from zktrace.analysis.tables import KINDS, batch_from_rows, table_from_batches
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: A port of any address, or "IP:N" / "[IPv6]:N".
 PortSpec: TypeAlias = int | str
+
+#: Types of packets that carry a transaction.
+TXN_PACKETS: Final = ("PROPOSAL", "INFORM", "INFORMANDACTIVATE")
 
 
 def to_batch(kind: str, rows: Rows) -> pa.RecordBatch:
@@ -119,6 +123,24 @@ class Trace:
     def four_letter(self) -> pa.Table:
         """Four-letter words and the sizes of the answers."""
         return self._tables["four_letter"]
+
+    @property
+    def quorum(self) -> pa.Table:
+        """Packets between learners and leaders, both ways."""
+        return self._tables["quorum"]
+
+    @property
+    def txns(self) -> pa.Table:
+        """The rows of :attr:`quorum` that carry a transaction: one for each learner it was sent
+        to.
+        """
+        table = self._tables["quorum"]
+        return table.filter(pc.is_in(table["type"], pa.array(TXN_PACKETS)))
+
+    @property
+    def elections(self) -> pa.Table:
+        """Messages of leader elections: initial ones and notifications."""
+        return self._tables["elections"]
 
     @property
     def anomalies(self) -> pa.Table:

@@ -27,7 +27,10 @@ from zktrace.wire.layout import schema_text
 #: Rows only: JSON and aggregates are made from them by other layers.
 ABILITIES: Final[frozenset[str]] = frozenset()
 
-KINDS: Final = ("exchanges", "watch_events", "connections", "four_letter", "anomalies")
+KINDS: Final = (
+    *("exchanges", "watch_events", "connections", "four_letter", "anomalies"),
+    *("quorum", "elections"),
+)
 
 
 def create(options: EngineOptions) -> PythonEngine:
@@ -62,6 +65,12 @@ class _Rows:
 
     def anomaly(self, row: Row) -> None:
         self._add("anomalies", row)
+
+    def quorum(self, row: Row) -> None:
+        self._add("quorum", row)
+
+    def election(self, row: Row) -> None:
+        self._add("elections", row)
 
 
 #: A file that is being read must say its next packet's time before any packet is taken.
@@ -188,8 +197,8 @@ class PythonEngine:
                 "no_request": client.no_request,
             },
             "watch_events": client.watch_events,
-            "quorum_packets": None,
-            "election_messages": None,
+            "quorum_packets": client.quorum_packets,
+            "election_messages": client.election_messages,
             "retransmitted_segments": flow.pop("retransmitted_segments"),
             "gaps": flow.pop("gaps"),
             "skipped_bytes": client.skipped_bytes,

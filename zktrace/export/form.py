@@ -1,5 +1,5 @@
-"""Which keys an exchange has in JSON lines, by op: derived from the opcode table, never written
-down twice.
+"""Which keys an exchange has in JSON lines, by op, and a quorum packet, by type: derived from the
+opcode table where that knows, never written down twice.
 
 The engine that writes the lines itself gets this as text. Loads nothing but the wire schema.
 """
@@ -34,6 +34,26 @@ KEYS: Final = (
 )
 _CONNECT: Final = KEYS[-5:]
 
+_TXN: Final = ("session", "cxid", "txn_type", "path", "error", "timeout_ms", "sub")
+_LEARNER: Final = ("sid", "epoch")
+
+#: What only some types of quorum packets have, in the order of the keys.
+PACKET_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "REQUEST": ("session", "cxid", "txn_type", "path", "timeout_ms", "sub"),
+    "PROPOSAL": _TXN,
+    "PING": ("sessions",),
+    "REVALIDATE": ("session", "timeout_ms", "valid"),
+    "INFORM": _TXN,
+    "COMMITANDACTIVATE": ("sid",),
+    "NEWLEADER": ("epoch",),
+    "FOLLOWERINFO": _LEARNER,
+    "SNAP": ("snapshot_bytes", "snapshot_nodes"),
+    "OBSERVERINFO": _LEARNER,
+    "LEADERINFO": ("epoch",),
+    "ACKEPOCH": ("epoch",),
+    "INFORMANDACTIVATE": ("session", "cxid", "txn_type", "path", "error", "sid", *_TXN[5:]),
+}
+
 
 @cache
 def extra_keys(op: str | None) -> tuple[str, ...]:
@@ -55,10 +75,11 @@ def extra_keys(op: str | None) -> tuple[str, ...]:
 
 
 def form_text() -> str:
-    """What ``json.rs`` reads: ``op <name> <key>,<key>...`` and ``error <code> <name>``, a line
-    each.
+    """What ``json.rs`` reads: ``op <name> <key>,<key>...``, ``quorum <type> <key>,<key>...`` and
+    ``error <code> <name>``, a line each.
     """
     names = ["connect", *(op.name for op in OPS)]
     lines = [f"op {name} {','.join(extra_keys(name))}" for name in names if extra_keys(name)]
+    lines += [f"quorum {name} {','.join(keys)}" for name, keys in PACKET_KEYS.items()]
     lines += [f"error {code} {name}" for code, name in ERRORS.items()]
     return "\n".join(lines) + "\n"

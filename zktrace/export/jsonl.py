@@ -5,8 +5,8 @@ and a test compares them. Rules, beyond the key names:
 
 * One object a line, no blanks, keys in a fixed order, UTF-8. A kind of event always has the same
 keys, and
-  an exchange those of its op: what could be known of an op but was not seen is null, what an op
-  cannot have is left out.
+  an exchange those of its op, a quorum packet those of its type: what could be known of an op but
+  was not seen is null, what an op cannot have is left out.
 * Strings hold characters as they are, but escaped are: quotes, backslashes, control characters
 (C0, DEL,
   C1), line and paragraph separators, marks that turn the direction of text, U+FEFF. So a line is a
@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from zktrace.export.form import extra_keys
+from zktrace.export.form import PACKET_KEYS, extra_keys
 from zktrace.wire.errors import error_name
 
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -207,6 +207,50 @@ def _exchanges(batch: pa.RecordBatch) -> Iterable[_Line]:
         )
 
 
+#: How the values of :data:`zktrace.export.form.PACKET_KEYS` are written.
+_PACKET: Final[Mapping[str, Callable[[Any], str]]] = {
+    "session": session,
+    "cxid": number,
+    "txn_type": text,
+    "path": text,
+    "error": number,
+    "sid": number,
+    "epoch": number,
+    "timeout_ms": number,
+    "valid": boolean,
+    "sessions": number,
+    "sub": _sub,
+    "snapshot_bytes": number,
+    "snapshot_nodes": number,
+}
+
+
+def _quorum(batch: pa.RecordBatch) -> Iterable[_Line]:
+    types = batch.column("type").to_pylist()
+    extras: dict[str, list[str]] = {
+        key: _values(batch, key, _PACKET[key])
+        for key in {key for one in set(types) for key in PACKET_KEYS.get(one, ())}
+    }
+    rows = zip(
+        batch.column("seq").to_pylist(),
+        batch.column("ts_ns").to_pylist(),
+        _flows(batch),
+        types,
+        _values(batch, "type", text),
+        _values(batch, "direction", text),
+        _values(batch, "zxid", zxid),
+        _values(batch, "bytes", number),
+        strict=True,
+    )
+    for i, (seq, ts, flow, name, kind, direction, packet_zxid, size) in enumerate(rows):
+        more = "".join(f',"{key}":{extras[key][i]}' for key in PACKET_KEYS.get(name, ()))
+        yield (
+            seq,
+            f'{{"kind":"quorum","ts_ns":{ts},"flow":{flow},"type":{kind},"direction":{direction}'
+            f',"zxid":{packet_zxid},"bytes":{size}{more}}}',
+        )
+
+
 # The other kinds are few, so that one table of keys and one loop do for all.
 _SIMPLE: Final[Mapping[str, tuple[str, Mapping[str, Callable[[Any], str]]]]] = {
     "watch_events": (
@@ -241,6 +285,22 @@ _SIMPLE: Final[Mapping[str, tuple[str, Mapping[str, Callable[[Any], str]]]]] = {
             "server": text,
         },
     ),
+    "elections": (
+        "election",
+        {
+            "type": text,
+            "direction": text,
+            "sid": number,
+            "address": text,
+            "state": text,
+            "leader": number,
+            "zxid": zxid,
+            "election_epoch": number,
+            "peer_epoch": number,
+            "version": number,
+            "bytes": number,
+        },
+    ),
 }
 
 
@@ -262,6 +322,11 @@ def lines(batches: Mapping[str, pa.RecordBatch]) -> list[str]:
     """The rows of some batches (one per kind) in order, one JSON object each, without line ends."""
     numbered: list[_Line] = []
     for kind, batch in batches.items():
-        numbered.extend(_exchanges(batch) if kind == "exchanges" else _simple(kind, batch))
+        if kind == "exchanges":
+            numbered.extend(_exchanges(batch))
+        elif kind == "quorum":
+            numbered.extend(_quorum(batch))
+        else:
+            numbered.extend(_simple(kind, batch))
     numbered.sort(key=itemgetter(0))
     return [line for _, line in numbered]

@@ -77,6 +77,10 @@ def _decoded(coverage: _Numbers) -> str:
     parts.append(exchanges)
     if coverage.get("watch_events"):
         parts.append(_plural(coverage["watch_events"], "watch event"))
+    if coverage.get("quorum_packets"):
+        parts.append(_plural(coverage["quorum_packets"], "quorum packet"))
+    if coverage.get("election_messages"):
+        parts.append(_plural(coverage["election_messages"], "election message"))
     return "; ".join(parts)
 
 

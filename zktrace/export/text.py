@@ -342,6 +342,75 @@ def _anomaly(row: _Row) -> _Cells:
     )
 
 
+def _quorum(row: _Row) -> _Cells:
+    kind, zxid, error = row["type"] or "?", row["zxid"], row["error"]
+    result = "" if zxid is None else f"0x{zxid & _MASK:x}"
+    if error:
+        result = error_name(error)
+    return _Cells(
+        arrow="<" if row["direction"] == "to_learner" else ">",
+        what=kind,
+        what_style="dim" if kind in _ROUTINE else "op",
+        latency="-",
+        result=result,
+        result_style="error" if error else "",
+        rest=_join(_quorum_details(row)),
+    )
+
+
+#: Packets that come all the time and say little.
+_ROUTINE: Final = ("PING", "ACK", "COMMIT")
+
+
+def _quorum_details(row: _Row) -> Iterator[str | None]:
+    yield row["txn_type"]
+    yield row["path"]
+    if row["cxid"] is not None:
+        yield f"{session_text(row['session'])}/{row['cxid']}"
+    elif row["session"] is not None:
+        yield f"session {session_text(row['session'])}"
+    if row["sub"] is not None:
+        yield _sub_text(row["sub"])
+    if row["error"] and row["zxid"] is not None:
+        yield f"zxid 0x{row['zxid'] & _MASK:x}"
+    for key, word in (("sid", "sid"), ("epoch", "epoch"), ("sessions", "sessions")):
+        if row[key] is not None:
+            yield f"{word} {row[key]}"
+    if row["timeout_ms"] is not None:
+        yield f"timeout {row['timeout_ms']} ms"
+    if row["valid"] is not None:
+        yield "valid" if row["valid"] else "not valid"
+    if row["snapshot_bytes"] is not None:
+        yield f"snapshot {row['snapshot_bytes']} B, {row['snapshot_nodes']} nodes"
+
+
+def _election(row: _Row) -> _Cells:
+    state = row["state"]
+    vote = [
+        f"{word} {value}"
+        for word, value in (
+            ("leader", row["leader"]),
+            ("zxid", None if row["zxid"] is None else f"0x{row['zxid'] & _MASK:x}"),
+            ("round", row["election_epoch"]),
+            ("epoch", row["peer_epoch"]),
+        )
+        if value is not None
+    ]
+    return _Cells(
+        arrow="<" if row["direction"] == "to_opener" else ">",
+        what=row["type"] or "?",
+        latency="-",
+        result=state or "election",
+        rest=_join(
+            [
+                None if row["sid"] is None else f"sid {row['sid']}",
+                row["address"],
+                ", ".join(vote) if state else None,
+            ]
+        ),
+    )
+
+
 def _join(parts: Iterable[str | None]) -> str:
     return "  ".join(part for part in parts if part)
 
@@ -352,6 +421,8 @@ _CELLS: Final[Mapping[str, Callable[[_Row], _Cells]]] = {
     "connections": _connection,
     "four_letter": _four_letter,
     "anomalies": _anomaly,
+    "quorum": _quorum,
+    "elections": _election,
 }
 
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")

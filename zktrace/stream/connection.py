@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from zktrace.capture.segment import endpoint_text
 from zktrace.stream import probe
 from zktrace.stream.client import ClientMachine, Context
+from zktrace.stream.election import ElectionMachine
 from zktrace.stream.events import TO_SERVER, EventSink
 from zktrace.stream.fourletter import FourLetterMachine
 from zktrace.stream.framer import PartialBudget
 from zktrace.stream.joined import Judge, Side
 from zktrace.stream.probe import Verdict
+from zktrace.stream.quorum import QuorumMachine
 from zktrace.stream.roles import CLIENT, ELECTION, QUORUM, TLS, UNKNOWN, Roles
 from zktrace.stream.rows import Counters
 from zktrace.stream.schema import Scanner, Schema
@@ -64,7 +66,7 @@ class Connection:
     syn: bool
     role: str | None = None
     client_side: int = 0
-    machine: ClientMachine | FourLetterMachine | None = None
+    machine: ClientMachine | FourLetterMachine | QuorumMachine | ElectionMachine | None = None
     waiting: list[Item] = field(default_factory=list)
     waiting_bytes: int = 0
     #: bytes in hand at which it is worth looking again
@@ -142,7 +144,7 @@ class Analyzer:
 
     def _route(self, connection: Connection, item: Item) -> None:
         if connection.machine is None:
-            if connection.role == CLIENT:
+            if connection.role in _DECODED:
                 self.counters.skipped_bytes += len(item.data)
             return
         if item.side == connection.client_side:
@@ -204,7 +206,7 @@ class Analyzer:
             return
         waiting, connection.waiting = connection.waiting, []
         connection.client_position = connection.shed[connection.client_side]
-        if connection.role == CLIENT:
+        if connection.role in _DECODED:
             self.counters.skipped_bytes += sum(connection.shed)
         for item in waiting:
             self._route(connection, item)
@@ -231,6 +233,8 @@ class Analyzer:
         self._settle(connection, role)
         if role == CLIENT:
             self._start_client(connection, verdict, first)
+        else:
+            self._start_server(connection, opened=True)
 
     def _start_client(self, connection: Connection, verdict: Verdict, first: bytes) -> None:
         who = self._who(connection)
@@ -244,6 +248,13 @@ class Analyzer:
             ts = next(item.ts for item in connection.waiting if item.side == 0 and item.data)
             word = first[:4].decode("ascii")
             self._sink.anomaly((ts, *who, "unknown_word", TO_SERVER, 4, word))
+
+    def _start_server(self, connection: Connection, opened: bool) -> None:
+        who = self._who(connection)
+        if connection.role == QUORUM:
+            connection.machine = QuorumMachine(self._context, who, opened)
+        elif connection.role == ELECTION:
+            connection.machine = ElectionMachine(self._context, who, opened)
 
     def _decide_joined(self, connection: Connection) -> bool:
         # returns whether it is time to leave the connection alone
@@ -269,6 +280,8 @@ class Analyzer:
                 self._start_client(connection, verdict, first)
             else:
                 connection.machine = ClientMachine(self._context, self._who(connection), False)
+        else:
+            self._start_server(connection, opened=verdict is not None)
         return False
 
     def _side(self, connection: Connection, side: int) -> Side:
@@ -300,6 +313,9 @@ _ROLE_OF = {
     Verdict.ELECTION: ELECTION,
     Verdict.TLS: TLS,
 }
+
+#: Roles whose bytes are decoded: those that cannot be are counted.
+_DECODED = (CLIENT, QUORUM, ELECTION)
 
 
 def _first_bytes(connection: Connection, side: int) -> bytes | None:

@@ -35,5 +35,11 @@ class EventSink(Protocol):
     def four_letter(self, row: Row) -> None:
         """A four-letter word and the size of its answer."""
 
+    def quorum(self, row: Row) -> None:
+        """A packet between a learner and its leader."""
+
+    def election(self, row: Row) -> None:
+        """A message of the leader election."""
+
     def anomaly(self, row: Row) -> None:
         """Something that should not be: lost bytes, malformed bytes, replies without a request."""

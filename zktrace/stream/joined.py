@@ -1,34 +1,25 @@
 """The role of a connection that was joined mid-stream, or whose first bytes were not captured.
 
 There is no handshake to look at, so what is in hand must fit a protocol to the byte: frames of the
-client port by their layouts, packets of the quorum port and notifications of the election port
-where a segment begins. What fits none of them stays undecided. Knows neither ports nor addresses;
+client port, packets of the quorum port and notifications of the election port, all by their
+layouts. What fits none of them stays undecided. Knows neither ports nor addresses;
 what is known of them comes in as hints.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from zktrace.stream import probe
+from zktrace.stream.electionresync import find_notifications
+from zktrace.stream.packetresync import PacketFinder
 from zktrace.stream.pairing import Pairing
 from zktrace.stream.probe import Verdict
 from zktrace.stream.resync import REPLY_POINTS, Scan, find_replies, find_requests
 from zktrace.stream.roles import CLIENT, ELECTION, QUORUM, TLS
 from zktrace.stream.schema import Scanner, Schema
 
-_QUORUM = struct.Struct(">iqi")  # type, zxid, data length
-_INT = struct.Struct(">i")
-_VERSION = struct.Struct(">ii")  # version and config length of a notification
-
-#: QuorumPacket types that only a leader sends, and those that only a learner sends (Leader.java)
-FROM_LEADER = frozenset((2, 4, 7, 8, 9, 10, 12, 13, 14, 15, 17, 19))
-FROM_LEARNER = frozenset((1, 3, 11, 16, 18))
-QUORUM_TYPES = range(1, 20)
-#: A packet's data is a transaction of at most jute.maxbuffer, and ids are short
-QUORUM_DATA_MAX = 2 * 1024 * 1024
 #: LearnerInfo.protocolVersion since 3.4
 LEARNER_PROTOCOL = 0x10000
 
@@ -67,6 +58,8 @@ class Judge:
     def __init__(self, schema: Schema, scanner: Scanner) -> None:
         self._schema = schema
         self._scanner = scanner
+        self._to_leader = PacketFinder(schema, scanner, True)
+        self._to_learner = PacketFinder(schema, scanner, False)
 
     def judge(
         self,
@@ -104,12 +97,15 @@ class Judge:
             points = REPLY_POINTS if ends[server].hint == CLIENT else 2 * REPLY_POINTS
             if any(self._are_replies(run, points) for run in runs[server]):
                 return Found(CLIENT, server, None)
-        for side in (0, 1):
-            for run in runs[side]:
-                for part in run.parts:
-                    found = _quorum(part, side, ends) or _election(part, ends)
-                    if found is not None and 1 - found.server_side in openers:
-                        return found
+        for side in openers:
+            server = 1 - side
+            if any(self._to_leader.find(run.scan()) >= 0 for run in runs[side]) or any(
+                self._to_learner.find(run.scan()) >= 0 for run in runs[server]
+            ):
+                return Found(QUORUM, server, None)
+        if any(find_notifications(run.scan()) >= 0 for run in (*runs[0], *runs[1])):
+            hinted = [i for i in (1, 0) if ends[i].hint == ELECTION and 1 - i in openers]
+            return Found(ELECTION, hinted[0] if hinted else 1, None)
         return None
 
     def _opening(self, first: bytes) -> Verdict | None:
@@ -177,58 +173,6 @@ def _is_tls(data: bytes) -> bool:
         and data[2] <= 4
         and 0 < int.from_bytes(data[3:5], "big") <= 16_640
     )
-
-
-def _quorum(data: bytes, side: int, ends: tuple[Side, Side]) -> Found | None:
-    pos = 0
-    packets = 0
-    server: int | None = None
-    while len(data) - pos >= 20:
-        kind, zxid, size = _QUORUM.unpack_from(data, pos)
-        if kind not in QUORUM_TYPES or zxid < -1 or not -1 <= size <= QUORUM_DATA_MAX:
-            return None
-        if kind in FROM_LEADER:
-            server = side
-        elif kind in FROM_LEARNER:
-            server = 1 - side
-        pos += 16 + max(size, 0)
-        if len(data) - pos < 4:
-            break
-        ids = _INT.unpack_from(data, pos)[0]
-        if ids > 0 and kind == 1:
-            break  # a REQUEST with the client's ids
-        if ids not in (-1, 0):
-            return None
-        pos += 4
-        packets += 1
-    exact = pos == len(data)
-    hinted = [i for i in (0, 1) if ends[i].hint == QUORUM]
-    if server is None and len(hinted) == 1:
-        server = hinted[0]
-    if server is None or not (packets >= 2 or (packets == 1 and exact and server in hinted)):
-        return None
-    return Found(QUORUM, server, None)
-
-
-def _election(data: bytes, ends: tuple[Side, Side]) -> Found | None:
-    pos = 0
-    strong = 0
-    while pos < len(data):
-        if not probe.is_notification(data, pos):
-            return None
-        length = _INT.unpack_from(data, pos)[0]
-        if pos + 4 + length > len(data):
-            return None
-        if length >= 44:
-            version, config = _VERSION.unpack_from(data, pos + 40)
-            if version != 2 or config != length - 44:
-                return None
-            strong += 1
-        pos += 4 + length
-    hinted = [i for i in (0, 1) if ends[i].hint == ELECTION]
-    if not strong and not hinted:
-        return None
-    return Found(ELECTION, hinted[0] if hinted else 1, None)
 
 
 _ROLE_OF = {

@@ -127,7 +127,7 @@ def find_requests(scan: Scan, schema: Schema, scanner: Scanner, last_xid: int | 
     def chain(at: int) -> int:
         return _request_chain(view, at, schema, scanner, last_xid)
 
-    return _search(scan, view, 12, chain)
+    return search(scan, view, 12, chain)
 
 
 def find_replies(
@@ -147,10 +147,15 @@ def find_replies(
     def chain(at: int) -> int:
         return _reply_chain(view, at, schema, scanner, pairing, last_zxid, requests_in_sync, points)
 
-    return _search(scan, view, 20, chain)
+    return search(scan, view, 20, chain)
 
 
-def _search(scan: Scan, view: bytes, header: int, chain: Callable[[int], int]) -> int:
+def search(scan: Scan, view: bytes, header: int, chain: Callable[[int], int]) -> int:
+    """Offset of the first candidate of at least `header` bytes whose chain is accepted, or -1.
+
+    A candidate's first byte is 0. `chain` gives REJECT or ACCEPT for an offset, or how many bytes
+    must be in hand before it is worth following again.
+    """
     still: list[tuple[int, int]] = []
     for at, enough in scan.waiting:
         verdict = chain(at) if len(view) >= enough else enough

@@ -24,7 +24,7 @@ _NO_CONNECT = (None, None, None, None, None)
 
 @dataclass(slots=True)
 class Counters:
-    """What a capture's client connections add to the coverage."""
+    """What a capture's connections add to the coverage."""
 
     frames_to_server: int = 0
     frames_to_client: int = 0
@@ -33,6 +33,8 @@ class Counters:
     no_reply: int = 0
     no_request: int = 0
     watch_events: int = 0
+    quorum_packets: int = 0
+    election_messages: int = 0
     skipped_bytes: int = 0
     desyncs: int = 0
     resyncs: int = 0

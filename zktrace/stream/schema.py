@@ -16,7 +16,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-BOOL, BYTE, INT, LONG, USTRING, BUFFER, STAT, VEC, REST, MULTI, MULTIRESULT = range(11)
+BOOL, BYTE, INT, LONG, USTRING, BUFFER, STAT, VEC = range(8)
+REST, MULTI, MULTIRESULT, MULTITXN = range(8, 12)
 _KINDS = {
     "bool": BOOL,
     "byte": BYTE,
@@ -29,12 +30,14 @@ _KINDS = {
     "rest": REST,
     "multi": MULTI,
     "multiresult": MULTIRESULT,
+    "multitxn": MULTITXN,
 }
 _MIN_SIZE = {BOOL: 1, BYTE: 1, INT: 4, LONG: 8, USTRING: 4, BUFFER: 4, STAT: 68, VEC: 4}
 ROLES = frozenset(
     (
         *("path", "watch", "flags", "mode", "version", "data_length", "stat", "children"),
         *("created_path", "ttl", "data", "exist", "child", "persistent", "persistent_recursive"),
+        *("error", "timeout_ms"),
     )
 )
 _INT = struct.Struct(">i")
@@ -100,6 +103,10 @@ class Schema:
     events: dict[int, str] = field(default_factory=dict)
     states: dict[int, str] = field(default_factory=dict)
     words: dict[bytes, str] = field(default_factory=dict)
+    #: layouts of a txn's body by type, likeliest first (`zktrace.stream.txns` walks them)
+    txns: dict[int, list[Layout]] = field(default_factory=dict)
+    packets: dict[int, str] = field(default_factory=dict)
+    votes: dict[int, str] = field(default_factory=dict)
 
     def op_name(self, opcode: int) -> str:
         """The name of an opcode; `op<n>` for one that is not in the table."""
@@ -152,6 +159,10 @@ def parse_schema(text: str) -> Schema:
             op = Op(int(number), name, access, parse_layout(request), parse_layout(reply))
             schema.ops[op.number] = op
             continue
+        if what == "txn":
+            number, _name, steps = rest.split(" ")
+            schema.txns.setdefault(int(number), []).append(parse_layout(steps))
+            continue
         key, name = rest.split(" ", 1)
         if what == "word":
             schema.words[bytes.fromhex(key)] = name
@@ -161,6 +172,10 @@ def parse_schema(text: str) -> Schema:
             schema.events[int(key)] = name
         elif what == "state":
             schema.states[int(key)] = name
+        elif what == "packet":
+            schema.packets[int(key)] = name
+        elif what == "vote":
+            schema.votes[int(key)] = name
         else:
             raise ValueError(f"unknown schema line {line!r}")
     return schema

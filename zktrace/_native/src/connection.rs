@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::client::ClientMachine;
+use crate::election::ElectionMachine;
 use crate::events::{
     ConnInfo, Connection as ConnectionRow, ConnectionEvent, Direction, Endpoint as RowEndpoint,
     EventSink, FourLetter, Role,
@@ -11,6 +12,7 @@ use crate::events::{
 use crate::flow::{End, Endpoint, FlowSink};
 use crate::joined::{judge, only_line_end, role_of, End as Hints};
 use crate::probe::{handshake_extra, is_cut_connect, probe, Verdict};
+use crate::quorum::QuorumMachine;
 use crate::roles::{Listener, Roles};
 use crate::rows::Shared;
 use crate::schema::Schema;
@@ -52,6 +54,8 @@ enum Machine {
     None,
     Client(Box<ClientMachine>),
     Word(Box<Word>),
+    Quorum(Box<QuorumMachine>),
+    Election(Box<ElectionMachine>),
 }
 
 struct Connection {
@@ -126,7 +130,7 @@ impl<S: EventSink> Analyzer<S> {
 
     fn route(&mut self, connection: &mut Connection, item: Item) {
         if matches!(connection.machine, Machine::None) {
-            if connection.role == Some(Role::Client) {
+            if is_decoded(connection.role) {
                 self.shared.counters.skipped_bytes += item.data.len() as u64;
             }
             return;
@@ -166,7 +170,7 @@ impl<S: EventSink> Analyzer<S> {
         let waiting = std::mem::take(&mut connection.waiting);
         let [a, b] = connection.shed;
         connection.client_position = if connection.client_side == 0 { a } else { b };
-        if connection.role == Some(Role::Client) {
+        if is_decoded(connection.role) {
             self.shared.counters.skipped_bytes += a + b;
         }
         for item in waiting {
@@ -231,6 +235,8 @@ impl<S: EventSink> Analyzer<S> {
         self.settle(connection, role);
         if role == Role::Client {
             self.start_client(connection, verdict, first);
+        } else {
+            connection.start_server(role, true);
         }
     }
 
@@ -308,6 +314,8 @@ impl<S: EventSink> Analyzer<S> {
                 let machine = ClientMachine::new(connection.info(), false, 0);
                 connection.machine = Machine::Client(Box::new(machine));
             }
+        } else {
+            connection.start_server(role, found.verdict.is_some());
         }
         false
     }
@@ -391,7 +399,17 @@ impl<S: EventSink> FlowSink for Analyzer<S> {
                         machine.data(&mut self.shared, to_server, ts, data);
                         return;
                     }
-                } else if role != Role::Client {
+                } else if let Machine::Quorum(machine) = &mut connection.machine {
+                    if connection.held.is_empty()
+                        && (to_server || need <= connection.client_position)
+                    {
+                        if to_server {
+                            connection.client_position += data.len() as u64;
+                        }
+                        machine.data(&mut self.shared, to_server, ts, data);
+                        return;
+                    }
+                } else if matches!(role, Role::Tls | Role::Unknown) {
                     return;
                 }
             }
@@ -442,6 +460,8 @@ impl<S: EventSink> FlowSink for Analyzer<S> {
         match &mut connection.machine {
             Machine::None => {}
             Machine::Client(machine) => machine.end(&mut self.shared),
+            Machine::Quorum(machine) => machine.end(&mut self.shared),
+            Machine::Election(machine) => machine.end(&mut self.shared),
             Machine::Word(word) => {
                 let seq = self.shared.next_seq();
                 self.shared.sink.four_letter(&FourLetter {
@@ -476,6 +496,19 @@ impl Connection {
         }
     }
 
+    fn start_server(&mut self, role: Role, opened: bool) {
+        let conn = self.info();
+        match role {
+            Role::Quorum => {
+                self.machine = Machine::Quorum(Box::new(QuorumMachine::new(conn, opened)));
+            }
+            Role::Election => {
+                self.machine = Machine::Election(Box::new(ElectionMachine::new(conn, opened)));
+            }
+            Role::Client | Role::Tls | Role::Unknown => {}
+        }
+    }
+
     fn let_go<S: EventSink>(&mut self, shared: &mut Shared<S>, everything: bool) {
         while let Some(item) = self.held.front() {
             if !everything && item.need > self.client_position {
@@ -496,6 +529,20 @@ impl Connection {
         match &mut self.machine {
             Machine::None => {}
             Machine::Client(machine) => {
+                if item.missing > 0 {
+                    machine.gap(shared, to_server, item.ts, item.missing);
+                } else {
+                    machine.data(shared, to_server, item.ts, &item.data);
+                }
+            }
+            Machine::Quorum(machine) => {
+                if item.missing > 0 {
+                    machine.gap(shared, to_server, item.ts, item.missing);
+                } else {
+                    machine.data(shared, to_server, item.ts, &item.data);
+                }
+            }
+            Machine::Election(machine) => {
                 if item.missing > 0 {
                     machine.gap(shared, to_server, item.ts, item.missing);
                 } else {
@@ -532,6 +579,11 @@ impl Connection {
         }
         self.waiting.drain(..count);
     }
+}
+
+/// Whether bytes of a role are decoded: those that cannot be are counted.
+fn is_decoded(role: Option<Role>) -> bool {
+    matches!(role, Some(Role::Client | Role::Quorum | Role::Election))
 }
 
 fn endpoint(at: Listener) -> RowEndpoint {

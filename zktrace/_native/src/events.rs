@@ -340,6 +340,83 @@ pub struct Anomaly<'a> {
     pub detail: Option<&'a str>,
 }
 
+/// A packet between a learner and its leader.
+#[derive(Clone, Copy, Debug)]
+pub struct Quorum<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    /// Number and name of its type; the name is a function of the number (a negative one says nothing).
+    pub kind: i32,
+    pub name: &'a str,
+    pub to_leader: bool,
+    /// None for -1.
+    pub zxid: Option<i64>,
+    pub bytes: Option<i64>,
+    pub session: Option<i64>,
+    pub cxid: Option<i64>,
+    /// Type of the txn or of the forwarded request, and its name.
+    pub txn: Option<(i32, &'a str)>,
+    pub path: Option<&'a [u8]>,
+    pub error: Option<i32>,
+    pub sid: Option<i64>,
+    pub epoch: Option<i64>,
+    pub timeout_ms: Option<i32>,
+    pub valid: Option<bool>,
+    pub sessions: Option<i32>,
+    pub digest: Option<i64>,
+    pub sub: Option<&'a [SubOp<'a>]>,
+    /// Bytes and nodes of the snapshot behind it.
+    pub snapshot: Option<(i64, i64)>,
+}
+
+impl Quorum<'_> {
+    pub fn direction(&self) -> &'static str {
+        if self.to_leader {
+            "to_leader"
+        } else {
+            "to_learner"
+        }
+    }
+}
+
+/// A message of the leader election: an initial one or a notification.
+#[derive(Clone, Copy, Debug)]
+pub struct Election<'a> {
+    pub seq: i64,
+    pub ts_ns: i64,
+    pub conn: &'a ConnInfo,
+    pub initial: bool,
+    pub from_opener: bool,
+    pub sid: Option<i64>,
+    pub address: Option<&'a [u8]>,
+    pub state: Option<&'a str>,
+    pub leader: Option<i64>,
+    pub zxid: Option<i64>,
+    pub election_epoch: Option<i64>,
+    pub peer_epoch: Option<i64>,
+    pub version: Option<i32>,
+    pub bytes: i64,
+}
+
+impl Election<'_> {
+    pub fn kind(&self) -> &'static str {
+        if self.initial {
+            "initial"
+        } else {
+            "notification"
+        }
+    }
+
+    pub fn direction(&self) -> &'static str {
+        if self.from_opener {
+            "from_opener"
+        } else {
+            "to_opener"
+        }
+    }
+}
+
 /// Takes rows. The default does nothing, so that a sink implements only the kinds it is for.
 pub trait EventSink {
     fn exchange(&mut self, _row: &Exchange<'_>) {}
@@ -347,6 +424,8 @@ pub trait EventSink {
     fn connection(&mut self, _row: &Connection<'_>) {}
     fn four_letter(&mut self, _row: &FourLetter<'_>) {}
     fn anomaly(&mut self, _row: &Anomaly<'_>) {}
+    fn quorum(&mut self, _row: &Quorum<'_>) {}
+    fn election(&mut self, _row: &Election<'_>) {}
 }
 
 /// Rows to nowhere (benchmarks of what is before the sinks).

@@ -52,7 +52,7 @@ pub struct PartialBudget {
 }
 
 impl PartialBudget {
-    fn reserve(&mut self, length: usize) -> usize {
+    pub fn reserve(&mut self, length: usize) -> usize {
         let mut wanted = length.min(HEAD_MAX);
         if self.used + wanted > PARTIAL_TOTAL_MAX && wanted > SMALL_HEAD {
             wanted = SMALL_HEAD;

@@ -2,15 +2,14 @@
 //! `zktrace/stream/joined.py` is the reference.
 
 use crate::connection::Item;
+use crate::election_resync::find_notifications;
 use crate::events::Role;
+use crate::packet_resync::find_packets;
 use crate::pairing::Pairing;
-use crate::probe::{is_notification, is_whole_connect, probe, Verdict, QUORUM_SASL};
+use crate::probe::{is_whole_connect, probe, Verdict, QUORUM_SASL};
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
-use crate::schema::{int, long, Schema};
+use crate::schema::{int, Schema};
 
-const FROM_LEADER: [i32; 12] = [2, 4, 7, 8, 9, 10, 12, 13, 14, 15, 17, 19];
-const FROM_LEARNER: [i32; 5] = [1, 3, 11, 16, 18];
-const QUORUM_DATA_MAX: i32 = 2 * 1024 * 1024;
 const LEARNER_PROTOCOL: i32 = 0x10000;
 
 /// What is known of one end as a listener: its role by the user or by other connections, and by its port.
@@ -112,13 +111,23 @@ pub fn judge(
             return Some(found(Role::Client, server));
         }
     }
-    for side in [0, 1] {
-        for part in of(side).iter().flat_map(|run| &run.parts) {
-            let found = quorum(part, side, ends).or_else(|| election(part, ends));
-            if let Some(found) = found.filter(|found| openers.contains(&(1 - found.server_side))) {
-                return Some(found);
-            }
+    for side in openers {
+        let server = 1 - side;
+        let found_in = |runs: &[Run<'_>], to_leader| {
+            let mut runs = runs.iter();
+            runs.any(|run| find_packets(&mut run.scan(), schema, to_leader).is_some())
+        };
+        if found_in(of(*side), true) || found_in(of(server), false) {
+            return Some(found(Role::Quorum, server));
         }
+    }
+    let mut every = all.iter().flatten();
+    if every.any(|run| find_notifications(&mut run.scan()).is_some()) {
+        let hinted = [1, 0].into_iter().find(|server| {
+            openers.contains(&(1 - server))
+                && end(*server).is_some_and(|end| end.hint == Some(Role::Election))
+        });
+        return Some(found(Role::Election, hinted.unwrap_or(1)));
     }
     None
 }
@@ -192,79 +201,4 @@ fn is_tls(data: &[u8]) -> bool {
         && *major == 3
         && *minor <= 4
         && (1..=16_640).contains(&u16::from_be_bytes([*high, *low]))
-}
-
-fn quorum(data: &[u8], side: usize, ends: [End; 2]) -> Option<Found> {
-    let mut pos = 0;
-    let mut packets = 0;
-    let mut server = None;
-    while data.len() - pos >= 20 {
-        let (kind, zxid, size) = (int(data, pos)?, long(data, pos + 4)?, int(data, pos + 12)?);
-        if !(1..20).contains(&kind) || zxid < -1 || !(-1..=QUORUM_DATA_MAX).contains(&size) {
-            return None;
-        }
-        if FROM_LEADER.contains(&kind) {
-            server = Some(side);
-        } else if FROM_LEARNER.contains(&kind) {
-            server = Some(1 - side);
-        }
-        pos += 16 + size.max(0) as usize;
-        if data.len() < pos + 4 {
-            break;
-        }
-        let ids = int(data, pos)?;
-        if ids > 0 && kind == 1 {
-            break; // a REQUEST with the client's ids
-        }
-        if ids != -1 && ids != 0 {
-            return None;
-        }
-        pos += 4;
-        packets += 1;
-    }
-    let exact = pos == data.len();
-    let hinted: Vec<usize> = hinted(ends, Role::Quorum);
-    if let (None, [only]) = (server, hinted.as_slice()) {
-        server = Some(*only);
-    }
-    let server = server?;
-    if packets >= 2 || (packets == 1 && exact && hinted.contains(&server)) {
-        return Some(found(Role::Quorum, server));
-    }
-    None
-}
-
-fn election(data: &[u8], ends: [End; 2]) -> Option<Found> {
-    let mut pos = 0;
-    let mut strong = false;
-    while pos < data.len() {
-        if is_notification(data, pos) != Some(true) {
-            return None;
-        }
-        let length = int(data, pos)?;
-        let stop = pos + 4 + usize::try_from(length).ok()?;
-        if stop > data.len() {
-            return None;
-        }
-        if length >= 44 {
-            if int(data, pos + 40)? != 2 || int(data, pos + 44)? != length - 44 {
-                return None;
-            }
-            strong = true;
-        }
-        pos = stop;
-    }
-    let hinted = hinted(ends, Role::Election);
-    if !strong && hinted.is_empty() {
-        return None;
-    }
-    Some(found(Role::Election, hinted.first().copied().unwrap_or(1)))
-}
-
-fn hinted(ends: [End; 2], role: Role) -> Vec<usize> {
-    (0..2)
-        .zip(ends)
-        .filter(|(_, end)| end.hint == Some(role))
-        .map(|(side, _)| side)
-        .collect()
 }

@@ -5,10 +5,11 @@
 //! collect in a buffer that the caller takes. Knows nothing of Python.
 
 use crate::events::{
-    Anomaly, ConnInfo, Connection, EventSink, Exchange, FourLetter, RawStat, Stat, SubOp,
-    WatchEvent, Watches,
+    Anomaly, ConnInfo, Connection, Election, EventSink, Exchange, FourLetter, Quorum, RawStat,
+    Stat, SubOp, WatchEvent, Watches,
 };
 use crate::intern::lossy;
+use crate::json_quorum::{self, PacketKey};
 use crate::json_text::{boolean, hex, latency_us, number, session, text, Nullable};
 use crate::siphash::hash_session;
 
@@ -50,11 +51,14 @@ const KEYS: [(&str, Key); 15] = [
     ("protocol_version", Key::ProtocolVersion),
 ];
 
-/// Which keys ops have, and names of errors: a line is `op <name> <key>,<key>...` or `error <code> <name>`.
+/// Which keys ops have, and names of errors: a line is `op <name> <key>,<key>...` `quorum <type> <key>,<key>...`
+/// or `error <code> <name>`.
 #[derive(Default)]
 pub struct Form {
     /// By name, ascending.
     ops: Vec<(String, Vec<Key>)>,
+    /// By name of the type, ascending.
+    packets: Vec<(String, Vec<PacketKey>)>,
     /// By code, ascending; the name is written as a JSON string.
     errors: Vec<(i32, Vec<u8>)>,
 }
@@ -76,6 +80,13 @@ impl Form {
                     form.ops
                         .push((name.to_owned(), keys.collect::<Result<_, _>>()?));
                 }
+                Some("quorum") => {
+                    let keys = rest
+                        .split(',')
+                        .map(|key| PacketKey::parse(key).ok_or_else(wrong));
+                    form.packets
+                        .push((name.to_owned(), keys.collect::<Result<_, _>>()?));
+                }
                 Some("error") => {
                     let mut quoted = Vec::new();
                     text(&mut quoted, rest);
@@ -86,6 +97,7 @@ impl Form {
             }
         }
         form.ops.sort_by(|a, b| a.0.cmp(&b.0));
+        form.packets.sort_by(|a, b| a.0.cmp(&b.0));
         form.errors.sort_by_key(|(code, _)| *code);
         Ok(form)
     }
@@ -93,6 +105,16 @@ impl Form {
     fn keys(&self, op: &str) -> &[Key] {
         match self.ops.binary_search_by(|(name, _)| name.as_str().cmp(op)) {
             Ok(at) => self.ops.get(at).map_or(&[], |(_, keys)| keys),
+            Err(_) => &[],
+        }
+    }
+
+    fn packet_keys(&self, name: &str) -> &[PacketKey] {
+        let found = self
+            .packets
+            .binary_search_by(|(known, _)| known.as_str().cmp(name));
+        match found {
+            Ok(at) => self.packets.get(at).map_or(&[], |(_, keys)| keys),
             Err(_) => &[],
         }
     }
@@ -265,19 +287,19 @@ fn remembered<'a>(conns: &'a mut [Option<ConnText>; CONN_CACHE], conn: &ConnInfo
 }
 
 #[inline]
-fn member<N: Nullable>(out: &mut Vec<u8>, key: &[u8], value: N) {
+pub(crate) fn member<N: Nullable>(out: &mut Vec<u8>, key: &[u8], value: N) {
     out.extend_from_slice(key);
     number(out, value);
 }
 
-fn path(out: &mut Vec<u8>, raw: Option<&[u8]>) {
+pub(crate) fn path(out: &mut Vec<u8>, raw: Option<&[u8]>) {
     match raw {
         Some(raw) => text(out, &lossy(raw)),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-fn name(out: &mut Vec<u8>, value: Option<&str>) {
+pub(crate) fn name(out: &mut Vec<u8>, value: Option<&str>) {
     match value {
         Some(value) => text(out, value),
         None => out.extend_from_slice(b"null"),
@@ -317,7 +339,7 @@ fn stat(out: &mut Vec<u8>, stat: Option<&Stat>, hash_key: Option<&[u8; 16]>) {
     out.push(b'}');
 }
 
-fn sub(out: &mut Vec<u8>, ops: Option<&[SubOp<'_>]>) {
+pub(crate) fn sub(out: &mut Vec<u8>, ops: Option<&[SubOp<'_>]>) {
     let Some(ops) = ops else {
         out.extend_from_slice(b"null");
         return;
@@ -429,6 +451,21 @@ impl EventSink for JsonSink {
         self.ends(row.conn);
         member(&mut self.out, b",\"reply_bytes\":", row.reply_bytes);
         self.out.extend_from_slice(b"}\n");
+    }
+
+    fn quorum(&mut self, row: &Quorum<'_>) {
+        self.start("quorum", row.ts_ns, row.conn);
+        json_quorum::quorum(
+            &mut self.out,
+            row,
+            self.form.packet_keys(row.name),
+            self.hash_key.as_ref(),
+        );
+    }
+
+    fn election(&mut self, row: &Election<'_>) {
+        self.start("election", row.ts_ns, row.conn);
+        json_quorum::election(&mut self.out, row);
     }
 
     fn anomaly(&mut self, row: &Anomaly<'_>) {

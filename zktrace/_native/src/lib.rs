@@ -13,6 +13,8 @@ pub mod container;
 pub mod counters;
 pub mod decap;
 pub mod decoder;
+pub mod election;
+pub mod election_resync;
 pub mod events;
 pub mod flow;
 pub mod flow_conn;
@@ -26,21 +28,28 @@ pub mod intern;
 pub mod ip;
 pub mod joined;
 pub mod json;
+pub mod json_quorum;
 pub mod json_text;
 pub mod link;
 pub mod live;
 pub mod merge;
 mod messages;
+pub mod packet_reader;
+pub mod packet_resync;
+pub mod packets;
 pub mod pairing;
 mod pcap;
 mod pcapng;
 pub mod probe;
+pub mod quorum;
 pub mod resync;
 pub mod roles;
 pub mod rows;
 pub mod scan;
 pub mod schema;
 pub mod siphash;
+pub mod snapshot;
+pub mod txn;
 pub mod windows;
 
 #[cfg(feature = "python")]
@@ -62,9 +71,13 @@ pub mod python_json;
 #[cfg(feature = "python")]
 pub mod python_live;
 #[cfg(feature = "python")]
+mod python_quorum;
+#[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]
 pub mod python_windows;
+#[cfg(feature = "python")]
+mod quorum_table;
 #[cfg(feature = "python")]
 pub mod table_schema;
 #[cfg(feature = "python")]

@@ -5,12 +5,12 @@ use crate::schema::{int, long, Schema};
 pub const PASSWORD_MAX: i32 = 64;
 const FOLLOWERINFO: i32 = 11;
 const OBSERVERINFO: i32 = 16;
-const LEARNER_INFO_SIZES: [i32; 5] = [-1, 0, 8, 12, 20];
+pub const LEARNER_INFO_SIZES: [i32; 5] = [-1, 0, 8, 12, 20];
 /// QuorumAuth.QUORUM_AUTH_MAGIC_NUMBER as it is on the wire.
 pub const QUORUM_SASL: [u8; 8] = [0x5f, 0x24, 0x35, 0x01, 0x35, 0x01, 0xed, 0xcc];
-const ELECTION_VERSIONS: [i64; 2] = [-65536, -65535];
+pub const ELECTION_VERSIONS: [i64; 2] = [-65536, -65535];
 const OLD_SID_MAX: i64 = 255;
-const NOTIFICATION_MAX: i32 = 524_288;
+pub const NOTIFICATION_MAX: i32 = 524_288;
 
 /// What first bytes can be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

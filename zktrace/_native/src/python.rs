@@ -7,7 +7,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::agg::{Aggregator, By, KEY_LIMIT};
 use crate::container::Packet;
 use crate::decoder::Decoder;
-use crate::events::{Anomaly, Connection, EventSink, Exchange, FourLetter, WatchEvent};
+use crate::events::{
+    Anomaly, Connection, Election, EventSink, Exchange, FourLetter, Quorum, WatchEvent,
+};
 use crate::flow::Limits;
 use crate::histogram::Scale;
 use crate::ip::Ip;
@@ -57,6 +59,8 @@ impl EventSink for Sinks {
     pass_on!(connection, Connection<'_>);
     pass_on!(four_letter, FourLetter<'_>);
     pass_on!(anomaly, Anomaly<'_>);
+    pass_on!(quorum, Quorum<'_>);
+    pass_on!(election, Election<'_>);
 }
 
 /// The native engine; see `zktrace.engine.base.Engine` for what its methods do.
@@ -307,8 +311,8 @@ impl Engine {
         exchanges.set_item("no_request", client.no_request)?;
         all.set_item("exchanges", exchanges)?;
         all.set_item("watch_events", client.watch_events)?;
-        all.set_item("quorum_packets", py.None())?;
-        all.set_item("election_messages", py.None())?;
+        all.set_item("quorum_packets", client.quorum_packets)?;
+        all.set_item("election_messages", client.election_messages)?;
         all.set_item("retransmitted_segments", flow.retransmitted_segments)?;
         all.set_item("gaps", flow.gaps)?;
         all.set_item("skipped_bytes", client.skipped_bytes)?;

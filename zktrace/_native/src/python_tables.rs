@@ -13,6 +13,7 @@ use crate::events::{Anomaly, ConnInfo, Connect, Connection, ConnectionEvent, Dir
 use crate::events::{Endpoint, EventSink, Exchange, FourLetter, RawStat, Role, State, SubOp};
 use crate::events::{WatchEvent, Watches};
 use crate::histogram::{Histogram, Scale};
+use crate::python_quorum;
 use crate::tables::{Kind, Step, TableSink};
 
 /// A record batch; `pyarrow.record_batch(batch)` takes it over without copying.
@@ -185,19 +186,19 @@ fn endpoint(text: &str) -> PyResult<Endpoint> {
 }
 
 /// Reads a row tuple column by column.
-struct Reader<'py> {
+pub(crate) struct Reader<'py> {
     row: Bound<'py, PyTuple>,
     at: usize,
 }
 
 impl<'py> Reader<'py> {
-    fn any(&mut self) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn any(&mut self) -> PyResult<Bound<'py, PyAny>> {
         let value = self.row.get_item(self.at)?;
         self.at += 1;
         Ok(value)
     }
 
-    fn get<T: for<'a> FromPyObject<'a, 'py, Error = PyErr>>(&mut self) -> PyResult<T> {
+    pub(crate) fn get<T: for<'a> FromPyObject<'a, 'py, Error = PyErr>>(&mut self) -> PyResult<T> {
         self.any()?.extract()
     }
 
@@ -244,6 +245,34 @@ fn stat(dict: &Bound<'_, PyDict>) -> PyResult<[u8; 68]> {
     <[u8; 68]>::try_from(wire).map_err(|_| PyValueError::new_err("a Stat has 68 bytes"))
 }
 
+/// Operation, path and error of an operation of a multi.
+pub(crate) type Sub = (Option<String>, Option<Vec<u8>>, Option<i32>);
+
+pub(crate) fn subs(list: &Bound<'_, PyAny>) -> PyResult<Option<Vec<Sub>>> {
+    if list.is_none() {
+        return Ok(None);
+    }
+    let mut subs = Vec::new();
+    for dict in list.try_iter()? {
+        let dict = dict?.cast_into::<PyDict>()?;
+        subs.push((
+            item(&dict, "op")?,
+            item(&dict, "path")?,
+            item(&dict, "error")?,
+        ));
+    }
+    Ok(Some(subs))
+}
+
+pub(crate) fn sub_ops(subs: &[Sub]) -> Vec<SubOp<'_>> {
+    let ops = subs.iter().map(|(op, path, error)| SubOp {
+        op: op.as_deref(),
+        path: path.as_deref(),
+        error: *error,
+    });
+    ops.collect()
+}
+
 fn exchange(row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyResult<()> {
     let mut read = Reader { row, at: 0 };
     let (seq, ts_ns, conn) = read.conn()?;
@@ -281,33 +310,8 @@ fn exchange(row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyResult<()> {
         Err(_) => None,
     };
     row.stat = stat.as_ref().map(RawStat);
-    type Sub = (Option<String>, Option<Vec<u8>>, Option<i32>);
-    let sub: Option<Vec<Bound<'_, PyDict>>> = match read.any()? {
-        none if none.is_none() => None,
-        list => Some(
-            list.try_iter()?
-                .map(|dict| Ok(dict?.cast_into::<PyDict>()?))
-                .collect::<PyResult<_>>()?,
-        ),
-    };
-    let sub: Option<Vec<Sub>> = match sub {
-        None => None,
-        Some(dicts) => Some(
-            dicts
-                .iter()
-                .map(|dict| Ok((item(dict, "op")?, item(dict, "path")?, item(dict, "error")?)))
-                .collect::<PyResult<_>>()?,
-        ),
-    };
-    let sub: Option<Vec<SubOp<'_>>> = sub.as_ref().map(|ops| {
-        ops.iter()
-            .map(|(op, path, error)| SubOp {
-                op: op.as_deref(),
-                path: path.as_deref(),
-                error: *error,
-            })
-            .collect()
-    });
+    let sub = subs(&read.any()?)?;
+    let sub = sub.as_deref().map(sub_ops);
     row.sub = sub.as_deref();
     let watches_dict = read.any()?;
     let watches = match watches_dict.cast::<PyDict>() {
@@ -413,6 +417,8 @@ fn other(kind: &str, row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyRes
                 detail: detail.as_deref(),
             });
         }
+        "quorum" => python_quorum::quorum(read, (seq, ts_ns, conn), sink)?,
+        "elections" => python_quorum::election(read, (seq, ts_ns, conn), sink)?,
         _ => return Err(PyValueError::new_err(format!("no table {kind:?}"))),
     }
     Ok(())

@@ -12,12 +12,12 @@ const REQUEST_POINTS: u32 = 4;
 pub const REPLY_POINTS: u32 = 6;
 /// Candidates that may wait for more bytes at a time: it bounds the work that hostile bytes can cause.
 const WAITING_MAX: usize = 16;
-const CERTAIN: u32 = 64;
+pub const CERTAIN: u32 = 64;
 const XID_REACH: u32 = 1 << 20;
 const ZXID_BEHIND: i64 = 1 << 16;
 const ZXID_AHEAD: i64 = 1 << 24;
 const EPOCHS_AHEAD: i64 = 1000;
-const EPOCH_MAX: i64 = 1 << 24;
+pub const EPOCH_MAX: i64 = 1 << 24;
 
 const PING_OPCODE: i32 = 11;
 const AUTH_OPCODE: i32 = 100;
@@ -25,7 +25,8 @@ const SASL_OPCODE: i32 = 102;
 const SET_WATCHES_OPCODES: [i32; 2] = [101, 105];
 const EVENT_XID: i32 = -1;
 
-enum Verdict {
+/// What following a chain of messages came to.
+pub enum Verdict {
     Reject,
     /// So many bytes must be in hand before it is worth following again.
     Wait(usize),
@@ -129,7 +130,13 @@ impl Scan {
             .collect()
     }
 
-    fn search(
+    /// The bytes in hand.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
+    /// Offset of the first candidate of at least `header` bytes whose chain is accepted. A candidate's first byte is 0.
+    pub fn search(
         &mut self,
         header: usize,
         mut chain: impl FnMut(&[u8], usize) -> Verdict,

@@ -1,15 +1,16 @@
 //! Rows of client connections: what a machine found, given to the sink. `zktrace/stream/rows.py` is the reference.
 
 use crate::events::{
-    Anomaly, ConnInfo, Connect, Direction, EventSink, Exchange, State, SubOp, WatchEvent,
+    Anomaly, ConnInfo, Connect, Direction, Election, EventSink, Exchange, State, SubOp, WatchEvent,
 };
 use crate::framer::{Frame, PartialBudget};
 use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
 use crate::pairing::Pending;
+use crate::resync::Scan;
 use crate::scan::Fields;
 use crate::schema::{unknown_op, Schema};
 
-/// What a capture's client connections add to the coverage.
+/// What a capture's connections add to the coverage.
 #[derive(Default, Clone, Debug)]
 pub struct Counters {
     pub frames_to_server: u64,
@@ -19,6 +20,8 @@ pub struct Counters {
     pub no_reply: u64,
     pub no_request: u64,
     pub watch_events: u64,
+    pub quorum_packets: u64,
+    pub election_messages: u64,
     pub skipped_bytes: u64,
     pub desyncs: u64,
     pub resyncs: u64,
@@ -262,6 +265,41 @@ impl<S: EventSink> Shared<S> {
             zxid: (zxid != -1).then_some(zxid),
             bytes: frame.length as i64,
         });
+    }
+
+    /// A message of an election, whose number is given here.
+    pub fn election(&mut self, damaged: bool, row: &Election<'_>) {
+        self.counters.election_messages += 1;
+        self.counters.damaged_frames += u64::from(damaged);
+        let seq = self.next_seq();
+        self.sink.election(&Election { seq, ..*row });
+    }
+
+    /// Bytes that were not captured.
+    pub fn lost_bytes(&mut self, conn: &ConnInfo, direction: Direction, ts: i64, missing: u64) {
+        let bytes = Some(i64::try_from(missing).unwrap_or(i64::MAX));
+        let direction = Some(direction);
+        self.anomaly(conn, ts, "gap", direction, bytes, "bytes not captured");
+        self.counters.skipped_bytes += missing;
+    }
+
+    /// A boundary was found again at this offset of what is in hand.
+    pub fn resynced(
+        &mut self,
+        conn: &ConnInfo,
+        direction: Direction,
+        scan: &Scan,
+        at: usize,
+        detail: &str,
+    ) {
+        self.counters.skipped_bytes += at as u64;
+        self.counters.resyncs += 1;
+        let skipped = scan.skipped + at as u64;
+        if skipped > 0 {
+            let bytes = Some(i64::try_from(skipped).unwrap_or(i64::MAX));
+            let ts = scan.ts_at(at);
+            self.anomaly(conn, ts, "resync", Some(direction), bytes, detail);
+        }
     }
 
     /// Something that should not be.

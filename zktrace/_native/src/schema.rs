@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::txn::TxnTable;
+
 /// Type of a multi's end header and of its error results (ZooDefs.OpCode.error).
 pub const ERROR_TYPE: i32 = -1;
 
@@ -129,6 +131,9 @@ const DIRECT: usize = 144;
 /// Index of no op.
 pub const NO_OP: u16 = u16::MAX;
 
+/// Types of QuorumPackets are below this.
+const PACKETS: usize = 32;
+
 /// Opcode table, names of errors, events and states, four-letter words.
 pub struct Schema {
     ops: Vec<Op>,
@@ -138,6 +143,11 @@ pub struct Schema {
     events: Vec<(i32, Box<str>)>,
     states: Vec<(i32, Box<str>)>,
     words: Vec<([u8; 4], Box<str>)>,
+    /// Bodies of txns.
+    pub txns: TxnTable,
+    /// Types of QuorumPackets by number.
+    packets: [Option<Box<str>>; PACKETS],
+    votes: Vec<(i32, Box<str>)>,
 }
 
 impl Schema {
@@ -151,6 +161,9 @@ impl Schema {
             events: Vec::new(),
             states: Vec::new(),
             words: Vec::new(),
+            txns: TxnTable::default(),
+            packets: Default::default(),
+            votes: Vec::new(),
         };
         for line in text.lines() {
             if line.is_empty() || line.starts_with('#') {
@@ -187,6 +200,9 @@ impl Schema {
             self.ops.push(op);
             return Some(());
         }
+        if what == "txn" {
+            return self.txns.line(rest);
+        }
         let (key, name) = rest.split_once(' ')?;
         match what {
             "word" => {
@@ -197,6 +213,8 @@ impl Schema {
                 self.errors.insert(key.parse().ok()?, name.into());
             }
             "event" => self.events.push((key.parse().ok()?, name.into())),
+            "packet" => *self.packets.get_mut(key.parse::<usize>().ok()?)? = Some(name.into()),
+            "vote" => self.votes.push((key.parse().ok()?, name.into())),
             "state" => self.states.push((key.parse().ok()?, name.into())),
             _ => return None,
         }
@@ -236,6 +254,18 @@ impl Schema {
 
     pub fn state(&self, state: i32) -> Option<&str> {
         find(&self.states, state)
+    }
+
+    /// Name of a type of QuorumPackets.
+    #[inline]
+    pub fn packet(&self, kind: i32) -> Option<&str> {
+        let place = usize::try_from(kind).ok()?;
+        self.packets.get(place)?.as_deref()
+    }
+
+    /// Name of a server's state in an election.
+    pub fn vote(&self, state: i32) -> Option<&str> {
+        find(&self.votes, state)
     }
 
     pub fn word(&self, bytes: &[u8]) -> Option<&str> {

@@ -13,6 +13,8 @@ pub enum Kind {
     Connections,
     FourLetter,
     Anomalies,
+    Quorum,
+    Elections,
 }
 
 impl Kind {
@@ -23,6 +25,8 @@ impl Kind {
             Kind::Connections => "connections",
             Kind::FourLetter => "four_letter",
             Kind::Anomalies => "anomalies",
+            Kind::Quorum => "quorum",
+            Kind::Elections => "elections",
         }
     }
 }
@@ -124,7 +128,42 @@ pub fn schema(kind: Kind) -> SchemaRef {
             ("bytes", Int64),
             ("detail", Utf8),
         ],
+        Kind::Quorum => vec![
+            ("type", text()),
+            ("direction", text()),
+            ("zxid", Int64),
+            ("bytes", Int64),
+            ("session", Int64),
+            ("cxid", Int64),
+            ("txn_type", text()),
+            ("path", text()),
+            ("error", Int32),
+            ("sid", Int64),
+            ("epoch", Int64),
+            ("timeout_ms", Int32),
+            ("valid", Boolean),
+            ("sessions", Int32),
+            ("digest", Int64),
+            ("sub", DataType::List(sub_item())),
+            ("snapshot_bytes", Int64),
+            ("snapshot_nodes", Int64),
+        ],
+        Kind::Elections => vec![
+            ("type", text()),
+            ("direction", text()),
+            ("sid", Int64),
+            ("address", text()),
+            ("state", text()),
+            ("leader", Int64),
+            ("zxid", Int64),
+            ("election_epoch", Int64),
+            ("peer_epoch", Int64),
+            ("version", Int32),
+            ("bytes", Int64),
+        ],
     };
+    // an exchange always has a state
+    let always = if kind == Kind::Exchanges { "state" } else { "" };
     let common = [
         Field::new("seq", Int64, false),
         Field::new("ts_ns", Int64, false),
@@ -134,7 +173,7 @@ pub fn schema(kind: Kind) -> SchemaRef {
     ];
     let own = own
         .into_iter()
-        .map(|(name, kind)| Field::new(name, kind, name != "state"));
+        .map(|(name, kind)| Field::new(name, kind, name != always));
     Arc::new(Schema::new(
         common.into_iter().chain(own).collect::<Fields>(),
     ))

@@ -12,8 +12,11 @@ use arrow_schema::{ArrowError, SchemaRef};
 
 use crate::columns::{Column, DictColumn, Dictionary, TextColumn};
 use crate::events::WatchEvent;
-use crate::events::{Anomaly, ConnInfo, Connection, EventSink, Exchange, FourLetter};
+use crate::events::{
+    Anomaly, ConnInfo, Connection, Election, EventSink, Exchange, FourLetter, Quorum,
+};
 use crate::exchange_table::Exchanges;
+use crate::quorum_table::{ElectionTable, QuorumTable};
 use crate::table_schema::schema;
 
 pub use crate::table_schema::Kind;
@@ -70,8 +73,8 @@ impl Ends {
 
 /// The five columns that the small tables begin with, and their row count.
 #[derive(Default)]
-struct Common {
-    rows: usize,
+pub struct Common {
+    pub rows: usize,
     seq: Column<i64>,
     ts_ns: Column<i64>,
     conn: Column<i64>,
@@ -83,7 +86,7 @@ struct Common {
 impl Common {
     /// Begins a row and returns its number.
     #[inline]
-    fn push(&mut self, seq: i64, ts_ns: i64, conn: &ConnInfo) -> usize {
+    pub fn push(&mut self, seq: i64, ts_ns: i64, conn: &ConnInfo) -> usize {
         let row = self.rows;
         self.rows += 1;
         self.seq.push(row, seq);
@@ -95,7 +98,7 @@ impl Common {
         row
     }
 
-    fn finish(&mut self) -> Result<(usize, Vec<ArrayRef>), ArrowError> {
+    pub fn finish(&mut self) -> Result<(usize, Vec<ArrayRef>), ArrowError> {
         let rows = std::mem::take(&mut self.rows);
         let ends = &mut self.ends;
         let (client, client_renewed) = self.client.finish_keys(&mut ends.client, rows)?;
@@ -170,7 +173,7 @@ impl Small {
             Kind::Connections => columns.extend([first, second, detail]),
             Kind::FourLetter => columns.extend([first, a]),
             Kind::Anomalies => columns.extend([first, second, a, detail]),
-            Kind::Exchanges => {}
+            Kind::Exchanges | Kind::Quorum | Kind::Elections => {}
         }
         Ok(columns)
     }
@@ -188,18 +191,22 @@ pub struct TableSink {
     batch_rows: usize,
     exchanges: Exchanges,
     small: [Small; 4],
-    schemas: [SchemaRef; 5],
+    quorum: QuorumTable,
+    elections: ElectionTable,
+    schemas: [SchemaRef; 7],
     ready: VecDeque<Step>,
     ready_rows: usize,
     error: Option<ArrowError>,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 7] = [
     Kind::Exchanges,
     Kind::WatchEvents,
     Kind::Connections,
     Kind::FourLetter,
     Kind::Anomalies,
+    Kind::Quorum,
+    Kind::Elections,
 ];
 const WATCH_EVENTS: usize = 0;
 const CONNECTIONS: usize = 1;
@@ -212,6 +219,8 @@ impl TableSink {
             batch_rows: batch_rows.max(1),
             exchanges: Exchanges::default(),
             small: [(); 4].map(|()| Small::new()),
+            quorum: QuorumTable::default(),
+            elections: ElectionTable::default(),
             schemas: KINDS.map(schema),
             ready: VecDeque::new(),
             ready_rows: 0,
@@ -222,7 +231,8 @@ impl TableSink {
     /// Rows not taken yet.
     pub fn rows(&self) -> usize {
         let small = self.small.iter().map(|table| table.common.rows);
-        self.ready_rows + self.exchanges.rows() + small.sum::<usize>()
+        let servers = self.quorum.rows() + self.elections.rows();
+        self.ready_rows + self.exchanges.rows() + small.sum::<usize>() + servers
     }
 
     /// Steps that were cut because rows or text were many enough; to be taken soon.
@@ -263,8 +273,8 @@ impl TableSink {
 
     fn batches(&mut self) -> Result<Step, ArrowError> {
         let mut step = Step::new();
-        let [kind, small_kinds @ ..] = KINDS;
-        let [schema, small_schemas @ ..] = &self.schemas;
+        let [kind, small_kinds @ .., quorum_kind, elections_kind] = KINDS;
+        let [schema, small_schemas @ .., quorum_schema, elections_schema] = &self.schemas;
         if self.exchanges.rows() > 0 {
             let columns = self.exchanges.finish()?;
             step.push((kind, RecordBatch::try_new(schema.clone(), columns)?));
@@ -275,6 +285,16 @@ impl TableSink {
                 let columns = table.finish(kind)?;
                 step.push((kind, RecordBatch::try_new(schema.clone(), columns)?));
             }
+        }
+        if self.quorum.rows() > 0 {
+            let columns = self.quorum.finish()?;
+            let batch = RecordBatch::try_new(quorum_schema.clone(), columns)?;
+            step.push((quorum_kind, batch));
+        }
+        if self.elections.rows() > 0 {
+            let columns = self.elections.finish()?;
+            let batch = RecordBatch::try_new(elections_schema.clone(), columns)?;
+            step.push((elections_kind, batch));
         }
         Ok(step)
     }
@@ -336,5 +356,19 @@ impl EventSink for TableSink {
         let key = (row.seq, row.ts_ns, row.conn);
         self.small[ANOMALIES].push(key, texts, longs, row.detail);
         self.check(ANOMALIES);
+    }
+
+    fn quorum(&mut self, row: &Quorum<'_>) {
+        self.quorum.push(row);
+        if self.quorum.rows() >= self.batch_rows || self.quorum.text() > BATCH_TEXT {
+            self.cut();
+        }
+    }
+
+    fn election(&mut self, row: &Election<'_>) {
+        self.elections.push(row);
+        if self.elections.rows() >= self.batch_rows || self.elections.text() > BATCH_TEXT {
+            self.cut();
+        }
     }
 }

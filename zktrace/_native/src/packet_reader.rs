@@ -1,0 +1,372 @@
+//! QuorumPackets out of one direction's bytes, in whatever pieces these come. `zktrace/stream/packetreader.py` is the
+//! reference. A packet that lies in one chunk is handed out in place, without a copy.
+
+use crate::framer::{PartialBudget, HEAD_MAX, LENGTH_MAX};
+use crate::probe::QUORUM_SASL;
+use crate::schema::{int, long, Schema};
+
+/// Ids of one client; more are no count.
+const IDS_MAX: i32 = 65_536;
+/// Type, zxid, length of the data; of a QuorumAuthPacket magic, status and length of the token.
+pub const HEAD: usize = 16;
+const SIZE_AT: usize = 12;
+/// A larger buffer is given back to the allocator.
+const SPARE_MAX: usize = 64 * 1024;
+
+/// A packet: what was kept of its data, how long that truly is (-1: null), the whole's size (None: not known), when its
+/// last byte was captured, whether bytes inside it were not.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub kind: i32,
+    pub zxid: i64,
+    pub data: &'a [u8],
+    pub length: i32,
+    pub size: Option<u64>,
+    pub ts: i64,
+    pub damaged: bool,
+}
+
+impl Packet<'_> {
+    /// All of its data is here.
+    pub fn whole(&self) -> bool {
+        self.length.max(0) as usize == self.data.len()
+    }
+}
+
+/// A packet that did not lie in one chunk.
+pub struct Joint {
+    data: Vec<u8>,
+    packet: Packet<'static>,
+}
+
+impl Joint {
+    pub fn packet(&self) -> Packet<'_> {
+        Packet {
+            data: &self.data,
+            ..self.packet
+        }
+    }
+}
+
+/// What [`PacketReader::feed`] came to, with the position up to which bytes were taken.
+pub enum Fed<'a> {
+    Packet(Packet<'a>, usize),
+    Joint(Joint, usize),
+    /// All bytes were taken.
+    More,
+    /// These bytes are no packet.
+    Lost(usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Token,
+    Data,
+    Count,
+    Size,
+    Id,
+}
+
+/// What a step or skipped bytes lead to.
+enum Next {
+    Go,
+    Packet(Joint),
+    Lost,
+}
+
+/// Packets of one direction.
+pub struct PacketReader {
+    /// QuorumAuthPackets may come: nothing else was read yet.
+    auth: bool,
+    /// Bytes of the packet at hand, lost ones too.
+    pub taken: u64,
+    stage: Stage,
+    buf: [u8; HEAD],
+    held: usize,
+    data: Vec<u8>,
+    reserved: usize,
+    frozen: bool,
+    damaged: bool,
+    last_ts: i64,
+    kind: i32,
+    zxid: i64,
+    length: i32,
+    left: u64,
+    strings: u32,
+}
+
+impl PacketReader {
+    pub fn new() -> Self {
+        PacketReader {
+            auth: true,
+            taken: 0,
+            stage: Stage::Head,
+            buf: [0; HEAD],
+            held: 0,
+            data: Vec::new(),
+            reserved: 0,
+            frozen: false,
+            damaged: false,
+            last_ts: 0,
+            kind: 0,
+            zxid: 0,
+            length: -1,
+            left: 0,
+            strings: 0,
+        }
+    }
+
+    /// Begins at a boundary, or forgets what is at hand.
+    pub fn restart(&mut self, budget: &mut PartialBudget) {
+        self.drop_partial(budget);
+        self.auth = false;
+    }
+
+    fn drop_partial(&mut self, budget: &mut PartialBudget) {
+        budget.used -= self.reserved;
+        self.reserved = 0;
+        self.stage = Stage::Head;
+        self.held = 0;
+        self.data.clear();
+        self.frozen = false;
+        self.damaged = false;
+        self.taken = 0;
+    }
+
+    /// Takes back what a packet was put together in.
+    pub fn give_back(&mut self, joint: Joint) {
+        if joint.data.capacity() <= SPARE_MAX {
+            self.data = joint.data;
+            self.data.clear();
+        }
+    }
+
+    /// Takes bytes from `data[pos..]` up to the end of one packet.
+    #[inline]
+    pub fn feed<'a>(
+        &mut self,
+        schema: &Schema,
+        budget: &mut PartialBudget,
+        data: &'a [u8],
+        pos: usize,
+        ts: i64,
+    ) -> Fed<'a> {
+        if self.stage == Stage::Head && self.held == 0 {
+            // the common case: all of it is here, and no ids
+            if let Some((packet, next)) = in_place(schema, data, pos, ts) {
+                self.auth = false;
+                return Fed::Packet(packet, next);
+            }
+        }
+        self.feed_partial(schema, budget, data, pos, ts)
+    }
+
+    #[inline(never)]
+    fn feed_partial<'a>(
+        &mut self,
+        schema: &Schema,
+        budget: &mut PartialBudget,
+        data: &'a [u8],
+        mut pos: usize,
+        ts: i64,
+    ) -> Fed<'a> {
+        while pos < data.len() {
+            self.last_ts = if self.taken > 0 {
+                self.last_ts.max(ts)
+            } else {
+                ts
+            };
+            let left = data.len() - pos;
+            let next = if matches!(self.stage, Stage::Token | Stage::Data | Stage::Id) {
+                let take = usize::try_from(self.left).map_or(left, |wanted| wanted.min(left));
+                if self.stage == Stage::Data && !self.frozen {
+                    let keep = take.min(self.reserved.saturating_sub(self.data.len()));
+                    let kept = data.get(pos..pos + keep).unwrap_or_default();
+                    self.data.extend_from_slice(kept);
+                }
+                pos += take;
+                self.taken += take as u64;
+                self.took(budget, take as u64)
+            } else {
+                let need = if self.stage == Stage::Head { HEAD } else { 4 };
+                let want = need.saturating_sub(self.held).min(left);
+                if let (Some(to), Some(from)) = (
+                    self.buf.get_mut(self.held..self.held + want),
+                    data.get(pos..pos + want),
+                ) {
+                    to.copy_from_slice(from);
+                }
+                self.held += want;
+                pos += want;
+                self.taken += want as u64;
+                if self.held < need {
+                    break;
+                }
+                self.held = 0;
+                self.step(schema, budget)
+            };
+            match next {
+                Next::Go => {}
+                Next::Packet(joint) => return Fed::Joint(joint, pos),
+                Next::Lost => return Fed::Lost(pos),
+            }
+        }
+        Fed::More
+    }
+
+    /// `missing` bytes were not captured: the packet that is over by it, its end reached or not known, if its head was
+    /// seen; and whether the next boundary is still known.
+    pub fn gap(&mut self, budget: &mut PartialBudget, missing: u64) -> (Option<Joint>, bool) {
+        self.damaged = true;
+        self.frozen = true;
+        let skipping = matches!(self.stage, Stage::Token | Stage::Data | Stage::Id);
+        if skipping && missing <= self.left {
+            self.taken += missing;
+            return match self.took(budget, missing) {
+                Next::Packet(joint) => (Some(joint), true),
+                Next::Go | Next::Lost => (None, true),
+            };
+        }
+        let known = !matches!(self.stage, Stage::Head | Stage::Token);
+        let joint = known.then(|| self.joint(None));
+        self.restart(budget);
+        (joint, false)
+    }
+
+    /// So many bytes of what has a size are over.
+    fn took(&mut self, budget: &mut PartialBudget, count: u64) -> Next {
+        self.left -= count;
+        if self.left > 0 {
+            return Next::Go;
+        }
+        match self.stage {
+            Stage::Token => self.drop_partial(budget),
+            Stage::Data => self.stage = Stage::Count,
+            _ => return self.next_string(budget),
+        }
+        Next::Go
+    }
+
+    fn step(&mut self, schema: &Schema, budget: &mut PartialBudget) -> Next {
+        let Some(size) = int(&self.buf, 0) else {
+            return Next::Lost;
+        };
+        match self.stage {
+            Stage::Head => self.head(schema, budget),
+            Stage::Count if (-1..=IDS_MAX).contains(&size) => {
+                self.strings = 2 * size.max(0) as u32;
+                self.next_string(budget)
+            }
+            Stage::Size if (-1..=LENGTH_MAX).contains(&size) => {
+                self.left = size.max(0) as u64;
+                self.stage = Stage::Id;
+                if self.left > 0 {
+                    Next::Go
+                } else {
+                    self.next_string(budget)
+                }
+            }
+            _ => Next::Lost,
+        }
+    }
+
+    fn head(&mut self, schema: &Schema, budget: &mut PartialBudget) -> Next {
+        let head = self.buf;
+        let (Some(kind), Some(zxid), Some(length)) =
+            (int(&head, 0), long(&head, 4), int(&head, SIZE_AT))
+        else {
+            return Next::Lost;
+        };
+        if !(-1..=LENGTH_MAX).contains(&length) {
+            return Next::Lost;
+        }
+        if self.auth && head.starts_with(&QUORUM_SASL) {
+            if length > 0 {
+                self.left = length as u64;
+                self.stage = Stage::Token;
+            } else {
+                self.drop_partial(budget);
+            }
+            return Next::Go;
+        }
+        if schema.packet(kind).is_none() {
+            return Next::Lost;
+        }
+        self.auth = false;
+        (self.kind, self.zxid, self.length) = (kind, zxid, length);
+        self.left = length.max(0) as u64;
+        self.reserved = budget.reserve(length.max(0) as usize);
+        self.stage = if self.left > 0 {
+            Stage::Data
+        } else {
+            Stage::Count
+        };
+        Next::Go
+    }
+
+    /// Scheme and id of each of a client's ids: skipped, they may hold password hashes.
+    fn next_string(&mut self, budget: &mut PartialBudget) -> Next {
+        if self.strings > 0 {
+            self.strings -= 1;
+            self.stage = Stage::Size;
+            return Next::Go;
+        }
+        let joint = self.joint(Some(self.taken));
+        self.drop_partial(budget);
+        Next::Packet(joint)
+    }
+
+    fn joint(&mut self, size: Option<u64>) -> Joint {
+        Joint {
+            data: std::mem::take(&mut self.data),
+            packet: Packet {
+                kind: self.kind,
+                zxid: self.zxid,
+                data: &[],
+                length: self.length,
+                size,
+                ts: self.last_ts,
+                damaged: self.damaged,
+            },
+        }
+    }
+}
+
+impl Default for PacketReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A packet without ids that lies in a chunk, and the position after it.
+#[inline]
+fn in_place<'a>(
+    schema: &Schema,
+    data: &'a [u8],
+    pos: usize,
+    ts: i64,
+) -> Option<(Packet<'a>, usize)> {
+    let rest = data.get(pos..)?;
+    let head = rest.first_chunk::<HEAD>()?;
+    let (kind, length) = (int(head, 0)?, int(head, SIZE_AT)?);
+    if !(-1..=LENGTH_MAX).contains(&length) || schema.packet(kind).is_none() {
+        return None;
+    }
+    let stop = HEAD + length.max(0) as usize;
+    if !(-1..=0).contains(&int(rest, stop)?) {
+        return None;
+    }
+    let body = rest.get(HEAD..stop)?;
+    let size = stop + 4;
+    let packet = Packet {
+        kind,
+        zxid: long(head, 4)?,
+        data: body.get(..HEAD_MAX).unwrap_or(body),
+        length,
+        size: Some(size as u64),
+        ts,
+        damaged: false,
+    };
+    Some((packet, pos + size))
+}
