@@ -29,6 +29,10 @@ COLUMNS = {
     "connections": "seq ts_ns conn client server role event detail",
     "four_letter": "seq ts_ns conn client server word reply_bytes",
     "anomalies": "seq ts_ns conn client server reason direction bytes detail",
+    "quorum": "seq ts_ns conn client server type direction zxid bytes session cxid txn_type path"
+    " error sid epoch timeout_ms valid sessions digest sub snapshot_bytes snapshot_nodes",
+    "elections": "seq ts_ns conn client server type direction sid address state leader zxid"
+    " election_epoch peer_epoch version bytes",
 }
 
 

@@ -158,9 +158,14 @@ def test_decode_text_is_for_people() -> None:
     assert "\x1b" not in "".join(lines)
 
 
-def test_what_is_not_decoded_is_said() -> None:
+def test_servers_among_themselves() -> None:
     text = output("decode", ELECTION)
-    assert "quorum connections seen but not decoded" in text
+    assert "FOLLOWERINFO" in text
+    assert "LOOKING" in text
+    assert "42 quorum packets; 168 election messages" in text
+    assert "not decoded" not in text
+    chosen = output("decode", "--filter", 'type == "ACKEPOCH" and epoch >= 0', ELECTION)
+    assert chosen.count("ACKEPOCH") == 3
 
 
 def test_times() -> None:

@@ -14,6 +14,7 @@ from zktrace.wire.errors import ERRORS, error_name
 from zktrace.wire.layout import ROLES, schema_text, steps
 from zktrace.wire.opcodes import BY_NAME, BY_NUMBER, OPS, Op, op_name
 from zktrace.wire.records import Empty, Stat
+from zktrace.wire.txn import BODIES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +97,14 @@ def test_lines() -> None:
     for line in lines:
         kind, *words = line.split(" ")
         by_kind.setdefault(kind, []).append(words)
-    assert set(by_kind) == {"op", "error", "event", "state", "word"}
+    kinds = {"op", "error", "event", "state", "word", "txn", "packet", "vote"}
+    assert set(by_kind) == kinds
+    assert {int(words[0]) for words in by_kind["txn"]} == set(BODIES)
+    assert all(BY_NUMBER[int(words[0])].name == words[1] for words in by_kind["txn"])
+    assert [int(words[0]) for words in by_kind["packet"]] == list(range(1, 20))
+    assert [words[1] for words in by_kind["vote"]] == [
+        *("LOOKING", "FOLLOWING", "LEADING", "OBSERVING")
+    ]
     for words in by_kind["op"]:
         assert len(words) == 5
         int(words[0])
