@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def fed(kind: Any, data: bytes, cuts: list[int], *, to_server: bool, opened: boo
     """What a machine makes of bytes cut at some places."""
     made, sink, context = machine(kind, opened)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         (made.to_server if to_server else made.to_client)(5, data[start:stop])
     made.end(5)
     assert context.budget.used == 0
@@ -184,7 +185,7 @@ def test_a_gap_inside_known_data_keeps_the_boundary() -> None:
 
 
 def _server_rows(decoded: Any) -> dict[str, Any]:
-    """Rows by who sent them to whom: who opened a connection that was joined is not always known."""
+    """Rows by who sent them to whom: who opened a joined connection is not always known."""
     out: dict[str, Any] = {}
     for row in [*decoded.quorum, *decoded.elections]:
         ends = [row["client"], row["server"]]

@@ -61,7 +61,11 @@ def _servers(reference: Mapping[str, Any], decoded: Decoded) -> list[str]:
         state = _STATES.index(row["state"])
         length, version = row["bytes"], row["version"]
         votes[f"notif state={state} leader={leader} len={length} ver={version}"] += 1
-    wanted = {op_name(int(k[4:])): n for k, n in extra.items() if k.startswith("txn:")}
+    wanted = {
+        TXNS.get(int(k[4:])) or op_name(int(k[4:])): n
+        for k, n in extra.items()
+        if k.startswith("txn:")
+    }
     compared: list[tuple[str, Any, Any]] = [
         ("quorum packets", reference.get("quorum", {}), dict(types)),
         ("txns", wanted, dict(txns)),
@@ -82,6 +86,8 @@ def _servers(reference: Mapping[str, Any], decoded: Decoded) -> list[str]:
     ]
 
 
+#: Types of txns that clients never send.
+TXNS = {-1: "error", -10: "createSession"}
 _STATES = ("LOOKING", "FOLLOWING", "LEADING", "OBSERVING")
 
 
