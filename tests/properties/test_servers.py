@@ -178,8 +178,8 @@ def test_a_gap_inside_known_data_keeps_the_boundary() -> None:
     assert context.counters.desyncs == 0
     # one that takes the boundary with it: found again by what follows
     made.gap(False, 4, 10)
-    made.to_client(5, b"\1" * 33 + commit * 3)
-    assert [row[4] for row in sink.rows[2:]] == ["COMMIT"] * 3
+    made.to_client(5, b"\1" * 33 + commit * 4)
+    assert [row[4] for row in sink.rows[2:]] == ["COMMIT"] * 4
     assert context.counters.skipped_bytes == 400 + 10 + 33
     assert [row[4] for row in sink.anomalies] == ["gap", "gap", "resync"]
 
