@@ -92,7 +92,7 @@ class Analyzer:
         self._connections: dict[int, Connection] = {}
         #: connections by role
         self.flows = dict.fromkeys((CLIENT, QUORUM, ELECTION, TLS, UNKNOWN), 0)
-        #: frames of which only the head was kept, for want of memory
+        #: how often more than HOLD_MAX bytes were held
         self.held_limit_hits = 0
 
     @property
@@ -182,21 +182,10 @@ class Analyzer:
     # ---- the role
 
     def _decide(self, connection: Connection, at_end: bool) -> None:
-        first = _first_bytes(connection, 0)
         hopeless = False
-        verdict = Verdict.UNKNOWN
-        begins = connection.syn and first is not None and not connection.shed[0]
-        if begins:
-            assert first is not None
-            verdict = probe.probe(first, self._context.schema)
-            if any(item.side == 0 and item.missing for item in connection.waiting):
-                # the rest of the first bytes was not captured: a snap length, or a loss
-                if verdict is Verdict.MORE and probe.is_cut_connect(first):
-                    verdict = Verdict.CONNECT
-                begins = verdict not in (Verdict.MORE, Verdict.UNKNOWN)
-        if begins:
-            assert first is not None
-            self._decide_opened(connection, first, verdict, at_end)
+        beginning = self._beginning(connection)
+        if beginning is not None:
+            self._decide_opened(connection, *beginning, at_end)
         elif at_end or connection.waiting_bytes >= connection.look_at:
             hopeless = self._decide_joined(connection)
             connection.look_at = connection.waiting_bytes * 5 // 4
@@ -210,6 +199,25 @@ class Analyzer:
             self.counters.skipped_bytes += sum(connection.shed)
         for item in waiting:
             self._route(connection, item)
+
+    def _beginning(self, connection: Connection) -> tuple[bytes, Verdict] | None:
+        """The first bytes of a connection that was seen to open, and what they can be.
+
+        None where too few were captured.
+        """
+        if not connection.syn or connection.shed[0]:
+            return None
+        first = _first_bytes(connection, 0)
+        if first is None:
+            return None
+        verdict = probe.probe(first, self._context.schema)
+        if any(item.side == 0 and item.missing for item in connection.waiting):
+            # the rest of the first bytes was not captured: a snap length, or a loss
+            if verdict is Verdict.MORE and probe.is_cut_connect(first):
+                verdict = Verdict.CONNECT
+            if verdict in (Verdict.MORE, Verdict.UNKNOWN):
+                return None
+        return first, verdict
 
     def _decide_opened(
         self, connection: Connection, first: bytes, verdict: Verdict, at_end: bool

@@ -39,7 +39,7 @@ EPOCHS_AHEAD = 1000
 #: An epoch beyond this has never been reached by an ensemble; it bounds the first zxid seen.
 EPOCH_MAX = 1 << 24
 
-CLOSE_OPCODE, PING_OPCODE, AUTH_OPCODE, SASL_OPCODE = -11, 11, 100, 102
+PING_OPCODE, AUTH_OPCODE, SASL_OPCODE = 11, 100, 102
 SET_WATCHES_OPCODES = (101, 105)
 
 _REQUEST = struct.Struct(">iii")  # length, xid, opcode
