@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.checks import SCRIPT
 from tests.browser.conftest import ROOT, Tab, start, stop
@@ -120,7 +121,7 @@ def test_filters(tab: Tab) -> None:
     assert told.splitlines()[-1].index("^") == "op == setData and foo".index("foo")
     assert page.get_attribute("#filter", "aria-invalid") == "true"
     page.click("#filter-clear")
-    page.wait_for_function("document.getElementById('filter-problem').textContent === ''")
+    expect(page.locator("#filter-problem")).to_have_text("")
 
 
 def test_events_open_and_lead_on(tab: Tab) -> None:
@@ -182,9 +183,7 @@ def test_a_capture_that_is_being_read_moves_on(browser: Any) -> None:
         page.wait_for_selector(".events li", timeout=20_000)
         tab.open("#/")
         first = page.wait_for_selector("#coverage").inner_text()
-        page.wait_for_function(
-            "(first) => document.getElementById('coverage').innerText !== first", arg=first
-        )
+        expect(page.locator("#coverage")).not_to_have_text(first, timeout=20_000)
         assert "at 0.5x speed" in text(page, "#source")
         assert tab.wrong == []
         tab.context.close()
