@@ -2,7 +2,7 @@
 # Installs the Debian packages that tests and benchmarks use, when run as root on a system with apt-get and one is missing.
 # Says what it does; does nothing the second time. Not needed to use zktrace.
 set -euo pipefail
-# command:package, what for
+# command or file:package, what for
 wanted=(
   tcpdump:tcpdump # tests/bench compares with it; tests check captures against it
   ip:iproute2     # network namespaces for the tests of live capture
@@ -10,10 +10,14 @@ wanted=(
   cc:gcc          # linker of Rust, and of the fuzz target
   c++:g++         # libFuzzer is C++
   chromium:chromium # tests/browser click through the page
+  java:default-jre-headless # runs the next one
+  /usr/share/java/zookeeper.jar:libzookeeper-java # the real ZooKeeper, as a library: no service is started
+  /usr/share/java/slf4j-simple.jar:libslf4j-java  # what it logs
 )
 missing=()
 for pair in "${wanted[@]}"; do
-  command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
+  # Of a file this asks whether it can be executed, so it is looked for as well.
+  command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "${pair%%:*}" ] || missing+=("${pair##*:}")
 done
 if [ ${#missing[@]} -eq 0 ]; then
   echo "system-deps: all there"

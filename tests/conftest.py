@@ -8,10 +8,12 @@ is refused instead.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import javazk
 from zktrace.engine.base import ENGINE_VARIABLE, EngineError, choose
 
 # A shared machine's speed is no property of the code. CI tries the same examples each time; run
@@ -68,3 +70,17 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     name: str = request.param
     monkeypatch.setenv(ENGINE_VARIABLE, name)
     return name
+
+
+@pytest.fixture(scope="module")
+def java_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[javazk.JavaServer]:
+    """A Java ZooKeeper that serves on a port of 127.0.0.1, one for each module."""
+    with javazk.standalone(tmp_path_factory.mktemp("zookeeper")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def java_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[javazk.Servers]:
+    """An ensemble of three Java servers, one for each module."""
+    with javazk.ensemble(tmp_path_factory.mktemp("ensemble")) as servers:
+        yield servers
