@@ -45,3 +45,29 @@ def test_aggregates_are_those_of_the_tables(path: Path, depth: int | None) -> No
     assert aggregates["total"] == data["total"]
     assert aggregates["by"] == data["by"]
     assert aggregates["overflow"] == {}
+
+
+def coverage(data: bytes, options: EngineOptions, block: int) -> Mapping[str, Any]:
+    engine = create(options, "native")
+    source = engine.add_source("capture", 0)
+    for at in range(0, len(data), block):
+        engine.feed(source, data[at : at + block])
+        engine.take()
+    engine.end_source(source)
+    engine.finish()
+    return engine.coverage()
+
+
+@needs_native
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.name)
+def test_what_is_wanted_changes_no_count(path: Path) -> None:
+    """Without tables no row is made of packets between servers: they are counted all the same."""
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    for at in range(2000, len(damaged), 997):
+        damaged[at] ^= 0x55
+    for data in (whole, bytes(damaged)):
+        for block in (1 << 18, 1000):
+            tables = coverage(data, EngineOptions(), block)
+            counts = coverage(data, EngineOptions(tables=False, aggregate_by=("op",)), block)
+            assert counts == tables

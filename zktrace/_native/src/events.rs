@@ -419,6 +419,11 @@ impl Election<'_> {
 
 /// Takes rows. The default does nothing, so that a sink implements only the kinds it is for.
 pub trait EventSink {
+    /// Whether rows of packets between servers are read, and what is said of damaged ones. Where they are not, their
+    /// numbers are all that matters, and no row is made.
+    fn reads_quorum(&self) -> bool {
+        true
+    }
     fn exchange(&mut self, _row: &Exchange<'_>) {}
     fn watch_event(&mut self, _row: &WatchEvent<'_>) {}
     fn connection(&mut self, _row: &Connection<'_>) {}
@@ -429,7 +434,11 @@ pub trait EventSink {
 }
 
 /// Rows to nowhere (benchmarks of what is before the sinks).
-impl EventSink for () {}
+impl EventSink for () {
+    fn reads_quorum(&self) -> bool {
+        false
+    }
+}
 
 #[cfg(test)]
 mod tests {

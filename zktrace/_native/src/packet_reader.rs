@@ -153,7 +153,7 @@ impl PacketReader {
         ts: i64,
     ) -> Fed<'a> {
         if self.stage == Stage::Head && self.held == 0 {
-            // the common case: all of it is here, and no ids
+            // the common case: all of it is here
             if let Some((packet, next)) = in_place(schema, data, pos, ts) {
                 self.auth = false;
                 return Fed::Packet(packet, next);
@@ -339,7 +339,7 @@ impl Default for PacketReader {
     }
 }
 
-/// A packet without ids that lies in a chunk, and the position after it.
+/// A packet that lies in a chunk, and the position after it.
 #[inline]
 fn in_place<'a>(
     schema: &Schema,
@@ -354,11 +354,11 @@ fn in_place<'a>(
         return None;
     }
     let stop = HEAD + length.max(0) as usize;
-    if !(-1..=0).contains(&int(rest, stop)?) {
-        return None;
-    }
     let body = rest.get(HEAD..stop)?;
-    let size = stop + 4;
+    let size = match int(rest, stop)? {
+        -1 | 0 => stop + 4,
+        ids => behind_ids(rest, stop + 4, ids)?,
+    };
     let packet = Packet {
         kind,
         zxid: long(head, 4)?,
@@ -369,4 +369,19 @@ fn in_place<'a>(
         damaged: false,
     };
     Some((packet, pos + size))
+}
+
+/// The position after so many ids, scheme and id each, if they lie there.
+fn behind_ids(rest: &[u8], mut pos: usize, ids: i32) -> Option<usize> {
+    if !(1..=IDS_MAX).contains(&ids) {
+        return None;
+    }
+    for _ in 0..2 * ids {
+        let size = int(rest, pos)?;
+        if !(-1..=LENGTH_MAX).contains(&size) {
+            return None;
+        }
+        pos += 4 + size.max(0) as usize;
+    }
+    (pos <= rest.len()).then_some(pos)
 }

@@ -84,6 +84,19 @@ pub fn row<S: EventSink>(
     if packet.damaged || snapshot.is_some_and(|snapshot| snapshot.damaged) {
         shared.counters.damaged_frames += 1;
     }
+    if shared.sink.reads_quorum() {
+        make_row(shared, conn, to_leader, packet, snapshot);
+    }
+}
+
+#[inline(never)]
+fn make_row<S: EventSink>(
+    shared: &mut Shared<S>,
+    conn: &ConnInfo,
+    to_leader: bool,
+    packet: &Packet<'_>,
+    snapshot: Option<&SnapshotReader>,
+) {
     let mut columns = Columns::default();
     let wrong = read(&shared.schema, packet, to_leader, &mut columns);
     if !matches!(wrong, Wrong::Nothing) {

@@ -54,6 +54,12 @@ macro_rules! pass_on {
 }
 
 impl EventSink for Sinks {
+    /// Statistics are of exchanges and watch events.
+    #[inline]
+    fn reads_quorum(&self) -> bool {
+        self.tables.is_some() || self.json.is_some()
+    }
+
     pass_on!(exchange, Exchange<'_>);
     pass_on!(watch_event, WatchEvent<'_>);
     pass_on!(connection, Connection<'_>);
