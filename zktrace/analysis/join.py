@@ -1,0 +1,580 @@
+"""Client exchanges and quorum packets joined: which write became which txn, and who got it when.
+
+What `zktrace trace`, `zktrace verify` and the ensemble's picture stand on. Three keys join
+(protocol reference, sections 7.3 and 8): a txn's header repeats the session and the cxid of the
+request that it came of, the reply's header has the txn's zxid, and PROPOSAL, ACK and COMMIT of one
+connection share the zxid. All arrays are numpy arrays; no loop runs over events. Must not know
+what a stage is, what is right or wrong, or how anything is shown.
+
+Rows of the tables are meant by their number, counting from 0 in the order in which they came
+(``seq``), -1 meaning none; numbers that are not known are :data:`~zktrace.analysis.columns.NONE`.
+Sessions and zxids are signed 64-bit integers as in the tables. Ensembles whose zxids are the same
+are kept apart, since a txn is meant by zxid, session and cxid.
+
+Memory: some 60 bytes per quorum packet and 100 per write; nothing is kept of reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from zktrace.analysis.columns import NONE, Bools, Codes, Gatherer, Ints, Words, first_rows, ints
+from zktrace.analysis.names import vocabulary
+from zktrace.wire.quorum import PACKET_TYPES
+
+#: Types of quorum packets are meant by their number on the wire.
+KIND: Final[Mapping[str, int]] = {name: number for number, name in PACKET_TYPES.items()}
+
+#: Packets that carry a txn; those that tell a learner of its commit.
+_TXN: Final = (KIND["PROPOSAL"], KIND["INFORM"], KIND["INFORMANDACTIVATE"])
+_COMMITS: Final = (KIND["COMMIT"], KIND["COMMITANDACTIVATE"])
+_INFORMS: Final = (KIND["INFORM"], KIND["INFORMANDACTIVATE"])
+_SYNCS: Final = ("DIFF", "TRUNC", "SNAP")
+_HANDSHAKE: Final = (
+    *("FOLLOWERINFO", "OBSERVERINFO", "LEADERINFO", "ACKEPOCH", "NEWLEADER", "UPTODATE"),
+    *_SYNCS,
+)
+
+FOLLOWER: Final = "follower"
+OBSERVER: Final = "observer"
+
+_PACKET_NUMBERS: Final = ("seq", "ts_ns", "conn", "zxid", "session", "cxid")
+_WRITE_NUMBERS: Final = ("seq", "ts_ns", "conn", "session", "xid", "zxid", "error", "latency_ns")
+
+#: Rows of a key that are looked through for one that fits; more come only of made-up traffic.
+_TRIES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """The quorum table row by row."""
+
+    seq: Ints
+    ts: Ints
+    peer: Ints
+    """Connection: place in :attr:`Join.peers`."""
+    kind: Codes
+    """Type number; :data:`KIND` by name."""
+    to_leader: Bools
+    zxid: Ints
+    session: Ints
+    cxid: Ints
+    txn_type: Codes
+    """Op of a txn or request, in ``Join.ops``."""
+
+    def of_kind(self, *kinds: int) -> Bools:
+        """Which rows are of one of these types."""
+        wanted = np.zeros(len(PACKET_TYPES) + 2, dtype=np.bool_)
+        wanted[list(kinds)] = True
+        found: Bools = wanted[self.kind]
+        return found
+
+
+@dataclass(slots=True)
+class Peer:
+    """One quorum connection: a learner's to its leader, or an observer's to a follower."""
+
+    conn: int
+    learner: str
+    """Address and port that the learner has on this connection."""
+    leader: str
+    """Address and port of the listener."""
+    role: str | None = None
+    """follower or observer; by what it said or, joined mid-stream, by what it is sent."""
+    sid: int | None = None
+    epoch: int | None = None
+    """The leader's, by its LEADERINFO or NEWLEADER."""
+    sync: str | None = None
+    """DIFF, TRUNC or SNAP, where the sync was seen."""
+    sync_row: int = -1
+    opened: bool = False
+    """The connection was seen from its first packet, a FOLLOWERINFO or OBSERVERINFO."""
+    live_from: int = 0
+    """Row from which on the leader broadcasts to it; before, packets sync it. Beyond all rows
+    where the sync was not seen to end.
+    """
+    handshake: dict[str, int] | None = None
+    """First row of each type of handshake packet that was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Txns:
+    """Distinct transactions, ordered by zxid."""
+
+    zxid: Ints
+    session: Ints
+    cxid: Ints
+    type: Codes
+    """Op, in ``Join.ops`` (``error`` for one that failed)."""
+    row: Ints
+    """The first row that carries it."""
+    leader: Codes
+    """The listener that sent this row, in ``Join.addresses``."""
+    request_row: Ints
+    """The REQUEST that it came of: the last one of its session and cxid before it."""
+    write: Ints
+    """The client's write, in :attr:`Join.writes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """What one connection carried of one zxid: first rows of each type."""
+
+    peer: Ints
+    zxid: Ints
+    txn: Ints
+    """Place in :class:`Txns`; -1 where its PROPOSAL or INFORM is nowhere in the capture."""
+    proposal_row: Ints
+    ack_row: Ints
+    """An ACK of NEWLEADER (a zxid whose counter is 0) is none."""
+    commit_row: Ints
+    """COMMIT or COMMITANDACTIVATE."""
+    inform_row: Ints
+    """INFORM or INFORMANDACTIVATE."""
+    syncing: Bools
+    """The leader sent it while it brought the learner up to date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """Exchanges of ops that write, and connects that made a session."""
+
+    row: Ints
+    """In the table of exchanges."""
+    seq: Ints
+    ts: Ints
+    latency: Ints
+    conn: Ints
+    session: Ints
+    cxid: Ints
+    """The xid; of a connect 0."""
+    zxid: Ints
+    error: Ints
+    op: Codes
+    server: Codes
+    client: Codes
+    """In ``Join.addresses``."""
+    state: Codes
+    """In ``Join.states``."""
+    txn: Ints
+    request_row: Ints
+    """The REQUEST that its server sent on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """All of it."""
+
+    packets: Packets
+    peers: list[Peer]
+    txns: Txns
+    deliveries: Deliveries
+    writes: Writes
+    ops: Words
+    addresses: Words
+    states: Words
+    packet_paths: pa.ChunkedArray
+    """``path`` of the quorum table."""
+    write_paths: pa.ChunkedArray
+    """``path`` of the writes, by place in :class:`Writes`."""
+
+
+class Joiner:
+    """Gathers batches of tables, then joins them.
+
+    >>> joiner = Joiner()                                          # doctest: +SKIP
+    >>> for batches in zktrace.iter_batches("x.pcap"):             # doctest: +SKIP
+    ...     joiner.add(batches)
+    >>> joiner.join().txns.zxid                                    # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self.ops = Words()
+        self.addresses = Words()
+        self.states = Words(("complete", "no_reply", "no_request"))
+        kinds = Words(("", *(PACKET_TYPES[n] for n in sorted(PACKET_TYPES))))
+        self._packets = Gatherer(
+            _PACKET_NUMBERS,
+            {
+                "type": kinds,
+                "direction": Words(("to_leader", "to_learner")),
+                "txn_type": self.ops,
+                "client": self.addresses,
+                "server": self.addresses,
+            },
+        )
+        self._writes = Gatherer(
+            _WRITE_NUMBERS,
+            {
+                "op": self.ops,
+                "server": self.addresses,
+                "client": self.addresses,
+                "state": self.states,
+            },
+        )
+        self._write_rows: list[Ints] = []
+        self._exchanges = 0
+        self._packet_paths: list[pa.Array] = []
+        self._write_paths: list[pa.Array] = []
+        # Handshakes are few: sid and epoch of them are kept apart.
+        self._told: dict[int, tuple[int, int]] = {}
+        self._wanted = vocabulary().writes | {"connect"}
+
+    def add(self, tables: Mapping[str, pa.Table | pa.RecordBatch]) -> None:
+        """Takes tables or record batches by kind; kinds other than exchanges and quorum are left
+        alone.
+        """
+        for batch in _batches(tables.get("quorum")):
+            self._add_packets(batch)
+        for batch in _batches(tables.get("exchanges")):
+            self._add_exchanges(batch)
+
+    def _add_packets(self, batch: pa.RecordBatch) -> None:
+        base = self._packets.rows
+        self._packets.add(batch)
+        self._packet_paths.append(batch.column("path"))
+        kinds = batch.column("type")
+        handshake = [name in _HANDSHAKE for name in kinds.dictionary.to_pylist()]
+        if any(handshake):
+            indices = kinds.indices.to_numpy(zero_copy_only=False)
+            rows = np.flatnonzero(np.array(handshake)[indices])
+            chosen = batch.select(["sid", "epoch"]).take(pa.array(rows))
+            told = zip(*(ints(column).tolist() for column in chosen.columns), strict=True)
+            self._told.update(zip((rows + base).tolist(), told, strict=True))
+
+    def _add_exchanges(self, batch: pa.RecordBatch) -> None:
+        ops = batch.column("op")
+        words = ops.dictionary.to_pylist()
+        wanted = np.array([*(word in self._wanted for word in words), False])
+        indices = ops.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(wanted[indices])
+        if len(rows):
+            names = [*_WRITE_NUMBERS, "op", "server", "client", "state", "path"]
+            chosen = batch.select(names).take(pa.array(rows))
+            self._writes.add(chosen)
+            self._write_paths.append(chosen.column("path"))
+            self._write_rows.append(rows + self._exchanges)
+        self._exchanges += batch.num_rows
+
+    def join(self) -> Join:
+        """What was gathered, joined."""
+        columns = self._packets.take()
+        packets, peers, leaders = self._peers(columns)
+        txns, deliveries = _deliveries(packets, peers, leaders)
+        writes = self._written(packets, txns)
+        return Join(
+            packets=packets,
+            peers=peers,
+            txns=txns,
+            deliveries=deliveries,
+            writes=writes,
+            ops=self.ops,
+            addresses=self.addresses,
+            states=self.states,
+            packet_paths=_chunked(self._packet_paths),
+            write_paths=_chunked(self._write_paths),
+        )
+
+    # ---- connections
+
+    def _peers(self, columns: dict[str, Any]) -> tuple[Packets, list[Peer], Codes]:
+        conns, first, peer = _numbered(columns["conn"])
+        packets = Packets(
+            seq=columns["seq"],
+            ts=columns["ts_ns"],
+            peer=peer,
+            kind=columns["type"],
+            to_leader=columns["direction"] == 0,
+            zxid=columns["zxid"],
+            session=columns["session"],
+            cxid=columns["cxid"],
+            txn_type=columns["txn_type"],
+        )
+        leaders: Codes = columns["server"][first]
+        learners = columns["client"][first]
+        peers = [
+            Peer(conn, self.addresses.word(learner) or "", self.addresses.word(leader) or "")
+            for conn, learner, leader in zip(
+                conns.tolist(), learners.tolist(), leaders.tolist(), strict=True
+            )
+        ]
+        self._handshakes(packets, peers)
+        _roles(packets, peers)
+        return packets, peers, leaders
+
+    def _handshakes(self, packets: Packets, peers: list[Peer]) -> None:
+        rows = np.array(sorted(self._told), dtype=np.int64)
+        kinds = packets.kind[rows].tolist()
+        for row, kind, at in zip(rows.tolist(), kinds, packets.peer[rows].tolist(), strict=True):
+            peer = peers[at]
+            name = PACKET_TYPES[kind]
+            sid, epoch = self._told[row]
+            if peer.handshake is None:
+                # Until the sync is over, all that comes is part of it.
+                peer.handshake = {}
+                peer.live_from = len(packets.ts)
+            peer.handshake.setdefault(name, row)
+            if name in ("FOLLOWERINFO", "OBSERVERINFO"):
+                peer.role = FOLLOWER if name == "FOLLOWERINFO" else OBSERVER
+                peer.sid = None if sid == NONE else sid
+                peer.opened = True
+            elif name in ("LEADERINFO", "NEWLEADER"):
+                peer.epoch = None if epoch == NONE else epoch
+            elif name == "UPTODATE":
+                peer.live_from = row + 1
+            elif name in _SYNCS and peer.sync is None:
+                peer.sync, peer.sync_row = name, row
+
+    def _written(self, packets: Packets, txns: Txns) -> Writes:
+        columns = self._writes.take()
+        rows = np.concatenate(self._write_rows) if self._write_rows else np.empty(0, np.int64)
+        connect = columns["op"] == self.ops.code("connect")
+        cxid = np.where(connect, 0, columns["xid"])
+        session, zxid, ts = columns["session"], columns["zxid"], columns["ts_ns"]
+        txn = _by_zxid(txns, zxid, session, cxid)
+        # Without a zxid (no reply, a connect): the next txn of this session and cxid.
+        lost = np.flatnonzero((txn < 0) & (session != NONE))
+        free = np.ones(len(txns.zxid), dtype=np.bool_)
+        free[txn[txn >= 0]] = False
+        left = np.flatnonzero(free)
+        found = asof(
+            (txns.session[left], txns.cxid[left]),
+            packets.ts[txns.row[left]],
+            (session[lost], cxid[lost]),
+            ts[lost],
+            forward=True,
+        )
+        txn[lost] = np.where(found >= 0, left[found] if len(left) else -1, -1)
+        kept = np.flatnonzero(~connect | (txn >= 0))
+        self._write_paths = [_chunked(self._write_paths).take(pa.array(kept)).combine_chunks()]
+        txn = txn[kept]
+        request = np.where(txn >= 0, txns.request_row[txn] if len(txns.zxid) else -1, -1)
+        # A REQUEST older than the client's is that of an earlier one with this xid.
+        early = (request >= 0) & (packets.ts[request] < ts[kept] if len(packets.ts) else False)
+        request[early] = -1
+        lost = np.flatnonzero((txn < 0) & (session[kept] != NONE))
+        asked = np.flatnonzero(packets.of_kind(KIND["REQUEST"]))
+        found = asof(
+            (packets.session[asked], packets.cxid[asked]),
+            packets.ts[asked],
+            (session[kept][lost], cxid[kept][lost]),
+            ts[kept][lost],
+            forward=True,
+        )
+        request[lost] = np.where(found >= 0, asked[found] if len(asked) else -1, -1)
+        written = np.flatnonzero(txn >= 0)
+        txns.write[txn[written][::-1]] = written[::-1]
+        return Writes(
+            row=rows[kept],
+            seq=columns["seq"][kept],
+            ts=ts[kept],
+            latency=columns["latency_ns"][kept],
+            conn=columns["conn"][kept],
+            session=session[kept],
+            cxid=cxid[kept],
+            zxid=zxid[kept],
+            error=columns["error"][kept],
+            op=columns["op"][kept],
+            server=columns["server"][kept],
+            client=columns["client"][kept],
+            state=columns["state"][kept],
+            txn=txn,
+            request_row=request,
+        )
+
+
+def join(tables: Mapping[str, pa.Table | pa.RecordBatch]) -> Join:
+    """Tables joined; those of :func:`zktrace.read`, say."""
+    joiner = Joiner()
+    joiner.add(tables)
+    return joiner.join()
+
+
+def asof(
+    keys: tuple[Ints, Ints],
+    ts: Ints,
+    wanted: tuple[Ints, Ints],
+    at: Ints,
+    *,
+    forward: bool,
+) -> Ints:
+    """For each of `wanted`: which place of `keys` has the same two numbers and the time nearest to
+    `at`, not before it (`forward`) or not after it. -1: none.
+    """
+    n = len(ts)
+    if not n or not len(at):
+        return np.full(len(at), -1, dtype=np.int64)
+    first = np.concatenate((keys[0], wanted[0]))
+    second = np.concatenate((keys[1], wanted[1]))
+    times = np.concatenate((ts, at))
+    asks = np.arange(len(times)) >= n
+    order = np.lexsort((~asks if forward else asks, times, second, first))
+    if forward:
+        order = order[::-1]
+    places = np.where(asks[order], -1, np.arange(len(order)))
+    last = np.maximum.accumulate(places)
+    mine = np.flatnonzero(asks[order])
+    near = last[mine]
+    found = order[near]
+    asker = order[mine]
+    fits = (near >= 0) & (first[found] == first[asker]) & (second[found] == second[asker])
+    result = np.full(len(at), -1, dtype=np.int64)
+    result[asker - n] = np.where(fits, found, -1)
+    return result
+
+
+def _batches(table: pa.Table | pa.RecordBatch | None) -> Iterable[pa.RecordBatch]:
+    if table is None:
+        return ()
+    return table.to_batches() if isinstance(table, pa.Table) else (table,)
+
+
+def _chunked(parts: list[pa.Array]) -> pa.ChunkedArray:
+    kind = pa.dictionary(pa.int32(), pa.utf8())
+    return pa.chunked_array(parts, kind) if parts else pa.chunked_array([], kind)
+
+
+def _numbered(values: Ints) -> tuple[Ints, Ints, Ints]:
+    """Distinct small numbers in ascending order, where each comes first, and which one each value
+    is. An engine numbers connections 0, 1, 2 ..., so a table by number is small.
+    """
+    size = int(values.max()) + 1 if len(values) else 0
+    first = np.full(size, -1, dtype=np.int64)
+    first[values[::-1]] = np.arange(len(values) - 1, -1, -1)
+    distinct = np.flatnonzero(first >= 0)
+    places = np.empty(size, dtype=np.int64)
+    places[distinct] = np.arange(len(distinct))
+    return distinct, first[distinct], places[values]
+
+
+def _roles(packets: Packets, peers: list[Peer]) -> None:
+    """Roles of learners whose first packet was not seen: only followers are sent COMMITs when they
+    are up to date, and only they acknowledge; observers get INFORMs.
+    """
+    acks = packets.of_kind(KIND["ACK"]) & (packets.zxid & 0xFFFFFFFF != 0)
+    for kinds, role in ((acks, FOLLOWER), (packets.of_kind(*_INFORMS), OBSERVER)):
+        for at in np.unique(packets.peer[kinds]).tolist():
+            peer = peers[at]
+            if peer.role is None and not (role == OBSERVER and peer.handshake):
+                peer.role = role
+
+
+def _deliveries(packets: Packets, peers: list[Peer], leaders: Codes) -> tuple[Txns, Deliveries]:
+    known = packets.zxid != NONE
+    carried = packets.of_kind(*_TXN) & known
+    rows = np.flatnonzero(carried)
+    txns, txn_of = _txns(packets, rows, leaders)
+
+    acks = packets.of_kind(KIND["ACK"]) & known & (packets.zxid & 0xFFFFFFFF != 0)
+    told = np.flatnonzero(carried | acks | (packets.of_kind(*_COMMITS) & known))
+    zxids = np.unique(packets.zxid[told])
+    place = np.searchsorted(zxids, packets.zxid[told])
+    keys = packets.peer[told] * len(zxids) + place
+    distinct = np.unique(keys)
+    at = np.searchsorted(distinct, keys)
+    kinds = packets.kind[told]
+    last = {}
+    for name, wanted in (
+        ("proposal", (KIND["PROPOSAL"],)),
+        ("ack", (KIND["ACK"],)),
+        ("commit", _COMMITS),
+        ("inform", _INFORMS),
+    ):
+        mine = np.flatnonzero(np.isin(kinds, wanted))[::-1]
+        last[name] = np.full(len(distinct), -1, dtype=np.int64)
+        last[name][at[mine]] = told[mine]
+    peer = distinct // len(zxids) if len(zxids) else distinct
+    zxid = zxids[distinct % len(zxids)] if len(zxids) else distinct
+
+    carrier = np.where(last["proposal"] >= 0, last["proposal"], last["inform"])
+    txn = np.full(len(distinct), -1, dtype=np.int64)
+    if len(rows):
+        number = np.full(len(packets.ts), -1, dtype=np.int64)
+        number[rows] = txn_of
+        txn = np.where(carrier >= 0, number[carrier], -1)
+        # An ACK or COMMIT whose PROPOSAL was not captured: the txn that this leader sent others.
+        bare = np.flatnonzero(txn < 0)
+        sent = np.searchsorted(zxids, packets.zxid[rows])
+        sent = leaders[packets.peer[rows]].astype(np.int64) * len(zxids) + sent
+        wanted_keys = leaders[peer[bare]].astype(np.int64) * len(zxids) + distinct[bare] % len(
+            zxids
+        )
+        found = first_rows(sent, wanted_keys)
+        txn[bare] = np.where(found >= 0, txn_of[found], -1)
+    live_from = np.array([p.live_from for p in peers], dtype=np.int64)
+    # Told by what the leader sent; an ACK alone is of the broadcast or not as its time is.
+    sent_row = np.where(carrier >= 0, carrier, last["commit"])
+    sent_row = np.where(sent_row >= 0, sent_row, last["ack"])
+    syncing = sent_row < live_from[peer] if len(peers) else np.zeros(len(distinct), np.bool_)
+    deliveries = Deliveries(
+        peer=peer,
+        zxid=zxid,
+        txn=txn,
+        proposal_row=last["proposal"],
+        ack_row=last["ack"],
+        commit_row=last["commit"],
+        inform_row=last["inform"],
+        syncing=syncing,
+    )
+    return txns, deliveries
+
+
+def _txns(packets: Packets, rows: Ints, leaders: Codes) -> tuple[Txns, Ints]:
+    """Distinct txns of the rows that carry one, and which one each row carries."""
+    zxid, session, cxid = packets.zxid[rows], packets.session[rows], packets.cxid[rows]
+    order = np.argsort(zxid, kind="stable")
+
+    def changes(values: Ints) -> Bools:
+        ordered = values[order]
+        return np.concatenate((np.ones(min(len(rows), 1), np.bool_), ordered[1:] != ordered[:-1]))
+
+    new = changes(zxid)
+    if np.any((changes(session) | changes(cxid)) & ~new):
+        # Several ensembles, or one that disagrees about a zxid.
+        order = np.lexsort((rows, cxid, session, zxid))
+        new = changes(zxid) | changes(session) | changes(cxid)
+    number = np.empty(len(rows), dtype=np.int64)
+    number[order] = np.cumsum(new) - 1
+    first = rows[order[new]]
+    asked = np.flatnonzero(packets.of_kind(KIND["REQUEST"]))
+    request = asof(
+        (packets.session[asked], packets.cxid[asked]),
+        packets.ts[asked],
+        (packets.session[first], packets.cxid[first]),
+        packets.ts[first],
+        forward=False,
+    )
+    txns = Txns(
+        zxid=packets.zxid[first],
+        session=packets.session[first],
+        cxid=packets.cxid[first],
+        type=packets.txn_type[first],
+        row=first,
+        leader=leaders[packets.peer[first]],
+        request_row=np.where(request >= 0, asked[request] if len(asked) else -1, -1),
+        write=np.full(len(first), -1, dtype=np.int64),
+    )
+    return txns, number
+
+
+def _by_zxid(txns: Txns, zxid: Ints, session: Ints, cxid: Ints) -> Ints:
+    """The txn of each reply, by the zxid in its header; session and cxid prove it."""
+    found = np.full(len(zxid), -1, dtype=np.int64)
+    n = len(txns.zxid)
+    if not n:
+        return found
+    low = np.searchsorted(txns.zxid, zxid)
+    for step in range(_TRIES):
+        at = np.minimum(low + step, n - 1)
+        same = (txns.zxid[at] == zxid) & (zxid != NONE) & (found < 0)
+        if not same.any():
+            break
+        fits = same & (txns.cxid[at] == cxid)
+        fits &= (txns.session[at] == session) | (session == NONE)
+        found[fits] = at[fits]
+    return found
