@@ -10,12 +10,9 @@ are stored.
 from __future__ import annotations
 
 import struct
-from collections import deque
-from dataclasses import dataclass
 
 from zktrace.stream import events
-from zktrace.stream.events import EventSink
-from zktrace.stream.framer import Frame, Framer, PartialBudget
+from zktrace.stream.framer import Frame, Framer
 from zktrace.stream.handshake import (
     KEEPER_REJECTED,
     Connect,
@@ -23,10 +20,11 @@ from zktrace.stream.handshake import (
     parse_connect,
     parse_connected,
 )
+from zktrace.stream.machine import Context, StreamMachine, Way
 from zktrace.stream.pairing import AUTH_XID, PING_XID, Pairing, Pending
 from zktrace.stream.resync import Scan, find_replies, find_requests
-from zktrace.stream.rows import Counters, Rows
-from zktrace.stream.schema import Fields, Layout, Scanner, Schema
+from zktrace.stream.rows import Rows
+from zktrace.stream.schema import Fields, Layout
 
 WATCH_EVENT_XID = -1
 AUTH_OPCODE, PING_OPCODE, MULTI_OPCODE, CHECK_OPCODE = 100, 11, 14, 13
@@ -42,36 +40,27 @@ TAIL_FLAG, TAIL_LINES = -1, 4
 _EVENT = struct.Struct(">iii")  # type, state, path length
 
 
-@dataclass(slots=True)
-class Context:
-    """What all machines of a capture share."""
+class Direction(Way):
+    """One direction: its framer, and the form of its headers."""
 
-    sink: EventSink
-    schema: Schema
-    scanner: Scanner
-    counters: Counters
-    budget: PartialBudget
-
-
-class Direction:
-    """One direction's framer, the form of its headers, and its bytes while its framing is lost."""
-
-    __slots__ = ("framer", "header", "name", "scan", "tail")
+    __slots__ = ("framer", "header", "tail")
 
     def __init__(self, name: str, framer: Framer, header: struct.Struct) -> None:
-        self.name = name
+        super().__init__(name)
         self.framer = framer
         self.header = header
-        self.scan: Scan | None = None
         #: lines of a tracing context that come before the next frame; TAIL_FLAG: the byte that says
         #: whether there are any
         self.tail = 0
 
     def lose(self) -> None:
-        """Where the next frame begins is not known."""
+        super().lose()
         self.framer.stop()
-        self.scan = Scan()
         self.tail = 0
+
+    def resume(self) -> None:
+        super().resume()
+        self.framer.restart()
 
     def skip_tail(self, data: bytes, pos: int) -> int:
         """Skip what follows a request in ClickHouse Keeper's tracing dialect; the position after
@@ -87,10 +76,12 @@ class Direction:
         return end + 1
 
 
-class ClientMachine:
+class ClientMachine(StreamMachine[Direction]):
     """One client connection. `opened`: its first bytes are the ConnectRequest; else joined
     mid-stream.
     """
+
+    _what = "frame"
 
     def __init__(
         self,
@@ -99,17 +90,17 @@ class ClientMachine:
         opened: bool,
         handshake_extra: int = 0,
     ) -> None:
-        self._schema = context.schema
-        self._scanner = context.scanner
-        self._counters = context.counters
-        self._rows = Rows(context.sink, context.schema, context.counters, who)
-        self._pairing = Pairing()
         self._requests = Direction(
             events.TO_SERVER, Framer(context.budget, 8), struct.Struct(">ii")
         )
         self._replies = Direction(
             events.TO_CLIENT, Framer(context.budget, 16), struct.Struct(">iqi")
         )
+        super().__init__(context, who, self._requests, self._replies)
+        self._schema = context.schema
+        self._scanner = context.scanner
+        self._rows = Rows(context.sink, context.schema, context.counters, who)
+        self._pairing = Pairing()
         self._requests.framer.extra_once = handshake_extra
         #: the ConnectRequest that waits for its answer, with its time, length and whether it was
         #: damaged
@@ -132,34 +123,14 @@ class ClientMachine:
 
     # ---- bytes in
 
-    def to_server(self, ts: int, data: bytes) -> None:
-        """Take the client's next bytes."""
-        self._feed(self._requests, ts, data)
-
-    def to_client(self, ts: int, data: bytes) -> None:
-        """Take the server's next bytes."""
-        self._feed(self._replies, ts, data)
-
-    def _feed(self, way: Direction, ts: int, data: bytes) -> None:
-        # a loop, not recursion: how often framing is lost and found again is up to the sender
-        chunks = deque(((ts, data),))
-        while chunks:
-            ts, data = chunks.popleft()
-            pos = self._frames(way, ts, data) if way.scan is None else 0
-            if self._dead(way):
-                self._counters.skipped_bytes += len(data) - pos
-            elif way.scan is not None:
-                way.scan.add(ts, data[pos:])
-                chunks.extendleft(reversed(self._resync(way)))
-
-    def _dead(self, way: Direction) -> bool:
+    def _is_ignored(self, way: Direction) -> bool:
         return self._compressed and not (way is self._replies and self._await_connected)
 
-    def _frames(self, way: Direction, ts: int, data: bytes) -> int:
+    def _decode(self, way: Direction, ts: int, data: bytes) -> int:
         # frames up to where framing is lost, or all
         pos = 0
         framer = way.framer
-        while pos < len(data) and not self._dead(way):
+        while pos < len(data) and not self._is_ignored(way):
             if way.tail:
                 pos = way.skip_tail(data, pos)
                 continue
@@ -201,18 +172,17 @@ class ClientMachine:
     def _length_seen(self, way: Direction, ts: int, length: int) -> None:
         if way is self._requests and length > JUTE_MAX_BUFFER:
             detail = "longer than jute.maxbuffer's default: a server with it closes the connection"
-            self._rows.anomaly(ts, "oversized", way.name, length, detail)
+            self._anomaly(ts, "oversized", way.anomaly, length, detail)
 
     def _bad_length(self, way: Direction, ts: int) -> None:
         length = way.framer.bad_length
         reason = "oversized" if length > way.framer.max_length or length < 0 else "malformed"
-        self._rows.anomaly(ts, reason, way.name, 4, f"frame length {length}")
+        self._anomaly(ts, reason, way.anomaly, 4, f"frame length {length}")
         self._counters.skipped_bytes += 4
-        self._lose(way)
+        self._lost(way)
 
-    def _lose(self, way: Direction) -> None:
-        way.lose()
-        self._counters.desyncs += 1
+    def _lost(self, way: Direction) -> None:
+        super()._lost(way)
         self._clean = False
         self._pairing.lost()
         # a handshake not seen by now will not be known for one
@@ -225,54 +195,39 @@ class ClientMachine:
 
     def gap(self, to_server: bool, ts: int, missing: int) -> None:
         """`missing` bytes of one direction were not captured."""
-        way = self._requests if to_server else self._replies
-        self._rows.anomaly(ts, "gap", way.name, missing, "bytes not captured")
-        self._counters.skipped_bytes += missing
         self._clean = False
-        if self._dead(way):
-            return
-        if way.scan is not None:
-            self._counters.skipped_bytes += way.scan.clear()
-            self._pairing.lost()
-            return
+        super().gap(to_server, ts, missing)
+
+    def _missing_in_scan(self, way: Direction) -> None:
+        self._pairing.lost()
+
+    def _missing(self, way: Direction, missing: int) -> None:
         if way.tail:
-            self._lose(way)
+            self._lost(way)
             return
         frame = way.framer.gap(missing)
         if frame is not None:
             self._frame(way, frame)
         if way.framer.lost:
-            self._lose(way)
+            self._lost(way)
 
-    def _resync(self, way: Direction) -> list[tuple[int, bytes]]:
-        # the chunks from the frame boundary on; none while it is not found
-        scan = way.scan
-        assert scan is not None
+    def _find(self, way: Direction, scan: Scan) -> int:
         if way is self._requests:
-            at = find_requests(scan, self._schema, self._scanner, self._pairing.last_xid)
-        else:
-            at = find_replies(
-                scan,
-                self._schema,
-                self._scanner,
-                self._pairing,
-                self._last_zxid,
-                self._requests.scan is None,
-            )
-        self._counters.skipped_bytes += scan.take_dropped()
-        if at < 0:
-            return []
-        self._counters.skipped_bytes += at
-        self._counters.resyncs += 1
-        skipped = scan.skipped + at
-        if skipped:
-            detail = "frame boundary found again"
-            self._rows.anomaly(scan.ts_at(at), "resync", way.name, skipped, detail)
-        way.scan = None
-        way.framer.restart()
+            return find_requests(scan, self._schema, self._scanner, self._pairing.last_xid)
+        return find_replies(
+            scan,
+            self._schema,
+            self._scanner,
+            self._pairing,
+            self._last_zxid,
+            self._requests.scan is None,
+        )
+
+    def _resume(self, way: Direction, scan: Scan, at: int) -> list[tuple[int, bytes]]:
+        chunks = super()._resume(way, scan, at)
         if way is self._requests:
             self._pairing.resumed()
-        return list(scan.chunks_from(at))
+        return chunks
 
     # ---- handshake
 
@@ -289,7 +244,7 @@ class ClientMachine:
         self._tracing = connect.tracing
         if connect.compressed:
             detail = "ClickHouse Keeper's compressed dialect is not decoded"
-            self._rows.anomaly(frame.last_ts, "dialect", None, None, detail)
+            self._anomaly(frame.last_ts, "dialect", None, None, detail)
             self._compressed = True
 
     def _first_reply(self, frame: Frame) -> bool:
@@ -316,7 +271,7 @@ class ClientMachine:
             self._malformed(events.TO_CLIENT, frame, "ConnectResponse")
         if connected.version == KEEPER_REJECTED:
             detail = "ClickHouse Keeper rejected the connection"
-            self._rows.anomaly(frame.first_ts, "dialect", events.TO_CLIENT, None, detail)
+            self._anomaly(frame.first_ts, "dialect", events.TO_CLIENT, None, detail)
         if connected.session:
             self._rows.session = connected.session
         asked, self._connect = self._connect, None
@@ -331,16 +286,14 @@ class ClientMachine:
         fields = Fields()
         if op is None:
             detail = f"opcode {opcode}"
-            self._rows.anomaly(
-                frame.last_ts, "unknown_opcode", events.TO_SERVER, frame.length, detail
-            )
+            self._anomaly(frame.last_ts, "unknown_opcode", events.TO_SERVER, frame.length, detail)
         elif self._scan(op.request, frame, self._requests, fields) < 0:
             fields.ops = None
             if len(head) == frame.length:
                 self._malformed(events.TO_SERVER, frame, op.name)
         if opcode == CHECK_OPCODE:
             detail = "check outside a multi: it takes down followers of ZooKeeper 3.8"
-            self._rows.anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
+            self._anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
         asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, frame.damaged)
         quiet = frame.last_ts - self._last_frame_ts if self._ping_answered else 0
         dropped = self._pairing.sent(asked, quiet)
@@ -390,9 +343,7 @@ class ClientMachine:
     def _orphan(self, frame: Frame, xid: int, zxid: int, error: int) -> None:
         if self._clean:
             detail = f"xid {xid}"
-            self._rows.anomaly(
-                frame.first_ts, "unmatched_reply", events.TO_CLIENT, frame.length, detail
-            )
+            self._anomaly(frame.first_ts, "unmatched_reply", events.TO_CLIENT, frame.length, detail)
         opcode = {PING_XID: PING_OPCODE, AUTH_XID: AUTH_OPCODE}.get(xid)
         self._rows.no_request(frame.last_ts, opcode, xid, error, zxid, frame.length)
 
@@ -419,10 +370,9 @@ class ClientMachine:
 
     def end(self, ts: int) -> None:
         """The connection is over, or the capture is: what has no reply will have none."""
-        for way in (self._requests, self._replies):
-            if way.scan is not None:
-                self._counters.skipped_bytes += way.scan.clear()
-            way.framer.stop()
+        super().end(ts)
+        self._requests.framer.stop()
+        self._replies.framer.stop()
         if self._connect is not None:
             self._rows.connect(self._connect, None)
             self._connect = None
@@ -432,7 +382,7 @@ class ClientMachine:
 
     def _malformed(self, direction: str, frame: Frame, what: str) -> None:
         detail = f"{what}: the body does not fit its layout"
-        self._rows.anomaly(frame.last_ts, "malformed", direction, frame.length, detail)
+        self._anomaly(frame.last_ts, "malformed", direction, frame.length, detail)
 
 
 def _multi_error(fields: Fields) -> int | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from zktrace.capture.segment import endpoint_text
 from zktrace.stream import probe
-from zktrace.stream.client import ClientMachine, Context
+from zktrace.stream.client import ClientMachine
 from zktrace.stream.election import ElectionMachine
 from zktrace.stream.events import TO_SERVER, EventSink
 from zktrace.stream.fourletter import FourLetterMachine
 from zktrace.stream.framer import PartialBudget
 from zktrace.stream.joined import Judge, Side
+from zktrace.stream.machine import Context
 from zktrace.stream.probe import Verdict
 from zktrace.stream.quorum import QuorumMachine
 from zktrace.stream.roles import CLIENT, ELECTION, QUORUM, TLS, UNKNOWN, Roles

@@ -189,12 +189,6 @@ class Rows:
             )
         )
 
-    def anomaly(
-        self, ts: int, reason: str, direction: str | None, size: int | None, detail: str
-    ) -> None:
-        """Something that should not be."""
-        self._sink.anomaly((ts, *self._who, reason, direction, size, detail))
-
 
 def _stat(values: tuple[int, ...] | None) -> dict[str, int] | None:
     return None if values is None else dict(zip(_STAT_NAMES, values, strict=True))

@@ -1,10 +1,9 @@
 //! The client port's stream machine: frames of both directions in, event rows out. `zktrace/stream/client.py` is the
 //! reference. Secrets (passwords, credentials, tokens, ACL ids, node data) are measured, never kept.
 
-use std::collections::VecDeque;
-
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::{Fed, Frame, Framer, LENGTH_MAX};
+use crate::machine::{self, Way as _};
 use crate::pairing::Pairing;
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
 use crate::rows::{AskedConnect, Shared};
@@ -140,67 +139,26 @@ impl ClientMachine {
         ts: i64,
         data: &[u8],
     ) {
+        let (mut half, conn) = self.half(to_server);
+        let mut pos = 0;
+        if half.way.scan.is_none() {
+            pos = half.decode(shared, conn, ts, data);
+        }
+        if half.way.scan.is_some() || half.state.compressed {
+            let behind = data.get(pos..).unwrap_or_default();
+            machine::lost(&mut half, shared, conn, ts, behind);
+        }
+    }
+
+    #[inline]
+    fn half(&mut self, to_server: bool) -> (Half<'_>, &ConnInfo) {
         let way = if to_server {
             &mut self.requests
         } else {
             &mut self.replies
         };
-        let mut pos = 0;
-        if way.scan.is_none() {
-            pos = if to_server {
-                self.state
-                    .frames::<true, S>(shared, &self.conn, way, ts, data)
-            } else {
-                self.state
-                    .frames::<false, S>(shared, &self.conn, way, ts, data)
-            };
-        }
-        if way.scan.is_some() || self.state.compressed {
-            self.lost(shared, to_server, ts, data.get(pos..).unwrap_or_default());
-        }
-    }
-
-    /// Bytes while framing is lost. A loop, not recursion: how often framing is lost and found is up to the sender.
-    #[cold]
-    fn lost<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        to_server: bool,
-        ts: i64,
-        data: &[u8],
-    ) {
-        let ClientMachine {
-            conn,
-            requests,
-            replies,
-            state,
-        } = self;
-        let way = if to_server { requests } else { replies };
-        if state.dead(to_server) {
-            shared.counters.skipped_bytes += data.len() as u64;
-            return;
-        }
-        let Some(scan) = way.scan.as_mut() else {
-            return;
-        };
-        scan.add(ts, data);
-        let mut chunks: VecDeque<(i64, Vec<u8>)> = state.resync(shared, conn, way).into();
-        while let Some((ts, data)) = chunks.pop_front() {
-            let pos = match (way.scan.is_none(), to_server) {
-                (true, true) => state.frames::<true, S>(shared, conn, way, ts, &data),
-                (true, false) => state.frames::<false, S>(shared, conn, way, ts, &data),
-                (false, _) => 0,
-            };
-            let rest = data.get(pos..).unwrap_or_default();
-            if state.dead(to_server) {
-                shared.counters.skipped_bytes += rest.len() as u64;
-            } else if let Some(scan) = way.scan.as_mut() {
-                scan.add(ts, rest);
-                for chunk in state.resync(shared, conn, way).into_iter().rev() {
-                    chunks.push_front(chunk);
-                }
-            }
-        }
+        let state = &mut self.state;
+        (Half { way, state }, &self.conn)
     }
 
     /// `missing` bytes of one direction were not captured.
@@ -211,58 +169,17 @@ impl ClientMachine {
         ts: i64,
         missing: u64,
     ) {
-        let ClientMachine {
-            conn,
-            requests,
-            replies,
-            state,
-        } = self;
-        let way = if to_server { requests } else { replies };
-        let bytes = i64::try_from(missing).unwrap_or(i64::MAX);
-        let direction = Some(way.direction());
-        shared.anomaly(
-            conn,
-            ts,
-            "gap",
-            direction,
-            Some(bytes),
-            "bytes not captured",
-        );
-        shared.counters.skipped_bytes += missing;
-        state.clean = false;
-        if state.dead(to_server) {
-            return;
-        }
-        if let Some(scan) = way.scan.as_mut() {
-            shared.counters.skipped_bytes += scan.clear();
-            state.pairing.lost();
-            return;
-        }
-        if way.tail != Tail::None {
-            state.lose(shared, way);
-            return;
-        }
-        let missing = usize::try_from(missing).unwrap_or(usize::MAX);
-        let (joint, in_sync) = way.framer.gap(&mut shared.budget, missing);
-        if let Some(joint) = joint {
-            if to_server {
-                state.frame::<true, S>(shared, conn, way, &joint.frame());
-            } else {
-                state.frame::<false, S>(shared, conn, way, &joint.frame());
-            }
-        }
-        if !in_sync {
-            state.lose(shared, way);
-        }
+        self.state.clean = false;
+        let (mut half, conn) = self.half(to_server);
+        machine::gap(&mut half, shared, conn, ts, missing);
     }
 
     /// The connection is over, or the capture is: what has no reply will have none.
     pub fn end<S: EventSink>(&mut self, shared: &mut Shared<S>) {
-        for way in [&mut self.requests, &mut self.replies] {
-            if let Some(mut scan) = way.scan.take() {
-                shared.counters.skipped_bytes += scan.clear();
-            }
-            way.framer.drop_partial(&mut shared.budget);
+        for to_server in [true, false] {
+            let (mut half, conn) = self.half(to_server);
+            machine::end(&mut half, shared, conn);
+            half.way.framer.drop_partial(&mut shared.budget);
         }
         let state = &mut self.state;
         if let Some(asked) = state.connect.take() {
@@ -416,56 +333,87 @@ impl State {
             self.await_connected = false;
         }
     }
+}
 
-    /// The chunks from the frame boundary on; none while it is not found.
-    fn resync<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        way: &mut Way,
-    ) -> Vec<(i64, Vec<u8>)> {
-        let Some(scan) = way.scan.as_mut() else {
-            return Vec::new();
-        };
-        let found = if way.to_server {
-            find_requests(scan, &shared.schema, self.pairing.last_xid)
-        } else {
-            let context = ReplyContext {
-                pairing: &self.pairing,
-                last_zxid: self.last_zxid,
-                requests_in_sync: self.requests_in_sync,
-                points: REPLY_POINTS,
-            };
-            find_replies(scan, &shared.schema, &context)
-        };
-        shared.counters.skipped_bytes += scan.take_dropped();
-        let Some(at) = found else {
-            return Vec::new();
-        };
-        shared.counters.skipped_bytes += at as u64;
-        shared.counters.resyncs += 1;
-        let skipped = scan.skipped + at as u64;
-        if skipped > 0 {
-            shared.anomaly(
-                conn,
-                scan.ts_at(at),
-                "resync",
-                Some(if way.to_server {
-                    Direction::ToServer
-                } else {
-                    Direction::ToClient
-                }),
-                Some(i64::try_from(skipped).unwrap_or(i64::MAX)),
-                "frame boundary found again",
-            );
-        }
-        let chunks = scan.chunks_from(at);
-        way.scan = None;
+/// One direction, with what both share.
+struct Half<'a> {
+    way: &'a mut Way,
+    state: &'a mut State,
+}
+
+impl<S: EventSink> machine::Way<S> for Half<'_> {
+    fn found(&self) -> &'static str {
+        "frame boundary found again"
+    }
+
+    fn direction(&self) -> Direction {
+        self.way.direction()
+    }
+
+    #[inline]
+    fn scan(&mut self) -> &mut Option<Box<Scan>> {
+        &mut self.way.scan
+    }
+
+    #[inline]
+    fn decode(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, ts: i64, data: &[u8]) -> usize {
+        let Half { way, state } = self;
         if way.to_server {
-            self.requests_in_sync = true;
-            self.pairing.resumed();
+            state.frames::<true, S>(shared, conn, way, ts, data)
+        } else {
+            state.frames::<false, S>(shared, conn, way, ts, data)
         }
-        chunks
+    }
+
+    fn find(&mut self, shared: &Shared<S>) -> Option<usize> {
+        let state = &self.state;
+        let scan = self.way.scan.as_mut()?;
+        if self.way.to_server {
+            return find_requests(scan, &shared.schema, state.pairing.last_xid);
+        }
+        let context = ReplyContext {
+            pairing: &state.pairing,
+            last_zxid: state.last_zxid,
+            requests_in_sync: state.requests_in_sync,
+            points: REPLY_POINTS,
+        };
+        find_replies(scan, &shared.schema, &context)
+    }
+
+    fn resume(&mut self, _shared: &mut Shared<S>) {
+        if self.way.to_server {
+            self.state.requests_in_sync = true;
+            self.state.pairing.resumed();
+        }
+    }
+
+    fn missing(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, missing: u64) {
+        let Half { way, state } = self;
+        if way.tail != Tail::None {
+            state.lose(shared, way);
+            return;
+        }
+        let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+        let (joint, in_sync) = way.framer.gap(&mut shared.budget, missing);
+        if let Some(joint) = joint {
+            if way.to_server {
+                state.frame::<true, S>(shared, conn, way, &joint.frame());
+            } else {
+                state.frame::<false, S>(shared, conn, way, &joint.frame());
+            }
+        }
+        if !in_sync {
+            state.lose(shared, way);
+        }
+    }
+
+    fn missing_in_scan(&mut self) {
+        self.state.pairing.lost();
+    }
+
+    #[inline]
+    fn is_ignored(&self) -> bool {
+        self.state.dead(self.way.to_server)
     }
 }
 

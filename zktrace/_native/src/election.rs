@@ -1,13 +1,12 @@
 //! The election port's stream machine: the opener's initial message, then votes both ways.
 //! `zktrace/stream/election.py` is the reference. Texts of the configuration and SASL tokens are skipped, not kept.
 
-use std::collections::VecDeque;
-
 use crate::election_resync::{
     all_notifications, find_notifications, is_length, FIELDS, OLD, OLDEST,
 };
 use crate::events::{ConnInfo, Direction, Election, EventSink};
 use crate::framer::LENGTH_MAX;
+use crate::machine::{self, Way as _};
 use crate::probe::{ELECTION_VERSIONS, QUORUM_SASL};
 use crate::resync::Scan;
 use crate::rows::Shared;
@@ -76,7 +75,7 @@ impl Way {
         }
     }
 
-    fn direction(&self) -> Direction {
+    fn towards(&self) -> Direction {
         if self.from_opener {
             Direction::ToServer
         } else {
@@ -96,43 +95,6 @@ impl Way {
         self.buf.clear();
         self.taken = 0;
         self.damaged = false;
-    }
-
-    /// Messages up to where the boundary is lost, or all; the position reached.
-    fn messages<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        ts: i64,
-        data: &[u8],
-    ) -> usize {
-        let mut pos = 0;
-        while pos < data.len() && self.scan.is_none() {
-            self.ts = if self.taken > 0 { self.ts.max(ts) } else { ts };
-            let left = data.len() - pos;
-            let wanted = if self.stage.skips() {
-                self.need
-            } else {
-                self.need.saturating_sub(self.buf.len() as u64)
-            };
-            let take = usize::try_from(wanted).map_or(left, |wanted| wanted.min(left));
-            if self.stage.skips() {
-                self.need -= take as u64;
-            } else {
-                let part = data.get(pos..pos + take).unwrap_or_default();
-                self.buf.extend_from_slice(part);
-            }
-            self.taken += take as u64;
-            pos += take;
-            if self.stage.skips() {
-                if self.need == 0 {
-                    self.skipped(shared, conn);
-                }
-            } else if self.buf.len() as u64 == self.need {
-                self.read(shared, conn);
-            }
-        }
-        pos
     }
 
     /// A token, or a notification's text, is over.
@@ -241,7 +203,7 @@ impl Way {
                 conn,
                 self.ts,
                 "malformed",
-                Some(self.direction()),
+                Some(self.towards()),
                 Some(i64::from(length)),
                 "the notification does not fit its layout",
             );
@@ -278,7 +240,7 @@ impl Way {
     #[cold]
     fn bad<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, detail: &str) {
         let bytes = Some(i64::try_from(self.taken).unwrap_or(i64::MAX));
-        let direction = Some(self.direction());
+        let direction = Some(self.towards());
         shared.anomaly(conn, self.ts, "malformed", direction, bytes, detail);
         shared.counters.skipped_bytes += self.taken;
         self.lose(shared);
@@ -289,67 +251,59 @@ impl Way {
         self.scan = Some(Box::default());
         shared.counters.desyncs += 1;
     }
+}
 
-    fn resync<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-    ) -> Vec<(i64, Vec<u8>)> {
-        let Some(scan) = self.scan.as_mut() else {
-            return Vec::new();
-        };
-        let found = find_notifications(scan);
-        shared.counters.skipped_bytes += scan.take_dropped();
-        match found {
-            Some(at) => self.found(shared, conn, at),
-            None => Vec::new(),
-        }
+impl<S: EventSink> machine::Way<S> for Way {
+    fn found(&self) -> &'static str {
+        "message boundary found again"
     }
 
-    fn found<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        at: usize,
-    ) -> Vec<(i64, Vec<u8>)> {
-        let Some(scan) = self.scan.take() else {
-            return Vec::new();
-        };
-        let detail = "message boundary found again";
-        shared.resynced(conn, self.direction(), &scan, at, detail);
-        scan.chunks_from(at)
+    fn direction(&self) -> Direction {
+        self.towards()
     }
 
-    fn feed<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        ts: i64,
-        data: &[u8],
-    ) {
-        let pos = self.messages(shared, conn, ts, data);
-        let mut chunks = VecDeque::new();
-        let Some(scan) = self.scan.as_mut() else {
-            return;
-        };
-        scan.add(ts, data.get(pos..).unwrap_or_default());
-        chunks.extend(self.resync(shared, conn));
-        // a loop, not recursion: how often the boundary is lost and found is up to the sender
-        while let Some((ts, data)) = chunks.pop_front() {
-            let pos = self.messages(shared, conn, ts, &data);
-            if let Some(scan) = self.scan.as_mut() {
-                scan.add(ts, data.get(pos..).unwrap_or_default());
-                for chunk in self.resync(shared, conn).into_iter().rev() {
-                    chunks.push_front(chunk);
+    fn scan(&mut self) -> &mut Option<Box<Scan>> {
+        &mut self.scan
+    }
+
+    fn decode(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, ts: i64, data: &[u8]) -> usize {
+        let mut pos = 0;
+        while pos < data.len() && self.scan.is_none() {
+            self.ts = if self.taken > 0 { self.ts.max(ts) } else { ts };
+            let left = data.len() - pos;
+            let wanted = if self.stage.skips() {
+                self.need
+            } else {
+                self.need.saturating_sub(self.buf.len() as u64)
+            };
+            let take = usize::try_from(wanted).map_or(left, |wanted| wanted.min(left));
+            if self.stage.skips() {
+                self.need -= take as u64;
+            } else {
+                let part = data.get(pos..pos + take).unwrap_or_default();
+                self.buf.extend_from_slice(part);
+            }
+            self.taken += take as u64;
+            pos += take;
+            if self.stage.skips() {
+                if self.need == 0 {
+                    self.skipped(shared, conn);
                 }
+            } else if self.buf.len() as u64 == self.need {
+                self.read(shared, conn);
             }
         }
+        pos
     }
 
-    fn gap<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, missing: u64) {
-        if let Some(scan) = self.scan.as_mut() {
-            shared.counters.skipped_bytes += scan.clear();
-        } else if self.stage.skips() && missing <= self.need {
+    fn find(&mut self, _shared: &Shared<S>) -> Option<usize> {
+        find_notifications(self.scan.as_mut()?)
+    }
+
+    fn resume(&mut self, _shared: &mut Shared<S>) {}
+
+    fn missing(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, missing: u64) {
+        if self.stage.skips() && missing <= self.need {
             self.need -= missing;
             self.taken += missing;
             self.damaged = true;
@@ -365,17 +319,9 @@ impl Way {
         }
     }
 
-    fn end<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo) {
-        let Some(scan) = self.scan.as_mut() else {
-            return;
-        };
-        if all_notifications(scan.bytes()) {
-            for (ts, data) in self.found(shared, conn, 0) {
-                self.messages(shared, conn, ts, &data);
-            }
-        } else {
-            shared.counters.skipped_bytes += scan.clear();
-        }
+    fn fits(&mut self, _shared: &Shared<S>) -> bool {
+        let scan = self.scan.as_ref();
+        scan.is_some_and(|scan| all_notifications(scan.bytes()))
     }
 }
 
@@ -413,7 +359,12 @@ impl ElectionMachine {
         data: &[u8],
     ) {
         let conn = self.conn;
-        self.way(from_opener).feed(shared, &conn, ts, data);
+        let way = self.way(from_opener);
+        let pos = way.decode(shared, &conn, ts, data);
+        if way.scan.is_some() {
+            let behind = data.get(pos..).unwrap_or_default();
+            machine::lost(way, shared, &conn, ts, behind);
+        }
     }
 
     /// `missing` bytes of one direction were not captured.
@@ -425,14 +376,12 @@ impl ElectionMachine {
         missing: u64,
     ) {
         let conn = self.conn;
-        let way = self.way(from_opener);
-        shared.lost_bytes(&conn, way.direction(), ts, missing);
-        way.gap(shared, &conn, missing);
+        machine::gap(self.way(from_opener), shared, &conn, ts, missing);
     }
 
     /// The connection is over, or the capture is.
     pub fn end<S: EventSink>(&mut self, shared: &mut Shared<S>) {
-        self.from_opener.end(shared, &self.conn);
-        self.to_opener.end(shared, &self.conn);
+        machine::end(&mut self.from_opener, shared, &self.conn);
+        machine::end(&mut self.to_opener, shared, &self.conn);
     }
 }

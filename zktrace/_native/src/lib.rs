@@ -32,6 +32,7 @@ pub mod json_quorum;
 pub mod json_text;
 pub mod link;
 pub mod live;
+pub mod machine;
 pub mod merge;
 mod messages;
 pub mod packet_reader;

@@ -1,9 +1,8 @@
 //! The quorum port's stream machine: a learner's connection to its leader, packet by packet.
 //! `zktrace/stream/quorum.py` is the reference.
 
-use std::collections::VecDeque;
-
-use crate::events::{ConnInfo, EventSink};
+use crate::events::{ConnInfo, Direction, EventSink};
+use crate::machine::{self, Way as _};
 use crate::packet_reader::{Fed, Packet, PacketReader};
 use crate::packet_resync::{all_packets, find_packets};
 use crate::packets::{direction, row, SNAP};
@@ -35,50 +34,6 @@ impl Way {
             scan: (!opened).then(Box::default),
             snap: None,
         }
-    }
-
-    /// Packets up to where the boundary is lost, or all; the position reached.
-    #[inline]
-    fn packets<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        ts: i64,
-        data: &[u8],
-    ) -> usize {
-        let mut pos = 0;
-        while pos < data.len() && self.scan.is_none() {
-            if let Some(snap) = &mut self.snap {
-                pos = snap.reader.feed(data, pos);
-                if snap.reader.broken() {
-                    self.bad_snapshot(shared, conn, ts);
-                } else if snap.reader.done() {
-                    self.end_snapshot(shared, conn);
-                }
-                continue;
-            }
-            let fed = self
-                .reader
-                .feed(&shared.schema, &mut shared.budget, data, pos, ts);
-            match fed {
-                Fed::Packet(packet, next) => {
-                    pos = next;
-                    self.packet(shared, conn, &packet);
-                }
-                Fed::Joint(joint, next) => {
-                    pos = next;
-                    self.packet(shared, conn, &joint.packet());
-                    self.reader.give_back(joint);
-                }
-                Fed::More => return data.len(),
-                Fed::Lost(next) => {
-                    pos = next;
-                    let taken = self.reader.taken;
-                    self.bad(shared, conn, ts, taken, "these bytes are no QuorumPacket");
-                }
-            }
-        }
-        pos
     }
 
     #[inline]
@@ -135,73 +90,68 @@ impl Way {
         self.scan = Some(Box::default());
         shared.counters.desyncs += 1;
     }
+}
 
-    /// The chunks from the boundary on; none while it is not found.
-    fn resync<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-    ) -> Vec<(i64, Vec<u8>)> {
-        let Some(scan) = self.scan.as_mut() else {
-            return Vec::new();
-        };
-        let found = find_packets(scan, &shared.schema, self.to_leader);
-        shared.counters.skipped_bytes += scan.take_dropped();
-        match found {
-            Some(at) => self.found(shared, conn, at),
-            None => Vec::new(),
-        }
+impl<S: EventSink> machine::Way<S> for Way {
+    fn found(&self) -> &'static str {
+        "packet boundary found again"
     }
 
-    fn found<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        at: usize,
-    ) -> Vec<(i64, Vec<u8>)> {
-        let Some(scan) = self.scan.take() else {
-            return Vec::new();
-        };
-        let detail = "packet boundary found again";
-        shared.resynced(conn, direction(self.to_leader), &scan, at, detail);
-        self.reader.restart(&mut shared.budget);
-        scan.chunks_from(at)
+    fn direction(&self) -> Direction {
+        direction(self.to_leader)
     }
 
-    /// Bytes while the boundary is not known. A loop, not recursion: how often it is lost and found is up to the sender.
-    #[cold]
-    fn lost<S: EventSink>(
-        &mut self,
-        shared: &mut Shared<S>,
-        conn: &ConnInfo,
-        ts: i64,
-        data: &[u8],
-    ) {
-        let Some(scan) = self.scan.as_mut() else {
-            return;
-        };
-        scan.add(ts, data);
-        let mut chunks: VecDeque<(i64, Vec<u8>)> = self.resync(shared, conn).into();
-        while let Some((ts, data)) = chunks.pop_front() {
-            let pos = if self.scan.is_none() {
-                self.packets(shared, conn, ts, &data)
-            } else {
-                0
-            };
-            if let Some(scan) = self.scan.as_mut() {
-                scan.add(ts, data.get(pos..).unwrap_or_default());
-                for chunk in self.resync(shared, conn).into_iter().rev() {
-                    chunks.push_front(chunk);
+    #[inline]
+    fn scan(&mut self) -> &mut Option<Box<Scan>> {
+        &mut self.scan
+    }
+
+    #[inline]
+    fn decode(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, ts: i64, data: &[u8]) -> usize {
+        let mut pos = 0;
+        while pos < data.len() && self.scan.is_none() {
+            if let Some(snap) = &mut self.snap {
+                pos = snap.reader.feed(data, pos);
+                if snap.reader.broken() {
+                    self.bad_snapshot(shared, conn, ts);
+                } else if snap.reader.done() {
+                    self.end_snapshot(shared, conn);
+                }
+                continue;
+            }
+            let fed = self
+                .reader
+                .feed(&shared.schema, &mut shared.budget, data, pos, ts);
+            match fed {
+                Fed::Packet(packet, next) => {
+                    pos = next;
+                    self.packet(shared, conn, &packet);
+                }
+                Fed::Joint(joint, next) => {
+                    pos = next;
+                    self.packet(shared, conn, &joint.packet());
+                    self.reader.give_back(joint);
+                }
+                Fed::More => return data.len(),
+                Fed::Lost(next) => {
+                    pos = next;
+                    let taken = self.reader.taken;
+                    self.bad(shared, conn, ts, taken, "these bytes are no QuorumPacket");
                 }
             }
         }
+        pos
     }
 
-    fn gap<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, missing: u64) {
-        if let Some(scan) = self.scan.as_mut() {
-            shared.counters.skipped_bytes += scan.clear();
-            return;
-        }
+    fn find(&mut self, shared: &Shared<S>) -> Option<usize> {
+        find_packets(self.scan.as_mut()?, &shared.schema, self.to_leader)
+    }
+
+    fn resume(&mut self, shared: &mut Shared<S>) {
+        self.reader.restart(&mut shared.budget);
+    }
+
+    fn missing(&mut self, shared: &mut Shared<S>, conn: &ConnInfo, missing: u64) {
         if let Some(snap) = &mut self.snap {
             if !snap.reader.gap(missing) {
                 self.end_snapshot(shared, conn);
@@ -219,18 +169,10 @@ impl Way {
         }
     }
 
-    fn end<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo) {
-        if let Some(scan) = self.scan.as_mut() {
-            if all_packets(scan.bytes(), &shared.schema, self.to_leader) {
-                for (ts, data) in self.found(shared, conn, 0) {
-                    self.packets(shared, conn, ts, &data);
-                }
-            } else {
-                shared.counters.skipped_bytes += scan.clear();
-            }
-        }
-        self.end_snapshot(shared, conn);
-        self.reader.restart(&mut shared.budget);
+    fn fits(&mut self, shared: &Shared<S>) -> bool {
+        self.scan
+            .as_ref()
+            .is_some_and(|scan| all_packets(scan.bytes(), &shared.schema, self.to_leader))
     }
 }
 
@@ -265,9 +207,10 @@ impl QuorumMachine {
         } else {
             &mut self.to_learner
         };
-        let pos = way.packets(shared, &self.conn, ts, data);
+        let pos = way.decode(shared, &self.conn, ts, data);
         if way.scan.is_some() {
-            way.lost(shared, &self.conn, ts, data.get(pos..).unwrap_or_default());
+            let behind = data.get(pos..).unwrap_or_default();
+            machine::lost(way, shared, &self.conn, ts, behind);
         }
     }
 
@@ -279,18 +222,20 @@ impl QuorumMachine {
         ts: i64,
         missing: u64,
     ) {
-        shared.lost_bytes(&self.conn, direction(to_leader), ts, missing);
         let way = if to_leader {
             &mut self.to_leader
         } else {
             &mut self.to_learner
         };
-        way.gap(shared, &self.conn, missing);
+        machine::gap(way, shared, &self.conn, ts, missing);
     }
 
     /// The connection is over, or the capture is.
     pub fn end<S: EventSink>(&mut self, shared: &mut Shared<S>) {
-        self.to_leader.end(shared, &self.conn);
-        self.to_learner.end(shared, &self.conn);
+        for way in [&mut self.to_leader, &mut self.to_learner] {
+            machine::end(way, shared, &self.conn);
+            way.end_snapshot(shared, &self.conn);
+            way.reader.restart(&mut shared.budget);
+        }
     }
 }

@@ -6,7 +6,6 @@ use crate::events::{
 use crate::framer::{Frame, PartialBudget};
 use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
 use crate::pairing::Pending;
-use crate::resync::Scan;
 use crate::scan::Fields;
 use crate::schema::{unknown_op, Schema};
 
@@ -273,33 +272,6 @@ impl<S: EventSink> Shared<S> {
         self.counters.damaged_frames += u64::from(damaged);
         let seq = self.next_seq();
         self.sink.election(&Election { seq, ..*row });
-    }
-
-    /// Bytes that were not captured.
-    pub fn lost_bytes(&mut self, conn: &ConnInfo, direction: Direction, ts: i64, missing: u64) {
-        let bytes = Some(i64::try_from(missing).unwrap_or(i64::MAX));
-        let direction = Some(direction);
-        self.anomaly(conn, ts, "gap", direction, bytes, "bytes not captured");
-        self.counters.skipped_bytes += missing;
-    }
-
-    /// A boundary was found again at this offset of what is in hand.
-    pub fn resynced(
-        &mut self,
-        conn: &ConnInfo,
-        direction: Direction,
-        scan: &Scan,
-        at: usize,
-        detail: &str,
-    ) {
-        self.counters.skipped_bytes += at as u64;
-        self.counters.resyncs += 1;
-        let skipped = scan.skipped + at as u64;
-        if skipped > 0 {
-            let bytes = Some(i64::try_from(skipped).unwrap_or(i64::MAX));
-            let ts = scan.ts_at(at);
-            self.anomaly(conn, ts, "resync", Some(direction), bytes, detail);
-        }
     }
 
     /// Something that should not be.
