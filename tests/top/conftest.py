@@ -1,0 +1,23 @@
+"""An application over a capture of 45 clients that watch a znode."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import picture_of
+from zktrace.web.app import create_app
+
+
+@pytest.fixture(scope="module")
+def api() -> Any:
+    return create_app(picture_of("57_v39_herd.pcap"))
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
