@@ -18,10 +18,10 @@ from tests.support import mangle
 from tests.support.cases import records
 from tests.support.decoded import KINDS, decode_records
 from tests.wire.strategies import of_record
-from zktrace.stream.client import Context
 from zktrace.stream.election import ElectionMachine
 from zktrace.stream.events import Row
 from zktrace.stream.framer import PartialBudget
+from zktrace.stream.machine import Context
 from zktrace.stream.quorum import QuorumMachine
 from zktrace.stream.rows import Counters
 from zktrace.stream.schema import Scanner, parse_schema
