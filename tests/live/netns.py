@@ -6,19 +6,23 @@ interfaces, and nothing is left behind. All processes are ended by their number.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 _REQUIRED = os.environ.get("ZKTRACE_REQUIRE_LIVE", "") not in ("", "0")
 
@@ -106,6 +110,34 @@ class Namespace:
 
     def talk(self, file: Path, *arguments: str) -> Process:
         return self.python("-m", "tests.live.talk", str(file), *arguments)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Does something in this process whose sockets are made in the namespace: in a thread of
+        its own, and so are threads that it starts.
+        """
+
+        def inside() -> T:
+            libc = ctypes.CDLL(None, use_errno=True)
+            with open(f"/proc/{self.pid}/ns/net", "rb") as there:
+                if libc.setns(there.fileno(), 0) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            return work()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(inside).result()
+
+    def get(self, url: str, timeout: float = 30.0) -> bytes:
+        """The body of what an HTTP server in the namespace answers; an HTTPError where it does not
+        like the question.
+        """
+
+        def ask() -> bytes:
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with direct.open(url, timeout=timeout) as answer:
+                body: bytes = answer.read()
+                return body
+
+        return self.run(ask)
 
     def end(self) -> None:
         self._holder.kill()

@@ -21,7 +21,7 @@ def main() -> None:
     engine = create(EngineOptions())
     run = LiveRun(
         plan,
-        Sniffer(plan, engine),
+        Sniffer(plan),
         engine,
         notice=lambda text: print(text, file=sys.stderr, flush=True),
     )

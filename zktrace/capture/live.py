@@ -73,8 +73,6 @@ class Turn(NamedTuple):
     packets: int
     idle: bool
     """No more packets wait."""
-    down: bool
-    """An interface is down; it goes on when that is up again."""
     rows: int
     """Rows that wait in the engine."""
 
@@ -89,9 +87,14 @@ class Taker(Protocol):
 class Capture(Protocol):
     """A live capture that has begun."""
 
-    def turn(self, timeout_ms: int, budget_ms: int, most: int) -> Turn:
-        """Hands packets to its engine, at most so many, for about `budget_ms`; waits up to
-        `timeout_ms` when there are none. A signal ends the waiting.
+    def wait(self, timeout_ms: int) -> bool:
+        """Waits for packets, up to `timeout_ms`; a signal ends the waiting. True: an interface is
+        down, and captured from again when it is up.
+        """
+
+    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+        """Hands packets that are there to an engine (of the kind that the capture was opened for),
+        at most so many, for about `budget_ms`.
         """
 
     def drops(self) -> int | None:

@@ -61,8 +61,7 @@ class _Frame(NamedTuple):
 class PacketSockets:
     """See :class:`zktrace.capture.live.Capture`."""
 
-    def __init__(self, plan: Plan, taker: Taker) -> None:
-        self._taker = taker
+    def __init__(self, plan: Plan) -> None:
         self._cooked = plan.cooked
         self._records: list[bytes] | None = [] if plan.record else None
         self._drops = 0
@@ -83,29 +82,31 @@ class PacketSockets:
             self._poll.register(one, select.POLLIN | select.POLLERR)
         self._by_number = {one.fileno(): one for one in self._sockets}
 
-    def turn(self, timeout_ms: int, budget_ms: int, most: int) -> Turn:
+    def wait(self, timeout_ms: int) -> bool:
+        down = False
+        for number, events in self._poll.poll(timeout_ms):
+            if events & select.POLLERR:
+                one = self._by_number[number]
+                down = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) or down
+        return down
+
+    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
         end = time.monotonic() + budget_ms / 1000
         packets = 0
-        down = False
-        wait = timeout_ms
         while packets < most and (packets == 0 or time.monotonic() < end):
             frames: list[_Frame] = []
-            for number, events in self._poll.poll(wait):
-                one = self._by_number[number]
-                if events & select.POLLERR:
-                    down = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) or down
+            for number, events in self._poll.poll(0):
                 if events & select.POLLIN:
                     share = min(_BATCH, most - packets - len(frames))
-                    self._read(one, share, frames)
+                    self._read(self._by_number[number], share, frames)
             if not frames:
-                return Turn(packets, True, down, self._rows)
+                return Turn(packets, True, self._rows)
             if len(self._sockets) > 1:
                 frames.sort(key=lambda frame: frame.ts_ns)
             for frame in frames:
-                self._hand_over(frame)
+                self._hand_over(frame, taker)
             packets += len(frames)
-            wait = 0
-        return Turn(packets, False, down, self._rows)
+        return Turn(packets, False, self._rows)
 
     def _read(self, one: socket.socket, most: int, frames: list[_Frame]) -> None:
         buffer = self._buffer
@@ -130,14 +131,14 @@ class PacketSockets:
             data = bytes(buffer[:length])
             frames.append(_Frame(ts_ns, data, max(wire_len, length), tag, address))
 
-    def _hand_over(self, frame: _Frame) -> None:
+    def _hand_over(self, frame: _Frame, taker: Taker) -> None:
         data, wire_len, linktype = frame.data, frame.wire_len, ETHERNET
         if self._cooked:
             linktype = _RAW_IP
             tags = inner_tags(data, wire_len)
             data = data[tags:]
             wire_len = max(wire_len - tags, len(data))
-        self._rows = self._taker.packet(frame.ts_ns, linktype, data, wire_len)
+        self._rows = taker.packet(frame.ts_ns, linktype, data, wire_len)
         if self._records is not None:
             self._records.append(_record(frame, self._cooked))
 

@@ -52,6 +52,8 @@ def chosen(name: str | None) -> User | None:
             entry = pwd.getpwnam(name)
         except KeyError:
             raise CaptureError("--user", f"there is no user {name!r}") from None
+        if entry.pw_uid == 0:
+            return None  # whoever stays root gives capabilities up
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 

@@ -43,7 +43,7 @@ def expression(plan: Plan) -> str:
 class Sniffer:
     """See :class:`zktrace.capture.live.Capture`."""
 
-    def __init__(self, plan: Plan, taker: Taker) -> None:
+    def __init__(self, plan: Plan) -> None:
         wanted_names = ", ".join(interface.name for interface in plan.interfaces)
         try:
             # All of it: its parts put into `conf` what they know of sockets and link types.
@@ -56,7 +56,6 @@ class Sniffer:
             raise CaptureError(wanted_names, "only packets of Ethernet can be written here")
         self._conf: Any = conf
         conf.bufsize = plan.ring_bytes
-        self._taker = taker
         self._snaplen = plan.snaplen
         self._rows = 0
         self._linktype = plan.linktype
@@ -72,21 +71,27 @@ class Sniffer:
             self.close()
             raise
 
-    def turn(self, timeout_ms: int, budget_ms: int, most: int) -> Turn:
-        end = time.monotonic() + budget_ms / 1000
-        packets, wait = 0, timeout_ms / 1000
-        # An empty list of ready sockets also stands for a signal.
-        while packets < most and (packets == 0 or time.monotonic() < end):
-            ready = self._sockets[0].select(self._sockets, wait)
-            before = packets
-            for one in ready:
-                packets += self._read(one, min(_BATCH, most - packets))
-            if packets == before:
-                return Turn(packets, True, False, self._rows)
-            wait = 0
-        return Turn(packets, False, False, self._rows)
+    def wait(self, timeout_ms: int) -> bool:
+        self._ready(timeout_ms / 1000)
+        return False
 
-    def _read(self, one: Any, most: int) -> int:
+    def _ready(self, timeout_s: float) -> list[Any]:
+        """Sockets that have packets; none also stands for a signal."""
+        ready: list[Any] = self._sockets[0].select(self._sockets, timeout_s)
+        return ready
+
+    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+        end = time.monotonic() + budget_ms / 1000
+        packets = 0
+        while packets < most and (packets == 0 or time.monotonic() < end):
+            before = packets
+            for one in self._ready(0):
+                packets += self._read(one, taker, min(_BATCH, most - packets))
+            if packets == before:
+                return Turn(packets, True, self._rows)
+        return Turn(packets, False, self._rows)
+
+    def _read(self, one: Any, taker: Taker, most: int) -> int:
         count = 0
         while count < most:
             link, data, at = one.recv_raw()
@@ -96,7 +101,7 @@ class Sniffer:
             ts_ns = int(at * 1_000_000_000) if at is not None else time.time_ns()
             linktype = self._conf.l2types.layer2num.get(link, _UNKNOWN_LINK)
             kept = data[: self._snaplen]
-            self._rows = self._taker.packet(ts_ns, linktype, kept, len(data))
+            self._rows = taker.packet(ts_ns, linktype, kept, len(data))
             if self._records is not None and linktype == self._linktype:
                 seconds, ns = divmod(ts_ns, 1_000_000_000)
                 head = struct.pack("=IIII", seconds, ns, len(kept), len(data))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zktrace.cli.failure import Failure
 
 if TYPE_CHECKING:
     from zktrace.capture.bpf import Network
+    from zktrace.capture.live import Capture
     from zktrace.engine.base import LiveEngine, Port
     from zktrace.engine.live import LiveRun
 
@@ -66,16 +67,23 @@ class Listening:
         )
         self._user = chosen(user)
 
-    def run(self, engine: LiveEngine, *, write: BinaryIO | None = None, **limits: Any) -> LiveRun:
-        """Opens the capture, then gives up what rights the process has."""
+    @property
+    def user(self) -> str | None:
+        """Whom the process belongs to once it listens; None: to whom it did."""
+        return None if self._user is None else self._user.name
+
+    def open(self, *later: str) -> Capture:
+        """Opens the capture, then gives up what rights the process has. `later`: modules to load
+        before another user may have to.
+        """
         from zktrace.capture.bpf import FilterTooLong
         from zktrace.capture.privileges import become, drop_capabilities
-        from zktrace.engine.live import LiveRun, listen
+        from zktrace.engine.live import listen
 
         if self._user is not None:
-            _load()
+            _load(*_LATER, *later)
         try:
-            capture = listen(self._plan, engine)
+            capture = listen(self._plan)
         except FilterTooLong as error:
             raise Failure(str(error)) from None
         if self._user is not None:
@@ -83,13 +91,26 @@ class Listening:
         else:
             # Threads that libraries start would keep theirs, so before those are loaded.
             drop_capabilities()
-        return LiveRun(self._plan, capture, engine, write=write, notice=_notice, **limits)
+        return capture
+
+    def run(self, engine: LiveEngine, capture: Capture | None = None, **more: Any) -> LiveRun:
+        """What is captured, through an engine. `more`: as :class:`LiveRun` takes it."""
+        from zktrace.engine.live import LiveRun
+
+        return LiveRun(self._plan, capture or self.open(), engine, notice=_notice, **more)
 
 
-def _load() -> None:
+def there() -> str:
+    """What can be listened on, for a message."""
+    from zktrace.capture.interfaces import ANY, names
+
+    return ", ".join([*names(), ANY])
+
+
+def _load(*names: str) -> None:
     from importlib import import_module
 
-    for name in _LATER:
+    for name in names:
         import_module(name)
 
 

@@ -12,7 +12,9 @@ from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
 from zktrace.cli.listening import Listening
 from zktrace.cli.options import (
+    BUFFER_MIB,
     AllPorts,
+    Buffer,
     ClientPort,
     Duration,
     ElectionPort,
@@ -24,7 +26,9 @@ from zktrace.cli.options import (
     JsonOption,
     MaxConnections,
     NoColor,
+    Promisc,
     QuorumPort,
+    Snaplen,
     Times,
     Tunnels,
     UserOption,
@@ -69,30 +73,9 @@ def live(
     all_ports: AllPorts = False,
     host: Hosts = [],  # noqa: B006
     tunnels: Tunnels = False,
-    snaplen: Annotated[
-        int | None,
-        typer.Option(
-            "--snaplen",
-            "-s",
-            min=1,
-            max=262_144,
-            show_default=False,
-            help="Bytes of a packet to keep; what is beyond is not decoded. Default: all.",
-        ),
-    ] = None,
-    promisc: Annotated[
-        bool, typer.Option("--promisc", help="Take packets that are not for this machine, too.")
-    ] = False,
-    buffer: Annotated[
-        int,
-        typer.Option(
-            "--buffer",
-            min=4,
-            max=4096,
-            metavar="MIB",
-            help="Room for packets that wait, of each interface.",
-        ),
-    ] = 32,
+    snaplen: Snaplen = None,
+    promisc: Promisc = False,
+    buffer: Buffer = BUFFER_MIB,
     user: UserOption = None,
     times: Annotated[
         Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")
@@ -108,10 +91,9 @@ def live(
     before are joined where they are.
     """
     if not interface:
-        from zktrace.capture.interfaces import ANY, names
+        from zktrace.cli.listening import there
 
-        there = ", ".join([*names(), ANY])
-        raise Failure(f"give an interface to listen on with -i: {there}")
+        raise Failure(f"give an interface to listen on with -i: {there()}")
     need_stdout()
     key = hashing_key(hash_sessions, hash_key)
     native = json and "json" in abilities()

@@ -74,6 +74,32 @@ Tunnels = Annotated[
         help="Listen to what is in tunnels, too (VXLAN, Geneve, GRE, IP in IP), on any port.",
     ),
 ]
+Snaplen = Annotated[
+    int | None,
+    typer.Option(
+        "--snaplen",
+        "-s",
+        min=1,
+        max=262_144,
+        show_default=False,
+        help="Bytes of a packet to keep; what is beyond is not decoded. Default: all.",
+    ),
+]
+Promisc = Annotated[
+    bool, typer.Option("--promisc", help="Take packets that are not for this machine, too.")
+]
+Buffer = Annotated[
+    int,
+    typer.Option(
+        "--buffer",
+        min=4,
+        max=4096,
+        metavar="MIB",
+        help="Room for packets that wait, of each interface.",
+    ),
+]
+#: Of :data:`Buffer`.
+BUFFER_MIB = 32
 UserOption = Annotated[
     str | None,
     typer.Option(

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from zktrace.cli.failure import Failure
 from zktrace.cli.options import (
+    BUFFER_MIB,
+    AllPorts,
+    Buffer,
     ClientPort,
     ElectionPort,
     HashKey,
     HashSessions,
+    Hosts,
+    Interfaces,
     MaxConnections,
+    Promisc,
     QuorumPort,
+    Snaplen,
+    Tunnels,
+    UserOption,
     engine_options,
     hashing_key,
 )
 from zktrace.engine.base import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from zktrace.cli.listening import Listening
+    from zktrace.engine.base import EngineOptions
     from zktrace.store.feed import Feed
+    from zktrace.store.listen import LiveFeed
+    from zktrace.store.picture import Picture
+    from zktrace.web.security import App
 
 #: How long a source may take to turn out unusable before the page is offered.
 _TRY_S = 0.5
@@ -31,7 +49,21 @@ _TRY_S = 0.5
 _END_S = 2.0
 
 
+#: What serving needs, to be loaded while another user's files may be read.
+_LATER: Final = (
+    "zktrace.store.feed",
+    "zktrace.store.listen",
+    "zktrace.web.app",
+    "zktrace.web.server",
+    "uvicorn.loops.auto",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.lifespan.off",
+    "anyio._backends._asyncio",
+)
+
+
 def serve(
+    interface: Interfaces = [],  # noqa: B006
     read: Annotated[
         list[str],
         typer.Option(
@@ -81,52 +113,111 @@ def serve(
     hash_sessions: HashSessions = False,
     hash_key: HashKey = None,
     max_connections: MaxConnections = MAX_CONNECTIONS,
+    host: Hosts = [],  # noqa: B006
+    all_ports: AllPorts = False,
+    tunnels: Tunnels = False,
+    snaplen: Snaplen = None,
+    promisc: Promisc = False,
+    buffer: Buffer = BUFFER_MIB,
+    user: UserOption = None,
 ) -> None:
     """Serve a page, a JSON API and metrics.
 
-    Ctrl-C ends it.
+    Of what is on the wire (-i), or of a capture (-r). Ctrl-C ends it.
     """
-    if not read:
-        raise Failure("nothing to read: give a capture with -r (see zktrace serve --help)")
+    if bool(read) == bool(interface):
+        from zktrace.cli.listening import there
+
+        raise Failure(
+            f"give what to listen on with -i ({there()}), or a capture to read with -r"
+            + (", not both" if read else "")
+        )
     pace = _speed(speed)
-    host, port = _address(http)
+    address, port = _address(http)
     from zktrace.web.security import is_loopback
 
     if token is not None and len(token) < 8:
         raise Failure("--token: 8 characters at least")
-    if not is_loopback(host) and token is None:
+    if not is_loopback(address) and token is None:
         raise Failure(
             f"--http {http}: listening beyond this machine needs a token "
             "(--token, or ZKTRACE_TOKEN in the environment)"
         )
-    from zktrace.store.feed import Feed
-    from zktrace.store.picture import Picture
-    from zktrace.web.app import create_app, guarded
-    from zktrace.web.server import listen, make_server
-
     options = engine_options(
         client_port, quorum_port, election_port, max_connections=max_connections
     )
-    picture = Picture(options, hash_key=hashing_key(hash_sessions, hash_key))
-    feed = Feed(picture, read, speed=pace)
-    try:
-        bound = listen(host, port)
-    except OSError as error:
-        raise Failure(f"--http {http}: {error.strerror or error}") from None
-    try:
-        feed.start()
-        _usable(feed)
-        app = create_app(picture, metrics_top=metrics_top)
-        server = make_server(app, guarded(app, token=token, hosts=[*allow_host, host]))
-        where = bound.getsockname()
-        shown = f"[{where[0]}]" if ":" in where[0] else where[0]
-        print(f"zktrace: http://{shown}:{where[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        server.run(sockets=[bound])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises it again once it has ended
-    finally:
-        feed.stop()
-        bound.close()
+    key = hashing_key(hash_sessions, hash_key)
+    feed: Feed | LiveFeed
+    with closing(_bound(http, address, port)) as bound:
+        if interface:
+            from zktrace.cli.listening import Listening
+
+            listening = Listening(
+                interface,
+                (*options.client_ports, *options.quorum_ports, *options.election_ports),
+                hosts=host,
+                all_ports=all_ports,
+                tunnels=tunnels,
+                snaplen=snaplen,
+                promiscuous=promisc,
+                buffer_mib=buffer,
+                user=user,
+            )
+            picture, feed = _live(listening, options, key)
+        else:
+            picture, feed = _files(read, pace, options, key)
+        from zktrace.web.app import create_app, guarded
+
+        try:
+            feed.start()
+            _usable(feed)
+            app = create_app(picture, metrics_top=metrics_top)
+            _serve(bound, app, guarded(app, token=token, hosts=[*allow_host, address]))
+        except KeyboardInterrupt:
+            pass  # uvicorn raises it again once it has ended
+        finally:
+            feed.stop()
+    _ended(feed)
+
+
+def _files(
+    sources: list[str], speed: float | None, options: EngineOptions, key: bytes | None
+) -> tuple[Picture, Feed]:
+    from zktrace.store.feed import Feed
+    from zktrace.store.picture import Picture
+
+    picture = Picture(options, hash_key=key)
+    return picture, Feed(picture, sources, speed=speed)
+
+
+def _live(
+    listening: Listening, options: EngineOptions, key: bytes | None
+) -> tuple[Picture, LiveFeed]:
+    """Begins to capture before what starts threads is loaded: they keep the rights of now."""
+    capture = listening.open(*_LATER)
+    from zktrace.store.listen import LiveFeed
+    from zktrace.store.picture import Picture
+
+    # The page, and what is loaded late. Of Python itself, too.
+    if not all(os.access(file, os.R_OK) for file in (os.__file__, __file__)):
+        raise Failure(
+            f"the user {listening.user} may not read zktrace's files: give --user root (rights are "
+            "given up all the same), or install it where they can be read"
+        )
+    picture = Picture(options, hash_key=key)
+    return picture, LiveFeed(picture, listening.run(picture.engine, capture))
+
+
+def _serve(bound: socket.socket, app: FastAPI, guarded: App) -> None:
+    from zktrace.web.server import make_server
+
+    where = bound.getsockname()
+    shown = f"[{where[0]}]" if ":" in where[0] else where[0]
+    print(f"zktrace: http://{shown}:{where[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    make_server(app, guarded).run(sockets=[bound])
+
+
+def _ended(feed: Feed | LiveFeed) -> None:
     if feed.useless and feed.failure is not None:
         raise feed.failure
     if not feed.join(_END_S):
@@ -137,7 +228,17 @@ def serve(
         os._exit(0)
 
 
-def _usable(feed: Feed) -> None:
+def _bound(http: str, address: str, port: int) -> socket.socket:
+    """The listening socket: before rights are given up, which a low port needs."""
+    from zktrace.web.server import listen
+
+    try:
+        return listen(address, port)
+    except OSError as error:
+        raise Failure(f"--http {http}: {error.strerror or error}") from None
+
+
+def _usable(feed: Feed | LiveFeed) -> None:
     """Gives a source that is none the time to say so."""
     until = time.monotonic() + _TRY_S
     while time.monotonic() < until and not feed.join(0.02):

@@ -31,7 +31,7 @@ from zktrace.cli.options import (
     hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
-from zktrace.engine.base import BATCH_ROWS, GROUPINGS, MAX_CONNECTIONS, abilities, create
+from zktrace.engine.base import GROUPINGS, MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
@@ -118,7 +118,7 @@ def stats(
             tunnels=tunnels,
             user=user,
         )
-        run: Steps = listening.run(create(options), duration_s=duration, batch_rows=BATCH_ROWS)
+        run: Steps = listening.run(create(options), duration_s=duration)
         with interruptible(run, SIGTERM):
             data = collected(run)
     else:

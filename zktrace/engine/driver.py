@@ -73,13 +73,19 @@ class Run:
         return self._reading
 
     def coverage(self) -> dict[str, Any]:
-        """The engine's coverage, with what was lost in decompression, before any engine saw it."""
+        """The engine's coverage, with :meth:`more`."""
         coverage = self.engine.coverage()
-        for name in ("truncated", "damaged_places"):
-            coverage[name] = coverage.get(name, 0) + getattr(self._counters, name)
-        if self.interrupted:
-            coverage["interrupted"] = True
+        for name, value in self.more().items():
+            coverage[name] = coverage[name] + value if name in coverage else value
         return coverage
+
+    def more(self) -> dict[str, int]:
+        """What was lost in decompression, before any engine saw it, and whether the run was broken
+        off: to be added to an engine's coverage.
+        """
+        counters = self._counters
+        more = {"truncated": counters.truncated, "damaged_places": counters.damaged_places}
+        return more | ({"interrupted": True} if self.interrupted else {})
 
     def __iter__(self) -> Iterator[int]:
         engine = self.engine

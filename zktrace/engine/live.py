@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from zktrace.capture.interfaces import is_there, is_up
 from zktrace.capture.live import Capture, Plan, described, pcap_header, refused
-from zktrace.engine.base import BATCH_ROWS, Engine, LiveEngine
+from zktrace.engine.base import BATCH_ROWS, Engine, LiveEngine, choose
 
 #: The longest wait for packets: rows of an idle line are late by no more.
 _WAIT_MS: Final = 100
@@ -24,34 +26,52 @@ _SECOND_NS: Final = 1_000_000_000
 _LAST_NS: Final = _SECOND_NS
 _ALL: Final = 1 << 62
 
+_STATES: Final = {"up": "is up again", "down": "is down, waiting for it", "gone": "is gone"}
 
-def listen(plan: Plan, engine: LiveEngine) -> Capture:
-    """Begins to capture for an engine. CaptureError where that is not possible, in a line that
-    says what to do.
+
+def listen(plan: Plan, engine: str | None = None) -> Capture:
+    """Begins to capture, for engines of that name (None: the one that is taken by default).
+    CaptureError where that is not possible, in a line that says what to do.
     """
     try:
-        if engine.name == "native":
+        if choose(engine).name == "native":
             from zktrace.engine.native import listen as native
 
             try:
-                return native(plan, engine)
+                return native(plan)
             except NotImplementedError:
                 pass  # not on this platform
-        return _python(plan, engine)
+        return _python(plan)
     except OSError as error:
         raise refused(error, plan) from error
 
 
-def _python(plan: Plan, engine: LiveEngine) -> Capture:
+def _python(plan: Plan) -> Capture:
     import socket
 
     if hasattr(socket, "AF_PACKET"):
         from zktrace.capture.packetsocket import PacketSockets
 
-        return PacketSockets(plan, engine)
+        return PacketSockets(plan)
     from zktrace.capture.sniffer import Sniffer
 
-    return Sniffer(plan, engine)
+    return Sniffer(plan)
+
+
+@dataclass(slots=True)
+class Listening:
+    """What a live capture tells of itself; read by other threads while it runs."""
+
+    what: str
+    """Where it listens and to what, in a line."""
+    interfaces: dict[str, str]
+    """Name to `up`, `down` or `gone`."""
+    downs: int = 0
+    """How often an interface went away or down."""
+
+    def coverage(self) -> dict[str, Any]:
+        """As members of the coverage."""
+        return {"interface_downs": self.downs} if self.downs else {}
 
 
 class LiveRun:
@@ -72,22 +92,26 @@ class LiveRun:
         duration_s: float | None = None,
         write: BinaryIO | None = None,
         notice: Callable[[str], None] = lambda text: None,
-        batch_rows: int = 1,
     ) -> None:
         """`write` gets the packets as a pcap file (the plan must say `record`); `notice` is told
         what the user should know.
         """
         self.engine: Engine = engine
-        self._engine = engine
+        self.guard: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What is held while the engine is used, which is never while packets are waited for."""
+        self.budget_ms = _BUDGET_MS
+        """How long it is held for one look at the packets that wait, about."""
+        self.batch_rows = BATCH_ROWS
+        """Rows that are given out though they have not waited for 200 ms, and more packets wait."""
+        self.listening = Listening(described(plan), {at.name: "up" for at in plan.interfaces})
         self.interrupted = False
+        self._engine = engine
         self._plan = plan
         self._capture = capture
         self._left = _ALL if packets is None else packets
         self._duration_s = duration_s
         self._write = write
         self._notice = notice
-        self._batch_rows = batch_rows
-        self._down: set[str] = set()
         self._gone = False
 
     def stop(self) -> bool:
@@ -96,62 +120,66 @@ class LiveRun:
         return False
 
     def coverage(self) -> dict[str, Any]:
-        """The engine's coverage."""
-        return self.engine.coverage()
+        """The engine's coverage, and what else is known of the capture."""
+        return self.engine.coverage() | self.listening.coverage()
 
     def __iter__(self) -> Iterator[int]:
         engine, capture = self._engine, self._capture
-        self._notice(described(self._plan))
+        self._notice(self.listening.what)
         self._keep(pcap_header(self._plan))
+        self._drops()
         started = now = time.monotonic_ns()
         end = None if self._duration_s is None else started + int(self._duration_s * _SECOND_NS)
         ticked = checked = yielded = started
+        idle = True
         try:
             while not self.interrupted and not self._gone and self._left > 0:
-                wait = _WAIT_MS
-                if end is not None:
-                    if now >= end:
-                        break
-                    wait = min(wait, (end - now) // 1_000_000 + 1)
-                waiting, idle = self._turn(wait)
+                if idle:
+                    wait = _WAIT_MS
+                    if end is not None:
+                        wait = min(wait, max(end - now, 0) // 1_000_000 + 1)
+                    if capture.wait(wait):
+                        self._check()
+                waiting, idle = self._turn()
                 now = time.monotonic_ns()
                 if idle and now - ticked >= _TICK_NS:
                     # Blocks that are not full yet may hold packets of the time since.
                     lag = 2 * self._plan.block_ms * 1_000_000
-                    waiting = engine.tick(time.time_ns() - lag)
+                    with self.guard():
+                        waiting = engine.tick(time.time_ns() - lag)
                     ticked = now
                 if now - checked >= _SECOND_NS:
                     self._check()
                     checked = now
                 late = now - yielded >= _TICK_NS
-                if waiting >= self._batch_rows and (idle or late or waiting >= BATCH_ROWS):
+                if waiting and (idle or late or waiting >= self.batch_rows):
                     yield waiting
                     yielded = now
+                if end is not None and now >= end:
+                    break
             self._last()
-            engine.finish()
+            with self.guard():
+                engine.finish()
             yield 0
         finally:
             capture.close()
 
-    def _turn(self, wait_ms: int) -> tuple[int, bool]:
+    def _turn(self) -> tuple[int, bool]:
         """Rows that wait now, and whether no packets do."""
-        turn = self._capture.turn(wait_ms, _BUDGET_MS, self._left)
+        with self.guard():
+            turn = self._capture.turn(self._engine, self.budget_ms, self._left)
         self._left -= turn.packets
         if self._plan.record and turn.packets:
             self._keep(self._capture.take_records())
-        if turn.down:
-            self._check()
         return turn.rows, turn.idle
 
     def _last(self) -> None:
         """What was captured before the end, and what was lost."""
         end = time.monotonic_ns() + _LAST_NS
-        wait = 2 * self._plan.block_ms
-        while self._left > 0 and time.monotonic_ns() < end:
-            _, idle = self._turn(wait)
-            wait = 0
-            if idle:
-                break
+        idle = False
+        self._capture.wait(2 * self._plan.block_ms)
+        while self._left > 0 and not idle and time.monotonic_ns() < end:
+            _, idle = self._turn()
         self._drops()
 
     def _keep(self, data: bytes) -> None:
@@ -169,24 +197,21 @@ class LiveRun:
     def _drops(self) -> None:
         drops = self._capture.drops()
         if drops is not None:
-            self._engine.kernel_drops(drops)
+            with self.guard():
+                self._engine.kernel_drops(drops)
 
     def _check(self) -> None:
         """Once a second: losses, and whether the interfaces are there."""
         self._drops()
-        there = 0
+        states = self.listening.interfaces
         for interface in self._plan.interfaces:
+            before, state = states[interface.name], "up"
             if not is_there(interface):
-                state = "is gone"
+                state = "gone"
             elif not is_up(interface):
-                state, there = "is down, waiting for it", there + 1
-            else:
-                there += 1
-                if interface.name in self._down:
-                    self._down.discard(interface.name)
-                    self._notice(f"{interface.name} is up again")
-                continue
-            if interface.name not in self._down:
-                self._down.add(interface.name)
-                self._notice(f"{interface.name} {state}")
-        self._gone = there == 0
+                state = "down"
+            if state != before:
+                states[interface.name] = state
+                self.listening.downs += before == "up"
+                self._notice(f"{interface.name} {_STATES[state]}")
+        self._gone = all(state == "gone" for state in states.values())

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from zktrace._native import Engine as _Engine
 from zktrace._native import LiveCapture as _LiveCapture
-from zktrace.capture.live import Plan, Turn
-from zktrace.engine.base import Engine, EngineOptions, Rows
+from zktrace.capture.live import Plan, Taker, Turn
+from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
@@ -71,19 +71,17 @@ class NativeEngine:
         }
 
 
-def listen(plan: Plan, engine: Engine) -> NativeCapture:
-    """Begins to capture for an engine of this module. OSError where it may not,
+def listen(plan: Plan) -> NativeCapture:
+    """Begins to capture for engines of this module. OSError where it may not,
     NotImplementedError where there is no such thing.
     """
-    assert isinstance(engine, NativeEngine)
-    return NativeCapture(plan, engine._engine)
+    return NativeCapture(plan)
 
 
 class NativeCapture:
     """See :class:`zktrace.capture.live.Capture`: rings shared with the kernel."""
 
-    def __init__(self, plan: Plan, engine: _Engine) -> None:
-        self._engine = engine
+    def __init__(self, plan: Plan) -> None:
         self._capture: _LiveCapture | None = _LiveCapture(
             [(interface.index, interface.loopback) for interface in plan.interfaces],
             plan.program(),
@@ -99,8 +97,12 @@ class NativeCapture:
             raise ValueError("the capture was closed")
         return self._capture
 
-    def turn(self, timeout_ms: int, budget_ms: int, most: int) -> Turn:
-        return Turn(*self._opened().turn(self._engine, timeout_ms, budget_ms, most))
+    def wait(self, timeout_ms: int) -> bool:
+        return self._opened().wait(timeout_ms)
+
+    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+        assert isinstance(taker, NativeEngine)
+        return Turn(*self._opened().turn(taker._engine, budget_ms, most))
 
     def drops(self) -> int:
         return self._opened().drops()

@@ -87,6 +87,7 @@ def _decoded(coverage: _Numbers) -> str:
 #: Counters of what is missing, and the words for one and for many of them.
 _MISSING: Final = (
     ("kernel_drops", "packet dropped by the kernel", "packets dropped by the kernel"),
+    ("interface_downs", "time an interface was down", "times an interface was down"),
     ("truncated", "packet or record cut short", "packets or records cut short"),
     ("malformed_packets", "malformed packet", "malformed packets"),
     ("undecoded_packets", "packet of an unknown link type", "packets of unknown link types"),

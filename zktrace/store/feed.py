@@ -123,6 +123,7 @@ class Feed:
         prompt = speed is not None or not all(map(can_reopen, sources))
         self._pump = _Pump(picture, prompt, self._stopping)
         self._run = Run(sources, self._pump)
+        picture.more = self._run.more
         self._thread = threading.Thread(target=self._work, name="zktrace-feed", daemon=True)
         self.failure: Exception | None = None
 
@@ -141,7 +142,7 @@ class Feed:
             self.failure = error
             self._picture.ended("failed", f"{type(error).__name__}: {error}")
         else:
-            self._picture.ended("done", **self._run.coverage())
+            self._picture.ended("done")
 
     @property
     def useless(self) -> bool:

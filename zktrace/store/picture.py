@@ -16,7 +16,8 @@ from typing import Any, Final, Protocol, cast
 
 from zktrace.analysis.hashing import SessionHasher
 from zktrace.analysis.trace import to_batch
-from zktrace.engine.base import Engine, EngineOptions, Rows, abilities, create
+from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
+from zktrace.engine.live import Listening
 from zktrace.store.part import EMPTY, Key, Part, merge
 from zktrace.store.recent import RECENT_ROWS, Recent
 from zktrace.store.rows import RowWindows
@@ -80,7 +81,7 @@ class Picture:
         options = options or EngineOptions()
         if "windows" in abilities(engine):
             options = replace(options, window_keys=WINDOW_KEYS, total_keys=TOTAL_KEYS)
-            self.engine: Engine = create(options, engine)
+            self.engine: LiveEngine = create(options, engine)
             self._counter = cast(_Counter, self.engine)
             self._rows: RowWindows | None = None
         else:
@@ -105,7 +106,10 @@ class Picture:
         self.sources: tuple[str, ...] = ()
         self.kind = "file"
         """file or interface."""
-        self._extra: dict[str, Any] = {}
+        self.listening: Listening | None = None
+        """Of interfaces: how that goes."""
+        self.more: Callable[[], Mapping[str, int]] = dict
+        """Counters of the coverage that the engine does not know."""
         self._fed_at = time.monotonic()
         self.started_at = time.time()
 
@@ -154,12 +158,11 @@ class Picture:
 
         return part._replace(keys=tuple(map(name, part.keys)))
 
-    def ended(self, state: str, error: str | None = None, **extra: Any) -> None:
+    def ended(self, state: str, error: str | None = None) -> None:
         """Nothing will be fed any more."""
         with self.decoding():
             self.collect(all=True)
             self.state, self.error = state, error
-            self._extra = extra
             self.version += 1
 
     # -- the asking side
@@ -181,7 +184,7 @@ class Picture:
     def coverage(self) -> dict[str, Any]:
         with self.asking():
             coverage = self.engine.coverage()
-        for name, value in self._extra.items():
+        for name, value in self.more().items():
             coverage[name] = coverage[name] + value if name in coverage else value
         return coverage
 

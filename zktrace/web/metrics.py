@@ -72,6 +72,7 @@ _COVERAGE: Final = (
     ("malformed_packets", "Packets that could not be parsed."),
     ("truncated", "Packets or records cut short."),
     ("kernel_drops", "Packets dropped by the kernel."),
+    ("interface_downs", "Times that an interface went down or away."),
     ("evicted_connections", "Connections forgotten because there were too many."),
 )
 
@@ -113,6 +114,13 @@ class PictureCollector:
         yield GaugeMetricFamily(
             "zktrace_up", "1 while the source is read.", value=float(picture.state == "reading")
         )
+        if picture.listening is not None:
+            up = GaugeMetricFamily(
+                "zktrace_interface_up", "1 while the interface is up.", labels=["interface"]
+            )
+            for name, state in picture.listening.interfaces.items():
+                up.add_metric([name], float(state == "up"))
+            yield up
         yield from self._ops(ops)
         yield from self._rows("server", servers)
         if self._top:

@@ -299,6 +299,8 @@ class Source(Model):
     state: str = Field(description="starting, reading, done, failed")
     error: str | None
     speed: float | None
+    listening: str | None = Field(description="Of interfaces: where, and to what")
+    interfaces: dict[str, str] | None = Field(description="Name to up, down or gone")
     engine: str
     version: str
 

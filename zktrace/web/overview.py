@@ -25,6 +25,8 @@ def source(picture: Picture) -> Object:
         "state": picture.state,
         "error": picture.error,
         "speed": picture.speed,
+        "listening": None if picture.listening is None else picture.listening.what,
+        "interfaces": None if picture.listening is None else dict(picture.listening.interfaces),
         "engine": picture.engine.name,
         "version": __version__,
     }

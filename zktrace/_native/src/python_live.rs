@@ -66,28 +66,30 @@ impl LiveCapture {
         Ok(LiveCapture { capture })
     }
 
-    /// Waits for packets, up to `timeout_ms`, and hands them to an engine, for up to `budget_ms` and up
-    /// to `most` of them. Gives their number, whether no more wait, whether an interface is down, and
-    /// the engine's waiting rows.
+    /// Waits for packets, up to `timeout_ms`. Gives whether an interface is down.
+    fn wait(&mut self, py: Python<'_>, timeout_ms: i32) -> PyResult<bool> {
+        let capture = &mut self.capture;
+        py.detach(|| capture.wait(timeout_ms)).map_err(os_error)
+    }
+
+    /// Hands packets that are there to an engine, for up to `budget_ms` and up to `most` of them. Gives
+    /// their number, whether no more wait, and the engine's waiting rows.
     fn turn(
         &mut self,
         py: Python<'_>,
         engine: &Bound<'_, Engine>,
-        timeout_ms: i32,
         budget_ms: u64,
         most: u64,
-    ) -> PyResult<(u64, bool, bool, usize)> {
+    ) -> PyResult<(u64, bool, usize)> {
         let mut engine = engine.try_borrow_mut()?;
         let (decoder, capture) = (&mut engine.decoder, &mut self.capture);
         let budget = Duration::from_millis(budget_ms);
-        let turn = py
-            .detach(|| {
-                capture.turn(timeout_ms, budget, most, &mut |packet| {
-                    decoder.packet(packet);
-                })
+        let turn = py.detach(|| {
+            capture.turn(budget, most, &mut |packet| {
+                decoder.packet(packet);
             })
-            .map_err(os_error)?;
-        Ok((turn.packets, turn.idle, turn.down, engine.waiting()))
+        });
+        Ok((turn.packets, turn.idle, engine.waiting()))
     }
 
     /// Packets lost in the kernel so far.

@@ -106,7 +106,10 @@ async function strip() {
   }
   const { source, coverage } = it;
   const how = { reading: source.speed ? `at ${source.speed}x speed` : "reading", done: "read to its end", failed: `failed: ${source.error}`, starting: "starting" }[source.state];
-  $("source").textContent = `${source.names.map((name) => name.split("/").pop()).join(", ")} · ${how} · ${source.engine} engine`;
+  const down = Object.entries(source.interfaces ?? {}).filter(([, state]) => state !== "up").map(([name, state]) => `${name} is ${state}`);
+  $("source").textContent = source.listening && source.state === "reading"
+    ? [source.listening, ...down, `${source.engine} engine`].join(" · ")
+    : `${source.names.map((name) => name.split("/").pop()).join(", ")} · ${how} · ${source.engine} engine`;
   const seen = `${count(coverage.packets)} packets, ${count(coverage.exchanges?.complete ?? 0)} exchanges. `;
   $("coverage").replaceChildren(seen, it.not_seen.length ? h("b", null, `Not seen: ${it.not_seen.join("; ")}`) : "Nothing missing that is known of.",
     coverage.kernel_drops === null ? " Kernel drops: not known." : "");

@@ -40,29 +40,28 @@ impl Capture {
         })
     }
 
-    /// Hands out what is there, for `budget` of time and up to `most` packets; when there is nothing,
-    /// waits up to `timeout_ms` first. A signal ends the waiting.
-    pub fn turn(
-        &mut self,
-        timeout_ms: i32,
-        budget: Duration,
-        most: u64,
-        f: &mut impl FnMut(Packet<'_>),
-    ) -> io::Result<Turn> {
+    /// Waits until there is something, up to `timeout_ms`; a signal ends the waiting. True: an interface
+    /// is down.
+    pub fn wait(&mut self, timeout_ms: i32) -> io::Result<bool> {
+        self.refill();
+        if self.listeners.iter().any(|at| at.cursor.is_some()) {
+            return Ok(false);
+        }
+        wait(self.listeners.iter().map(|at| &at.ring), timeout_ms)
+    }
+
+    /// Hands out what is there, for `budget` of time and up to `most` packets.
+    pub fn turn(&mut self, budget: Duration, most: u64, f: &mut impl FnMut(Packet<'_>)) -> Turn {
         let mut turn = Turn::default();
         self.refill();
-        if self.listeners.iter().all(|at| at.cursor.is_none()) {
-            turn.down = wait(self.listeners.iter().map(|at| &at.ring), timeout_ms)?;
-            self.refill();
-        }
         let began = Instant::now();
         loop {
             let Some((first, limit)) = self.earliest() else {
                 turn.idle = true;
-                return Ok(turn);
+                return turn;
             };
             if turn.packets >= most || began.elapsed() >= budget {
-                return Ok(turn);
+                return turn;
             }
             turn.packets += self.pass(first, limit, most - turn.packets, f);
             self.refill();

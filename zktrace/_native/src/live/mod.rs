@@ -55,6 +55,4 @@ pub struct Turn {
     pub packets: u64,
     /// Nothing more waits in a ring.
     pub idle: bool,
-    /// An interface went down; it goes on when it is up again.
-    pub down: bool,
 }

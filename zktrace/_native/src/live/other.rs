@@ -17,13 +17,11 @@ impl Capture {
         ))
     }
 
-    pub fn turn(
-        &mut self,
-        _: i32,
-        _: Duration,
-        _: u64,
-        _: &mut impl FnMut(Packet<'_>),
-    ) -> io::Result<Turn> {
+    pub fn wait(&mut self, _: i32) -> io::Result<bool> {
+        match *self {}
+    }
+
+    pub fn turn(&mut self, _: Duration, _: u64, _: &mut impl FnMut(Packet<'_>)) -> Turn {
         match *self {}
     }
 
