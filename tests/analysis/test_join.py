@@ -195,7 +195,7 @@ def test_who_the_learners_are(engine: str) -> None:
     assert told == [
         ("127.0.0.2:28882", FOLLOWER, None, None, None, False),
         ("127.0.0.2:28882", OBSERVER, None, None, None, False),
-        ("127.0.0.2:28882", FOLLOWER, None, None, None, False),
+        ("127.0.0.2:28882", FOLLOWER, 1, None, None, False),  # it made sessions
         ("127.0.0.3:28883", FOLLOWER, 1, 3, "DIFF", True),
         ("127.0.0.3:28883", OBSERVER, 4, 3, "DIFF", True),
         ("127.0.0.3:28883", FOLLOWER, 2, 3, "DIFF", True),

@@ -28,6 +28,7 @@ from zktrace.engine.driver import Run, Steps
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
+    from zktrace.analysis.writereport import WriteReport
 
 #: A port of any address, or "IP:N" / "[IPv6]:N".
 PortSpec: TypeAlias = int | str
@@ -165,6 +166,18 @@ class Trace:
 
         tables = compile_filter(expression).tables(self._tables)
         return Trace(tables, self._coverage)
+
+    def writes(self, *, voters: int | None = None) -> WriteReport:
+        """The ways of writes through the ensemble: what ``zktrace trace`` tells.
+
+        `voters`: how many servers vote; None: as many as were seen, at least.
+        """
+        from zktrace.analysis.join import join
+        from zktrace.analysis.timeline import timeline
+        from zktrace.analysis.writereport import WriteReport
+
+        joined = join(self._tables)
+        return WriteReport(timeline(joined), joined.addresses, joined.ops, voters=voters)
 
     def stats(
         self,
