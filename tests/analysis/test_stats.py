@@ -162,7 +162,7 @@ def test_error_names() -> None:
     events = [exchange(error=code) for code in (-101, -101, 12345)]
     assert stats(tables(events), {})["total"]["errors"] == {"NoNode": 2, "12345": 1}
     row = collected(events)["total"]._replace(errors={OTHER_ERROR: 3})
-    data: StatsData = {"total": row, "by": {}, "overflow": {}}
+    data: StatsData = {"total": row, "by": {}, "folded": {}, "overflow": {}}
     assert stats_result(data, {})["total"]["errors"] == {"other": 3}
 
 
@@ -216,6 +216,8 @@ def test_native_rest_is_the_same(events: list[Event], top: int) -> None:
         beyond = data["by"][name][top:]
         expected = [*data["by"][name][:top], *([merge_rows(beyond)] if beyond else [])]
         assert got["by"][name] == expected
+        assert got["folded"].get(name, 0) == len(beyond)
+    assert stats_result(got, COVERAGE, top=top) == stats_result(data, COVERAGE, top=top)
     everything = native.aggregates(events, GROUPINGS)
     assert stats_result(everything, COVERAGE, top=top) == stats_result(data, COVERAGE, top=top)
 

@@ -336,7 +336,7 @@ class StatsCollector:
             by[name] = rows
         total = self._groups["total"].rows(_same)
         empty = StatsRow(None, False, 0, 0, {}, 0, 0, 0, None)
-        return {"total": total[0] if total else empty, "by": by, "overflow": {}}
+        return {"total": total[0] if total else empty, "by": by, "folded": {}, "overflow": {}}
 
 
 def stats(

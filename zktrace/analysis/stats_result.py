@@ -57,10 +57,14 @@ class StatsRow(NamedTuple):
 
 
 class StatsData(TypedDict):
-    """``by``: rows per grouping; ``overflow``: events per grouping only its rest row counts."""
+    """``by``: rows per grouping, its rest row last; ``folded``: how many rows that is the sum of,
+    of groupings that were cut to the top; ``overflow``: events per grouping only its rest row
+    counts.
+    """
 
     total: StatsRow
     by: dict[str, list[StatsRow]]
+    folded: dict[str, int]
     overflow: dict[str, int]
 
 
@@ -148,7 +152,7 @@ def _row_json(row: StatsRow) -> dict[str, Any]:
 
 
 def _group_json(
-    name: str, rows: Sequence[StatsRow], top: int | None, overflow: int
+    name: str, rows: Sequence[StatsRow], top: int | None, folded: int, overflow: int
 ) -> list[dict[str, Any]]:
     known = [StatsRow(*row) for row in rows if not row[1]]
     rest = [StatsRow(*row) for row in rows if row[1]]
@@ -160,7 +164,7 @@ def _group_json(
         if overflow:
             last["overflow"] = overflow
         else:
-            last["groups"] = len(beyond)
+            last["groups"] = len(beyond) + folded
         result.append({**last, **_row_json(merge_rows([*beyond, *rest]))})
     return result
 
@@ -184,8 +188,9 @@ def stats_result(
         "total": _row_json(_row(data["total"])),
     }
     for name, rows in data["by"].items():
-        overflow = data["overflow"].get(name, 0)
-        result[f"by_{name}"] = _group_json(name, [_row(row) for row in rows], top, overflow)
+        folded, overflow = data["folded"].get(name, 0), data["overflow"].get(name, 0)
+        named = [_row(row) for row in rows]
+        result[f"by_{name}"] = _group_json(name, named, top, folded, overflow)
     return result
 
 

@@ -105,7 +105,7 @@ def stats(
     )
 
     def collected(run: Steps) -> StatsData:
-        return _native(run) if native else _from_rows(run, compiled(filter), groupings, depth)
+        return _native(run, top) if native else _from_rows(run, compiled(filter), groupings, depth)
 
     if interface:
         from zktrace.cli.listening import Listening
@@ -154,10 +154,10 @@ def _groupings(text: str) -> tuple[str, ...]:
     return names or ("op",)
 
 
-def _native(run: Steps) -> StatsData:
+def _native(run: Steps, top: int | None) -> StatsData:
     for _ in run:
         pass
-    data: StatsData = run.engine.aggregates()
+    data: StatsData = run.engine.aggregates(top)
     return data
 
 

@@ -142,8 +142,10 @@ class Engine(Protocol):
         coverage line.
         """
 
-    def aggregates(self) -> Any:
-        """Sums and histograms per grouping: ``StatsData`` of ``zktrace.analysis.stats``."""
+    def aggregates(self, top: int | None = None) -> Any:
+        """Sums and histograms per grouping: ``StatsData`` of ``zktrace.analysis.stats_result``.
+        With `top`, so many rows per grouping; the others are summed in one.
+        """
 
 
 class LiveEngine(Engine, Protocol):

@@ -176,7 +176,7 @@ class PythonEngine:
     def take_json(self) -> bytes:
         raise NotImplementedError("the Python engine does not write JSON: see ABILITIES")
 
-    def aggregates(self) -> Mapping[str, Any]:
+    def aggregates(self, top: int | None = None) -> Mapping[str, Any]:
         raise NotImplementedError("the Python engine does not aggregate: see ABILITIES")
 
     def coverage(self) -> dict[str, Any]:

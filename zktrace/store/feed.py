@@ -106,7 +106,7 @@ class _Pump:
     def coverage(self) -> dict[str, Any]:
         return {}
 
-    def aggregates(self) -> Any:
+    def aggregates(self, top: int | None = None) -> Any:
         raise NotImplementedError
 
 

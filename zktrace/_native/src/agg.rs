@@ -6,20 +6,18 @@
 //! its overflow row, and the rows that went there are counted. A row holds at most `ERROR_LIMIT`
 //! distinct error codes. Knows nothing of Python.
 
-use crate::events::{ConnInfo, EventSink, Exchange, State, WatchEvent};
-use crate::histogram::{Histogram, Scale};
+use crate::agg_rows::{Delta, Waiting, WAITING};
+use crate::events::{ConnInfo, EventSink, Exchange, WatchEvent};
+use crate::histogram::Scale;
 use crate::intern::Interner;
+
+pub use crate::agg_rows::Row;
 
 /// Default bound of keys per grouping: some 100 MB if every key has a busy histogram, far less in
 /// practice.
 pub const KEY_LIMIT: usize = 200_000;
-/// ZooKeeper has 30 error codes; a hostile capture could hold 2^32.
-const ERROR_LIMIT: usize = 256;
 /// A path may be as long as a frame, so keys are bounded in bytes as well.
 const KEY_BYTES_LIMIT: usize = 64 << 20;
-/// Stands for all codes beyond `ERROR_LIMIT` (no server sends it).
-pub const OTHER_ERROR: i32 = i32::MIN;
-
 /// ZooDefs.OpCode.ping, and the number that stands for a ConnectRequest (createSession).
 const PING: i32 = 11;
 const CONNECT: i32 = -10;
@@ -30,70 +28,6 @@ const DIRECT: usize = 160;
 
 /// Connections whose rows are remembered (direct mapped by number).
 const CONN_CACHE: usize = 1024;
-
-/// What is counted per key.
-#[derive(Default)]
-pub struct Row {
-    pub requests: u64,
-    pub replies: u64,
-    pub request_bytes: i64,
-    pub reply_bytes: i64,
-    pub watch_events: u64,
-    /// (code, count) in order of appearance.
-    pub errors: Vec<(i32, u64)>,
-    pub latency: Histogram,
-}
-
-impl Row {
-    /// Counts an exchange; `latency` is its value and bucket.
-    #[inline(always)]
-    fn add(&mut self, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
-        self.requests += u64::from(row.state != State::NoRequest);
-        self.replies += u64::from(row.state != State::NoReply);
-        self.request_bytes = self
-            .request_bytes
-            .wrapping_add(row.request_bytes.unwrap_or(0));
-        self.reply_bytes = self.reply_bytes.wrapping_add(row.reply_bytes.unwrap_or(0));
-        if let Some(code) = row.error {
-            if code != 0 {
-                self.add_error(code, 1);
-            }
-        }
-        if let Some((value, bucket)) = latency {
-            self.latency.add(value, bucket);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.requests == 0 && self.replies == 0 && self.watch_events == 0
-    }
-
-    fn add_error(&mut self, code: i32, count: u64) {
-        if let Some(known) = self.errors.iter_mut().find(|known| known.0 == code) {
-            known.1 += count;
-        } else if self.errors.len() < ERROR_LIMIT || code == OTHER_ERROR {
-            self.errors.push((code, count));
-        } else {
-            self.add_error(OTHER_ERROR, count);
-        }
-    }
-
-    pub fn merge(&mut self, other: &Row) {
-        self.merge_counts(other);
-        self.latency.merge(&other.latency);
-    }
-
-    fn merge_counts(&mut self, other: &Row) {
-        self.requests += other.requests;
-        self.replies += other.replies;
-        self.request_bytes = self.request_bytes.wrapping_add(other.request_bytes);
-        self.reply_bytes = self.reply_bytes.wrapping_add(other.reply_bytes);
-        self.watch_events += other.watch_events;
-        for &(code, count) in &other.errors {
-            self.add_error(code, count);
-        }
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum By {
@@ -189,7 +123,10 @@ pub struct Shown<'a> {
     pub rows: Vec<(Option<String>, &'a Row)>,
     /// Sum of the rows beyond the asked number and of the overflow.
     pub rest: Option<Row>,
+    /// Rows beyond the asked number.
+    pub folded: usize,
     pub overflow_rows: u64,
+    pub scale: &'a Scale,
 }
 
 pub struct Aggregator {
@@ -204,6 +141,7 @@ pub struct Aggregator {
     session: Option<Group>,
     server: Option<Group>,
     conns: Vec<ConnSlots>,
+    waiting: Waiting,
 }
 
 impl Aggregator {
@@ -230,6 +168,7 @@ impl Aggregator {
             session,
             server,
             conns: vec![empty; if per_conn { CONN_CACHE } else { 0 }],
+            waiting: Waiting::default(),
         }
     }
 
@@ -296,20 +235,10 @@ impl Aggregator {
         (slots.client, slots.server, session)
     }
 
-    #[inline]
-    fn path_slot(&mut self, path: Option<&[u8]>) -> u32 {
-        match (&mut self.path, path) {
-            (Some(group), Some(path)) => group.slot(cut_path(path, self.depth), true),
-            _ => NULL_SLOT,
-        }
-    }
-
     /// Everything. Latency without pings and connects.
     pub fn total(&self) -> Row {
-        let mut total = Row {
-            watch_events: self.watch_events,
-            ..Row::default()
-        };
+        let mut total = Row::default();
+        total.watch_events = self.watch_events;
         let aside: Vec<u32> = [PING, CONNECT]
             .into_iter()
             .filter_map(|code| self.op.keys.lookup(&code.to_le_bytes()))
@@ -331,6 +260,7 @@ impl Aggregator {
 
     /// Takes all rows out, in no order, and begins anew.
     pub fn take(&mut self) -> Vec<(By, Vec<KeyRow>)> {
+        self.count_waiting();
         self.watch_events = 0;
         self.op_slots = [NULL_SLOT; DIRECT];
         for cached in &mut self.conns {
@@ -364,7 +294,8 @@ impl Aggregator {
     }
 
     /// Rows of a grouping, at most `top`; None if the grouping is not kept.
-    pub fn shown(&self, by: By, top: Option<usize>) -> Option<Shown<'_>> {
+    pub fn shown(&mut self, by: By, top: Option<usize>) -> Option<Shown<'_>> {
+        self.count_waiting();
         let group = match by {
             By::Op => &self.op,
             By::Client => self.client.as_ref()?,
@@ -372,9 +303,8 @@ impl Aggregator {
             By::Session => self.session.as_ref()?,
             By::Server => self.server.as_ref()?,
         };
-        let key = |slot: u32| key_text(by, group, &self.op_names, slot);
         let mut rest: Option<Row> = None;
-        let mut rows: Vec<(Option<String>, &Row)> = Vec::new();
+        let mut order: Vec<(u64, u32)> = Vec::new();
         for (slot, row) in (0u32..).zip(&group.rows) {
             if row.is_empty() {
                 continue;
@@ -382,23 +312,48 @@ impl Aggregator {
             if slot == OVERFLOW_SLOT {
                 rest.get_or_insert_default().merge(row);
             } else {
-                rows.push((key(slot), row));
+                order.push((row.requests, slot));
             }
         }
-        rows.sort_by(|a, b| {
-            let order = b.1.requests.cmp(&a.1.requests);
-            let order = order.then_with(|| a.0.is_none().cmp(&b.0.is_none()));
-            order.then_with(|| a.0.cmp(&b.0))
-        });
-        let top = top.unwrap_or(rows.len()).min(rows.len());
-        for (_, row) in rows.drain(top..) {
+        // Keys as bytes sort as the text that is shown of them does; only of those that are shown text is made.
+        let key = |slot: u32| match (by, slot) {
+            (_, NULL_SLOT) => None,
+            (By::Op, slot) => Some(self.op_name(slot).unwrap_or_default().as_bytes()),
+            (_, slot) => Some(group.keys.get(slot.wrapping_sub(2))),
+        };
+        let compare = |a: &(u64, u32), b: &(u64, u32)| {
+            let order = b.0.cmp(&a.0);
+            let order = order.then_with(|| (a.1 == NULL_SLOT).cmp(&(b.1 == NULL_SLOT)));
+            order.then_with(|| key(a.1).cmp(&key(b.1)))
+        };
+        let top = top.unwrap_or(order.len()).min(order.len());
+        if top < order.len() {
+            order.select_nth_unstable_by(top, compare);
+        }
+        let folded = order.split_off(top);
+        for row in folded
+            .iter()
+            .filter_map(|one| group.rows.get(one.1 as usize))
+        {
             rest.get_or_insert_default().merge(row);
         }
+        order.sort_unstable_by(compare);
+        let rows = order.iter().filter_map(|&(_, slot)| {
+            let key = key_text(by, group, &self.op_names, slot);
+            Some((key, group.rows.get(slot as usize)?))
+        });
         Some(Shown {
-            rows,
+            rows: rows.collect(),
             rest,
+            folded: folded.len(),
             overflow_rows: group.overflow_rows,
+            scale: &self.scale,
         })
+    }
+
+    fn op_name(&self, slot: u32) -> Option<&str> {
+        let index = slot.checked_sub(2)?;
+        self.op_names.get(index as usize).map(String::as_str)
     }
 }
 
@@ -436,16 +391,9 @@ pub fn cut_path(path: &[u8], depth: Option<usize>) -> &[u8] {
 }
 
 #[inline]
-fn count(group: &mut Option<Group>, slot: u32, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
-    if let Some(row_of_key) = group.as_mut().and_then(|group| group.row(slot)) {
-        row_of_key.add(row, latency);
-    }
-}
-
-#[inline]
-fn count_watch(group: &mut Option<Group>, slot: u32) {
+fn count(group: &mut Option<Group>, slot: u32, delta: &Delta) {
     if let Some(row) = group.as_mut().and_then(|group| group.row(slot)) {
-        row.watch_events += 1;
+        row.add(delta);
     }
 }
 
@@ -454,41 +402,95 @@ impl EventSink for Aggregator {
     fn exchange(&mut self, row: &Exchange<'_>) {
         let latency = row.latency_ns.map(|ns| (ns, self.scale.bucket(ns)));
         let slot = self.op_slot(row.op);
+        let delta = Delta::of(row, latency);
         if let Some(op) = self.op.row(slot) {
-            op.add(row, latency);
+            op.add(&delta);
         }
         if !self.conns.is_empty() || self.path.is_some() {
-            self.count_groups(row, latency);
+            self.count_groups(row, delta);
         }
     }
 
     fn watch_event(&mut self, row: &WatchEvent<'_>) {
         self.watch_events += 1;
-        if !self.conns.is_empty() {
-            let (client, server, session) = self.conn_slots(row.conn, row.session);
-            count_watch(&mut self.client, client);
-            count_watch(&mut self.server, server);
-            count_watch(&mut self.session, session);
-        }
-        let path = self.path_slot(row.path);
-        count_watch(&mut self.path, path);
+        let delta = Delta {
+            watch_event: true,
+            ..Delta::default()
+        };
+        self.count_keys(row.conn, row.session, row.path, &delta);
     }
 }
 
 impl Aggregator {
     /// Counts an exchange in the groupings beside that by op.
     #[inline(never)]
-    fn count_groups(&mut self, row: &Exchange<'_>, latency: Option<(i64, u16)>) {
-        let code = row.op.map(|op| op.0);
-        let latency = latency.filter(|_| code != Some(PING) && code != Some(CONNECT));
-        if !self.conns.is_empty() {
-            let (client, server, session) = self.conn_slots(row.conn, row.session);
-            count(&mut self.client, client, row, latency);
-            count(&mut self.server, server, row, latency);
-            count(&mut self.session, session, row, latency);
+    fn count_groups(&mut self, row: &Exchange<'_>, mut delta: Delta) {
+        if matches!(row.op, Some((PING | CONNECT, _))) {
+            delta.latency = None;
         }
-        let path = self.path_slot(row.path);
-        count(&mut self.path, path, row, latency);
+        self.count_keys(row.conn, row.session, row.path, &delta);
+    }
+
+    #[inline(always)]
+    fn count_keys(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        path: Option<&[u8]>,
+        delta: &Delta,
+    ) {
+        if !self.conns.is_empty() {
+            let (client, server, session) = self.conn_slots(conn, session);
+            count(&mut self.client, client, delta);
+            count(&mut self.server, server, delta);
+            count(&mut self.session, session, delta);
+        }
+        let Some(group) = &mut self.path else {
+            return;
+        };
+        match path {
+            None => count(&mut self.path, NULL_SLOT, delta),
+            Some(path) => {
+                let path = cut_path(path, self.depth);
+                if self.waiting.push(group.keys.hash(path), path, delta) {
+                    self.count_waiting();
+                }
+            }
+        }
+    }
+
+    /// Counts the events that wait, by path. Their lookups go side by side: with many paths each fetches what is in no
+    /// near cache, and one after the other they would take longer than to decode the events.
+    fn count_waiting(&mut self) {
+        let Some(group) = &mut self.path else {
+            return;
+        };
+        let mut found = [None; WAITING];
+        for (found, event) in found.iter_mut().zip(&self.waiting.events) {
+            *found = group.keys.guess(event.hash);
+        }
+        let mut from = 0;
+        for (found, event) in found.iter_mut().zip(&self.waiting.events) {
+            let path = self.waiting.paths.get(from..event.end).unwrap_or_default();
+            *found = found.filter(|index| group.keys.get(*index) == path);
+            from = event.end;
+        }
+        from = 0;
+        for (found, event) in found.iter().zip(&self.waiting.events) {
+            let slot = match found {
+                Some(index) => index + 2,
+                None => {
+                    let path = self.waiting.paths.get(from..event.end);
+                    group.slot(path.unwrap_or_default(), true)
+                }
+            };
+            from = event.end;
+            if let Some(row) = group.row(slot) {
+                row.add(&event.delta);
+            }
+        }
+        self.waiting.events.clear();
+        self.waiting.paths.clear();
     }
 }
 

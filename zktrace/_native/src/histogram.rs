@@ -66,7 +66,13 @@ const DENSE_FROM: usize = 16;
 /// It becomes dense when that takes at most this many slots per distinct bucket.
 const DENSE_FACTOR: usize = 3;
 
+/// Values whose buckets are kept as they come: most keys of a grouping by path have few, and finding a place for each
+/// costs more than sorting them once.
+const FIRST: usize = 64;
+
 enum Counts {
+    /// Buckets of the first values, in the order in which these came.
+    First(Vec<u16>),
     /// (bucket, count), ascending.
     Sparse(Vec<(u16, u32)>),
     /// Counts from the given bucket on.
@@ -80,8 +86,9 @@ pub struct Histogram {
     pub min: i64,
     pub max: i64,
     counts: Counts,
-    /// One entry for every 2^32 counts in a bucket.
-    carries: Vec<u16>,
+    /// One entry for every 2^32 counts in a bucket. Boxed, since there are none: a histogram is to be small.
+    #[allow(clippy::box_collection)]
+    carries: Option<Box<Vec<u16>>>,
 }
 
 impl Default for Histogram {
@@ -91,8 +98,8 @@ impl Default for Histogram {
             sum: 0,
             min: i64::MAX,
             max: i64::MIN,
-            counts: Counts::Sparse(Vec::new()),
-            carries: Vec::new(),
+            counts: Counts::First(Vec::new()),
+            carries: None,
         }
     }
 }
@@ -104,23 +111,46 @@ impl Histogram {
         self.sum += i128::from(value);
         self.min = self.min.min(value);
         self.max = self.max.max(value);
-        if let Counts::Dense(base, slots) = &mut self.counts {
-            let at = usize::from(bucket.wrapping_sub(*base));
-            if let Some(slot) = slots.get_mut(at) {
-                *slot = slot.wrapping_add(1);
-                if *slot == 0 {
-                    self.carries.push(bucket);
+        match &mut self.counts {
+            Counts::Dense(base, slots) => {
+                let at = usize::from(bucket.wrapping_sub(*base));
+                if let Some(slot) = slots.get_mut(at) {
+                    *slot = slot.wrapping_add(1);
+                    if *slot == 0 {
+                        self.carry(bucket, 1);
+                    }
+                    return;
                 }
+            }
+            Counts::First(first) if first.len() < FIRST => {
+                first.push(bucket);
                 return;
             }
+            Counts::First(_) | Counts::Sparse(_) => {}
         }
         self.add_counts(bucket, 1);
     }
 
+    #[cold]
+    fn carry(&mut self, bucket: u16, carries: u64) {
+        self.carries
+            .get_or_insert_default()
+            .extend(std::iter::repeat_n(bucket, carries as usize));
+    }
+
+    #[inline(never)]
     fn add_counts(&mut self, bucket: u16, count: u64) {
+        if let Counts::First(first) = &mut self.counts {
+            if count <= FIRST.saturating_sub(first.len()) as u64 {
+                first.extend(std::iter::repeat_n(bucket, count as usize));
+                return;
+            }
+            self.counts = Counts::Sparse(counted(first));
+        }
         let mut carries = count >> 32;
         let count = count as u32;
         let slot = match &mut self.counts {
+            Counts::First(_) => None,
             Counts::Sparse(pairs) => {
                 let at = match pairs.binary_search_by_key(&bucket, |pair| pair.0) {
                     Ok(at) => at,
@@ -149,8 +179,9 @@ impl Histogram {
             *slot = sum;
             carries += u64::from(overflow);
         }
-        self.carries
-            .extend(std::iter::repeat_n(bucket, carries as usize));
+        if carries > 0 {
+            self.carry(bucket, carries);
+        }
         self.densify();
     }
 
@@ -178,13 +209,17 @@ impl Histogram {
     /// (bucket, count) of all buckets in use, ascending.
     pub fn buckets(&self) -> Vec<(u16, u64)> {
         let mut all: Vec<(u16, u64)> = match &self.counts {
+            Counts::First(first) => counted(&mut first.clone())
+                .into_iter()
+                .map(|(b, n)| (b, u64::from(n)))
+                .collect(),
             Counts::Sparse(pairs) => pairs.iter().map(|&(b, n)| (b, u64::from(n))).collect(),
             Counts::Dense(base, slots) => (*base..)
                 .zip(slots)
                 .map(|(b, &n)| (b, u64::from(n)))
                 .collect(),
         };
-        for carry in &self.carries {
+        for carry in self.carries.iter().flat_map(|carries| carries.iter()) {
             if let Ok(at) = all.binary_search_by_key(carry, |pair| pair.0) {
                 if let Some(pair) = all.get_mut(at) {
                     pair.1 += 1 << 32;
@@ -225,6 +260,15 @@ impl Histogram {
     }
 }
 
+/// Buckets with their counts, ascending. Sorts what it is given.
+fn counted(buckets: &mut [u16]) -> Vec<(u16, u32)> {
+    buckets.sort_unstable();
+    buckets
+        .chunk_by(|a, b| a == b)
+        .filter_map(|equal| Some((*equal.first()?, equal.len() as u32)))
+        .collect()
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -261,6 +305,21 @@ pub mod tests {
             parts[(i % 2) as usize].add(value, scale.bucket(value));
         }
         let [mut a, b] = parts;
+        let few = |n: i64| {
+            let mut few = Histogram::default();
+            (0..n).for_each(|i| few.add(i * i, scale.bucket(i * i)));
+            few
+        };
+        // of few values, of many, and of as many as just fit
+        for (n, m) in [(3, 5), (40, 24), (40, 25), (1, 200), (200, 1), (0, 7)] {
+            let (mut one, other) = (few(n), few(m));
+            one.merge(&other);
+            let mut expected = std::collections::BTreeMap::new();
+            for i in (0..n).chain(0..m) {
+                *expected.entry(scale.bucket(i * i)).or_insert(0u64) += 1;
+            }
+            assert_eq!(one.buckets(), Vec::from_iter(expected), "{n} {m}");
+        }
         a.merge(&b);
         assert_eq!(a.buckets(), whole.buckets());
         assert_eq!(a.quantiles(&scale), whole.quantiles(&scale));

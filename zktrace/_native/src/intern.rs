@@ -122,9 +122,27 @@ impl Interner {
         }
     }
 
+    /// What [`Interner::guess`] wants.
     #[inline]
-    fn hash(&self, key: &[u8]) -> u32 {
+    pub fn hash(&self, key: &[u8]) -> u32 {
         (hash_bytes(self.seed, key) >> 32) as u32
+    }
+
+    /// Number of a string with this hash, most likely the one wanted if that is there.
+    #[inline]
+    pub fn guess(&self, hash: u32) -> Option<u32> {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = *self.slots.get(at)?;
+            if slot == 0 {
+                return None;
+            }
+            if (slot >> 32) as u32 == hash {
+                return Some((slot as u32).wrapping_sub(1));
+            }
+            at = (at + 1) & mask;
+        }
     }
 
     /// Number of a string that is there.

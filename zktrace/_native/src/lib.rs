@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod agg;
+mod agg_rows;
 #[cfg(test)]
 mod capture_tests;
 pub mod client;

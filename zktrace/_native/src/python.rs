@@ -266,9 +266,14 @@ impl Engine {
         lines
     }
 
-    fn aggregates<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        match &self.decoder.analyzer.shared.sink.aggregates {
-            Some(aggregates) => aggregates_to_py(py, aggregates, &self.by, None),
+    #[pyo3(signature = (top=None))]
+    fn aggregates<'py>(
+        &mut self,
+        py: Python<'py>,
+        top: Option<usize>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        match &mut self.decoder.analyzer.shared.sink.aggregates {
+            Some(aggregates) => aggregates_to_py(py, aggregates, &self.by, top),
             None => Err(PyValueError::new_err("no aggregates were asked for")),
         }
     }

@@ -110,7 +110,7 @@ fn row_to_py<'py>(
     scale: &Scale,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let errors = PyDict::new(py);
-    for (code, count) in &row.errors {
+    for (code, count) in row.errors() {
         errors.set_item(code, count)?;
     }
     (
@@ -127,28 +127,31 @@ fn row_to_py<'py>(
         .into_pyobject(py)
 }
 
-/// What `stats.py` calls `StatsData`: `{"total": row, "by": {grouping: [row, ...]}, "overflow":
-/// {grouping: n}}`. `top` rows per grouping at most; what is beyond is summed in a last row.
+/// What `stats_result.py` calls `StatsData`: `{"total": row, "by": {grouping: [row, ...]}, "folded": {grouping: n},
+/// "overflow": {grouping: n}}`. `top` rows per grouping at most; what is beyond is summed in a last row.
 pub fn aggregates_to_py<'py>(
     py: Python<'py>,
-    sink: &Aggregator,
+    sink: &mut Aggregator,
     by: &[By],
     top: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let groups = PyDict::new(py);
-    let overflow = PyDict::new(py);
+    let (folded, overflow) = (PyDict::new(py), PyDict::new(py));
     for &by in by {
         let Some(shown) = sink.shown(by, top) else {
             continue;
         };
         let rows = PyList::empty(py);
         for (key, row) in &shown.rows {
-            rows.append(row_to_py(py, key.as_deref(), false, row, sink.scale())?)?;
+            rows.append(row_to_py(py, key.as_deref(), false, row, shown.scale)?)?;
         }
         if let Some(rest) = &shown.rest {
-            rows.append(row_to_py(py, None, true, rest, sink.scale())?)?;
+            rows.append(row_to_py(py, None, true, rest, shown.scale)?)?;
         }
         groups.set_item(by.name(), rows)?;
+        if shown.folded > 0 {
+            folded.set_item(by.name(), shown.folded)?;
+        }
         if shown.overflow_rows > 0 {
             overflow.set_item(by.name(), shown.overflow_rows)?;
         }
@@ -159,6 +162,7 @@ pub fn aggregates_to_py<'py>(
         row_to_py(py, None, false, &sink.total(), sink.scale())?,
     )?;
     result.set_item("by", groups)?;
+    result.set_item("folded", folded)?;
     result.set_item("overflow", overflow)?;
     Ok(result)
 }
@@ -469,7 +473,7 @@ fn debug_aggregates<'py>(
     let scale = Scale::new(bounds).map_err(PyValueError::new_err)?;
     let mut sink = Aggregator::new(scale, &by, depth, key_limit);
     feed(&rows, &mut sink)?;
-    aggregates_to_py(py, &sink, &by, top)
+    aggregates_to_py(py, &mut sink, &by, top)
 }
 
 /// Buckets and quantiles of values: `([bucket of each], [(bucket, count)], quantiles)`.

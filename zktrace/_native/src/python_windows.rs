@@ -46,7 +46,7 @@ fn part<'py, 'r>(
             buckets.extend_from_slice(&bucket.to_le_bytes());
             counts.extend_from_slice(&count.to_le_bytes());
         }
-        let mut codes = row.errors.clone();
+        let mut codes = row.errors().to_vec();
         codes.sort_unstable();
         for (code, count) in codes {
             for number in [i64::from(i), i64::from(code), clamp(count)] {

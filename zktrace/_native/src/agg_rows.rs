@@ -1,0 +1,140 @@
+//! What is counted per key of a grouping, and what events add to it. Knows nothing of keys.
+
+use crate::events::{Exchange, State};
+use crate::histogram::Histogram;
+
+/// ZooKeeper has 30 error codes; a hostile capture could hold 2^32.
+const ERROR_LIMIT: usize = 256;
+/// Stands for all codes beyond `ERROR_LIMIT` (no server sends it).
+pub const OTHER_ERROR: i32 = i32::MIN;
+
+/// What is counted per key. Two cache lines: with many keys, fetching a row is what an event costs.
+#[derive(Default)]
+#[repr(align(64))]
+pub struct Row {
+    pub requests: u64,
+    pub replies: u64,
+    pub request_bytes: i64,
+    pub reply_bytes: i64,
+    pub watch_events: u64,
+    /// (code, count) in order of appearance; most keys have none.
+    #[allow(clippy::box_collection)]
+    errors: Option<Box<Vec<(i32, u64)>>>,
+    pub latency: Histogram,
+}
+
+const _: () = assert!(size_of::<Row>() == 128);
+
+/// What an event adds to a row.
+#[derive(Clone, Copy, Default)]
+pub struct Delta {
+    pub request: bool,
+    pub reply: bool,
+    pub watch_event: bool,
+    /// 0: none.
+    pub error: i32,
+    pub request_bytes: i64,
+    pub reply_bytes: i64,
+    /// Value and bucket.
+    pub latency: Option<(i64, u16)>,
+}
+
+impl Delta {
+    #[inline(always)]
+    pub fn of(row: &Exchange<'_>, latency: Option<(i64, u16)>) -> Self {
+        Delta {
+            request: row.state != State::NoRequest,
+            reply: row.state != State::NoReply,
+            watch_event: false,
+            error: row.error.unwrap_or(0),
+            request_bytes: row.request_bytes.unwrap_or(0),
+            reply_bytes: row.reply_bytes.unwrap_or(0),
+            latency,
+        }
+    }
+}
+
+impl Row {
+    #[inline(always)]
+    pub fn add(&mut self, delta: &Delta) {
+        self.requests += u64::from(delta.request);
+        self.replies += u64::from(delta.reply);
+        self.watch_events += u64::from(delta.watch_event);
+        self.request_bytes = self.request_bytes.wrapping_add(delta.request_bytes);
+        self.reply_bytes = self.reply_bytes.wrapping_add(delta.reply_bytes);
+        if delta.error != 0 {
+            self.add_error(delta.error, 1);
+        }
+        if let Some((value, bucket)) = delta.latency {
+            self.latency.add(value, bucket);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.requests == 0 && self.replies == 0 && self.watch_events == 0
+    }
+
+    /// (code, count) in order of appearance.
+    pub fn errors(&self) -> &[(i32, u64)] {
+        self.errors.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    fn add_error(&mut self, code: i32, count: u64) {
+        let errors = self.errors.get_or_insert_default();
+        if let Some(known) = errors.iter_mut().find(|known| known.0 == code) {
+            known.1 += count;
+        } else if errors.len() < ERROR_LIMIT || code == OTHER_ERROR {
+            errors.push((code, count));
+        } else {
+            self.add_error(OTHER_ERROR, count);
+        }
+    }
+
+    pub fn merge(&mut self, other: &Row) {
+        self.merge_counts(other);
+        self.latency.merge(&other.latency);
+    }
+
+    pub fn merge_counts(&mut self, other: &Row) {
+        self.requests += other.requests;
+        self.replies += other.replies;
+        self.request_bytes = self.request_bytes.wrapping_add(other.request_bytes);
+        self.reply_bytes = self.reply_bytes.wrapping_add(other.reply_bytes);
+        self.watch_events += other.watch_events;
+        for &(code, count) in other.errors() {
+            self.add_error(code, count);
+        }
+    }
+}
+
+/// Events that are counted together.
+pub const WAITING: usize = 64;
+
+/// Events whose paths are yet to be looked up.
+#[derive(Default)]
+pub struct Waiting {
+    pub events: Vec<PathEvent>,
+    /// Their paths, one behind the other.
+    pub paths: Vec<u8>,
+}
+
+pub struct PathEvent {
+    pub hash: u32,
+    /// Of its path.
+    pub end: usize,
+    pub delta: Delta,
+}
+
+impl Waiting {
+    /// Whether it is time to count them.
+    #[inline]
+    pub fn push(&mut self, hash: u32, path: &[u8], delta: &Delta) -> bool {
+        self.paths.extend_from_slice(path);
+        self.events.push(PathEvent {
+            hash,
+            end: self.paths.len(),
+            delta: *delta,
+        });
+        self.events.len() >= WAITING
+    }
+}
