@@ -173,8 +173,7 @@ _KINDS: Final = [
         _optional(SMALL),
         _optional(INT64),
         _optional(_SUB),
-        st.just(None),
-        st.just(None),
+        *[st.just(None)] * 3,
     ),
     _other(
         "quorum",
@@ -182,6 +181,13 @@ _KINDS: Final = [
         *[st.just(None)] * 12,
         SMALL,
         SMALL,
+        st.just(None),
+    ),
+    _other(
+        "quorum",
+        *map(st.just, ("NEWLEADER", "to_learner", 1 << 32, 200)),
+        *[st.just(None)] * 14,
+        PATH,
     ),
     _other(
         "elections",

@@ -30,7 +30,8 @@ COLUMNS = {
     "four_letter": "seq ts_ns conn client server word reply_bytes",
     "anomalies": "seq ts_ns conn client server reason direction bytes detail",
     "quorum": "seq ts_ns conn client server type direction zxid bytes session cxid txn_type path"
-    " error sid epoch timeout_ms valid sessions digest sub snapshot_bytes snapshot_nodes",
+    " error sid epoch timeout_ms valid sessions digest sub snapshot_bytes snapshot_nodes"
+    " config",
     "elections": "seq ts_ns conn client server type direction sid address state leader zxid"
     " election_epoch peer_epoch version bytes",
 }

@@ -28,6 +28,17 @@ def test_read(engine: str) -> None:
     assert "51 exchanges" in repr(trace)
 
 
+def test_configuration(engine: str) -> None:
+    quorum = zktrace.read(PCAPS / "12_leader_kill.pcap", engine=engine).quorum
+    configs = [row["config"] for row in quorum.to_pylist() if row["type"] == "NEWLEADER"]
+    assert len(configs) == 3
+    for config in configs:
+        first, *_, last = config.split("\n")
+        assert first == "server.1=127.0.0.1:28881:38881:participant;127.0.0.1:21811"
+        assert last == "version=100000000"
+    assert quorum["config"].null_count == quorum.num_rows - 3
+
+
 def test_to_pandas(engine: str) -> None:
     frame = zktrace.read(HERD, engine=engine).exchanges.to_pandas()
     assert frame["op"].value_counts()["getData"] == 520

@@ -150,6 +150,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
         ("sub", SUB),
         ("snapshot_bytes", pa.int64()),
         ("snapshot_nodes", pa.int64()),
+        ("config", _TEXT),
     ),
     "elections": _schema(
         ("type", _TEXT),

@@ -2,8 +2,9 @@
 
 Leader, Learner, LearnerHandler, Follower and Observer say what a type's data is (protocol
 reference, section 7). Data is measured and looked at here, and not kept: of a txn or a request a
-row has the path, never node data or ACLs; of a client's ids, of a snapshot and of the
-configuration's text it has sizes. Must not know where packets come from.
+row has the path, never node data or ACLs; of a client's ids and of a snapshot it has sizes. The
+ensemble's configuration, which a NEWLEADER carries, is kept as text: it says who votes. Must not
+know where packets come from.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ CREATE_SESSION = -10
 
 #: A learner's request before its body: session, cxid, type
 REQUEST_HEADER = struct.Struct(">qii")
+#: Longest configuration that is kept; one of 100 servers has some 5,000 bytes.
+CONFIG_MAX = 16_384
+
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
 _SESSION = struct.Struct(">qi")  # session, timeout; element of PING's data
@@ -60,8 +64,8 @@ class Columns:
     """The columns of a row that only some packets have."""
 
     __slots__ = (
-        *("cxid", "digest", "epoch", "error", "path", "session", "sessions", "sid", "sub"),
-        *("timeout_ms", "txn", "valid"),
+        *("config", "cxid", "digest", "epoch", "error", "path", "session", "sessions", "sid"),
+        *("sub", "timeout_ms", "txn", "valid"),
     )
 
     def __init__(self) -> None:
@@ -77,6 +81,7 @@ class Columns:
         self.sessions: int | None = None
         self.digest: int | None = None
         self.sub: list[tuple[int, bytes | None, int | None]] | None = None
+        self.config: bytes | None = None
 
 
 class PacketRows:
@@ -118,6 +123,7 @@ class PacketRows:
                 *(text(c.path), c.error, c.sid, c.epoch, c.timeout_ms, c.valid, c.sessions),
                 *(c.digest, self._sub(c.sub)),
                 *((snapshot.bytes, snapshot.nodes) if snapshot and known else (None, None)),
+                text(c.config),
             )
         )
 
@@ -173,6 +179,8 @@ class PacketRows:
             fits = length == 4
         elif kind == NEWLEADER:
             out.epoch = packet.zxid >> 32
+            if 0 < length <= CONFIG_MAX and packet.whole:
+                out.config = data
         elif kind == ACKEPOCH:
             if len(data) >= 4:
                 out.epoch = _INT.unpack_from(data)[0]

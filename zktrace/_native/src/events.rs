@@ -368,6 +368,8 @@ pub struct Quorum<'a> {
     pub sub: Option<&'a [SubOp<'a>]>,
     /// Bytes and nodes of the snapshot behind it.
     pub snapshot: Option<(i64, i64)>,
+    /// Text of a NEWLEADER.
+    pub config: Option<&'a [u8]>,
 }
 
 impl Quorum<'_> {

@@ -1,5 +1,5 @@
 //! What a QuorumPacket says: rows of the table `quorum`. `zktrace/stream/packets.py` is the reference. Of a txn or a
-//! request a row has the path, never node data, ACLs or ids.
+//! request a row has the path, never node data, ACLs or ids; of a NEWLEADER the configuration.
 
 use crate::events::{ConnInfo, Direction, EventSink, Quorum, SubOp};
 use crate::framer::Frame;
@@ -34,6 +34,8 @@ pub const INFORMANDACTIVATE: i32 = 19;
 pub const CREATE_SESSION: i32 = -10;
 /// A learner's request before its body: session, cxid, type.
 pub const REQUEST_HEADER: usize = 16;
+/// Longest configuration that is kept.
+const CONFIG_MAX: i32 = 16_384;
 /// Session, timeout: element of PING's data.
 const SESSION: i32 = 12;
 
@@ -52,6 +54,7 @@ struct Columns<'a> {
     sessions: Option<i32>,
     digest: Option<i64>,
     sub: Option<Vec<Part<'a>>>,
+    config: Option<&'a [u8]>,
 }
 
 /// What is wrong with a packet's data.
@@ -149,6 +152,7 @@ fn make_row<S: EventSink>(
         snapshot: snapshot
             .filter(|snapshot| snapshot.done())
             .map(|snapshot| (snapshot.bytes as i64, snapshot.nodes as i64)),
+        config: columns.config,
     });
 }
 
@@ -219,7 +223,12 @@ fn read<'a>(schema: &Schema, packet: &Packet<'a>, to_leader: bool, out: &mut Col
             out.epoch = Some(packet.zxid >> 32);
             fits = length == 4;
         }
-        NEWLEADER => out.epoch = Some(packet.zxid >> 32),
+        NEWLEADER => {
+            out.epoch = Some(packet.zxid >> 32);
+            if (1..=CONFIG_MAX).contains(&length) && packet.whole() {
+                out.config = Some(data);
+            }
+        }
         ACKEPOCH => {
             out.epoch = int(data, 0).map(i64::from);
             fits = length == 4;

@@ -22,6 +22,7 @@ pub(crate) fn quorum(
     let sub = subs(&read.any()?)?;
     let sub: Option<Vec<SubOp<'_>>> = sub.as_deref().map(sub_ops);
     let (snapshot_bytes, snapshot_nodes): (Option<i64>, Option<i64>) = (read.get()?, read.get()?);
+    let config: Option<Vec<u8>> = read.get()?;
     sink.quorum(&Quorum {
         seq,
         ts_ns,
@@ -45,6 +46,7 @@ pub(crate) fn quorum(
         digest,
         sub: sub.as_deref(),
         snapshot: snapshot_bytes.zip(snapshot_nodes),
+        config: config.as_deref(),
     });
 
     Ok(())

@@ -129,6 +129,7 @@ pub struct QuorumTable {
     sub: SubColumns,
     snapshot_bytes: Column<i64>,
     snapshot_nodes: Column<i64>,
+    config: DictColumn,
 }
 
 impl Default for QuorumTable {
@@ -165,6 +166,7 @@ impl Default for QuorumTable {
             sub: SubColumns::default(),
             snapshot_bytes: Column::default(),
             snapshot_nodes: Column::default(),
+            config: DictColumn::default(),
         }
     }
 }
@@ -183,7 +185,7 @@ impl QuorumTable {
 
     /// Bytes of the texts that can grow.
     pub fn text(&self) -> usize {
-        self.paths.byte_len() + self.sub.byte_len()
+        self.paths.byte_len() + self.sub.byte_len() + self.config.byte_len()
     }
 
     pub fn push(&mut self, row: &Quorum<'_>) {
@@ -228,6 +230,7 @@ impl QuorumTable {
             self.snapshot_bytes.push(self.rows, bytes);
             self.snapshot_nodes.push(self.rows, nodes);
         }
+        self.config.push_some(self.rows, row.config);
         self.rows += 1;
         if self.block.len() >= BLOCK {
             self.flush();
@@ -296,6 +299,7 @@ impl QuorumTable {
             self.sub.finish(n, blanks)?,
             self.snapshot_bytes.finish::<Int64Type>(n),
             self.snapshot_nodes.finish::<Int64Type>(n),
+            self.config.finish(n)?,
         ])
     }
 }

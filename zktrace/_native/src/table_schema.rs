@@ -147,6 +147,7 @@ pub fn schema(kind: Kind) -> SchemaRef {
             ("sub", DataType::List(sub_item())),
             ("snapshot_bytes", Int64),
             ("snapshot_nodes", Int64),
+            ("config", text()),
         ],
         Kind::Elections => vec![
             ("type", text()),
