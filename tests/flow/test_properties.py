@@ -20,7 +20,7 @@ from tests.flow.conversations import (
     reordered,
     talks,
 )
-from tests.flow.model import Recorder, Talk, reassemble
+from tests.flow.model import CLIENT, Recorder, Talk, reassemble
 from zktrace.capture.segment import SYN, Segment
 from zktrace.flow import Limits, Reassembler
 
@@ -195,3 +195,44 @@ def test_long_conversations(talk: Talk, losses: int, data: st.DataObject) -> Non
         first = data.draw(st.integers(0, len(segments)))
         del segments[first : first + data.draw(st.integers(1, 9))]
     same(data.draw(st.sampled_from([segments, [s for s in segments if s.src == talk.client[0]]])))
+
+
+def test_eviction_spares_who_is_at_work() -> None:
+    """A flood of SYNs takes its share of the table, and not the connections that were answered."""
+    live = [Talk(client=(CLIENT[0], port)).handshake() for port in range(5)]
+    flood = [Talk(client=(CLIENT[0], 1000 + port)).handshake().segments[:1] for port in range(50)]
+    segments = [s for talk in live for s in talk.send(0, b"up").send(1, b"down").segments]
+    segments += [s for syn in flood for s in syn]
+    recorder = same(segments, Limits(connections=8))
+    assert [*recorder.ended.values()].count("evicted") == 47
+    assert [recorder.ended[conn] for conn in range(5)] == ["eof"] * 5
+    assert [c[1] for c in recorder.named("end")][:3] == [5, 6, 7]
+
+
+def test_new_connections_have_their_chance_in_a_full_table() -> None:
+    old = [Talk(client=(CLIENT[0], port)).handshake() for port in range(8)]
+    new = [Talk(client=(CLIENT[0], 1000 + port)).handshake() for port in range(2)]
+    segments = [s for talk in old for s in talk.send(0, b"up").send(1, b"down").segments]
+    segments += [s for pair in zip(*(talk.segments for talk in new), strict=True) for s in pair]
+    data = [talk.send(0, b"up").send(1, b"down").segments[-2:] for talk in new]
+    segments += [s for pair in zip(*data, strict=True) for s in pair]
+    recorder = same(segments, Limits(connections=8))
+    assert [recorder.ended[conn] for conn in (8, 9)] == ["eof"] * 2
+    assert [c[1] for c in recorder.named("end")][:2] == [0, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), max_size=300), st.integers(1, 9))
+def test_evictions_are_the_same_in_both_engines(steps: list[tuple[int, int]], limit: int) -> None:
+    """Of many connections one after another says something, some of them nothing but a SYN."""
+    many = [Talk(client=(CLIENT[0], port)) for port in range(41)]
+    segments: list[Segment] = []
+    for port, what in steps:
+        talk = many[port]
+        if what == 0 or not talk.segments:
+            talk.segments += Talk(client=talk.client).handshake().segments[:1]
+        elif what == 1:
+            talk.ack(0)
+        else:
+            talk.send(what % 2, b"text")
+        segments.append(talk.segments[-1]._replace(ts_ns=len(segments)))
+    same(segments, Limits(connections=limit))

@@ -20,6 +20,10 @@ sniffer may miss what the receiver got and the other way round:
 * A SYN+ACK that comes before its SYN says by its acknowledgement where the opener's stream starts.
 * Late packets of an ended connection are no new connection, but when more than a few carry data,
   it was not ended (an RST that the receiver did not accept).
+* Where there are too many connections, those of which not both sides have sent data yet may take
+  a part of the table, and beyond it the longest silent of them goes first: a flood of SYNs, or of
+  forged segments, does not cost the connections that are at work. Within that part they are as good
+  as any, so that new connections have their chance when the table is full of old ones.
 """
 
 from __future__ import annotations
@@ -51,6 +55,9 @@ CLOSING_NS = SECOND
 # More late segments with data than this mean that the connection lives.
 LATE_SEGMENTS = 64
 
+# Connections of which not both sides sent data may be one in so many before they are evicted first.
+UNANSWERED_SHARE = 4
+
 Key = tuple[tuple[int, bytes, int], tuple[int, bytes, int]]
 
 
@@ -58,6 +65,7 @@ class Connection:
     """State of one connection. `flip`: side A is the greater endpoint of the key."""
 
     __slots__ = (
+        "answered",
         "closed_clock",
         "closed_ts",
         "closing",
@@ -79,6 +87,7 @@ class Connection:
         self.sides = (Side(), Side())
         self.packets = 0
         self.last_ts = ts_ns
+        self.answered = False  # both sides sent data
         self.closing: How | None = None
         self.closed_ts = 0
         self.closed_clock = 0
@@ -120,6 +129,8 @@ class Reassembler:
         self._cost = 0  # of what all connections hold
         # By time of the last packet, for eviction.
         self._connections: OrderedDict[Key, Connection] = OrderedDict()
+        # Those of which not both sides sent data, in the same order.
+        self._unanswered: OrderedDict[int, Connection] = OrderedDict()
         # By time of closing.
         self._closing: OrderedDict[int, Connection] = OrderedDict()
         self._tombstones: OrderedDict[Key, Tombstone] = OrderedDict()
@@ -140,6 +151,8 @@ class Reassembler:
                 return
         else:
             self._connections.move_to_end(key)
+            if not conn.answered:
+                self._unanswered.move_to_end(conn.id)
             if self._is_other(conn, upper, seg):
                 self._finalize(conn, "reused", seg.ts_ns)
                 conn = self._open(seg, key, upper)
@@ -178,9 +191,10 @@ class Reassembler:
 
     def _open(self, seg: Segment, key: Key, upper: bool) -> Connection:
         if len(self._connections) >= max(self._limits.connections, 1):
-            oldest = next(iter(self._connections.values()))
+            full = len(self._unanswered) > self._limits.connections // UNANSWERED_SHARE
+            longest = self._unanswered if full else self._connections
             self.counters.evicted_connections += 1
-            self._finalize(oldest, "evicted", seg.ts_ns)
+            self._finalize(next(iter(longest.values())), "evicted", seg.ts_ns)
         syn = bool(seg.flags & SYN)
         a, b = (seg.src, seg.sport), (seg.dst, seg.dport)
         flip = upper
@@ -192,6 +206,7 @@ class Reassembler:
         self.counters.connections += 1
         self.counters.joined_connections += not syn
         self._connections[key] = conn
+        self._unanswered[conn.id] = conn
         self._tombstones.pop(key, None)
         self._handler.open(conn.id, seg.ts_ns, a, b, syn)
         if syn and seg.flags & ACK:
@@ -237,6 +252,7 @@ class Reassembler:
             how, ts_ns = conn.closing, conn.closed_ts
             del self._closing[conn.id]
         del self._connections[conn.key]
+        self._unanswered.pop(conn.id, None)
         self._start_held(conn)
         for index, side in enumerate(conn.sides):
             while side.first_waiting() is not None:
@@ -388,6 +404,9 @@ class Reassembler:
                 self.counters.buffer_limit_hits += 1
                 while self._is_over(me):
                     self._declare(conn, index, now.ts_ns)
+        if not conn.answered and all(me.next for me in conn.sides):
+            conn.answered = True
+            del self._unanswered[conn.id]
 
     def _is_over(self, me: Side) -> bool:
         return me.cost > self._limits.side_buffer or (

@@ -102,6 +102,13 @@ pub struct Counters {
     pub evicted_connections: u64,
 }
 
+/// Connections of which not both sides sent data may be one in so many before they are evicted first.
+const UNANSWERED_SHARE: usize = 4;
+
+/// Connections by time of their last segment, the longest silent one last, as of some time ago: those
+/// with a segment since are stale. Number of the segment, slot, connection.
+type Silent = Vec<(u64, u32, u64)>;
+
 /// Feed `segment` in order of capture, then call `finish` once.
 pub struct Reassembler {
     shared: Shared,
@@ -115,9 +122,9 @@ pub struct Reassembler {
     /// Clock of the first entry of `shared.closing`.
     closing_clock: i64,
     tombstones: Tombstones,
-    /// Connections by time of their last segment, the longest silent one last, as of some time ago:
-    /// those with a segment since are stale.
-    silent: Vec<(u64, u32, u64)>,
+    /// Of all connections, and of those of which not both sides sent data.
+    silent: Silent,
+    silent_unanswered: Silent,
 }
 
 impl Default for Reassembler {
@@ -134,6 +141,7 @@ impl Reassembler {
                 counters: Counters::default(),
                 clock: i64::MIN,
                 cost: 0,
+                unanswered: 0,
                 closing: Default::default(),
             },
             table: key_map(),
@@ -144,6 +152,7 @@ impl Reassembler {
             closing_clock: i64::MAX,
             tombstones: Tombstones::new(limits.tombstones),
             silent: Vec::new(),
+            silent_unanswered: Vec::new(),
         }
     }
 
@@ -313,15 +322,23 @@ impl Reassembler {
             None => self.conns.push(conn),
         }
         self.table.insert(key, slot);
+        self.shared.unanswered += 1;
         self.tombstones.remove(&key);
         sink.open(slot, id, seg.ts_ns, a, b, syn);
         self.step(slot, upper, seg, sink);
     }
 
-    /// Ends the connection that was silent for longest.
+    /// Ends the connection that was silent for longest: of those of which not both sides sent data, where these take more
+    /// than their share.
     fn evict<S: FlowSink>(&mut self, ts_ns: i64, sink: &mut S) {
+        let full = self.shared.unanswered > self.shared.limits.connections / UNANSWERED_SHARE;
+        let silent = if full {
+            &mut self.silent_unanswered
+        } else {
+            &mut self.silent
+        };
         loop {
-            while let Some((touched, slot, id)) = self.silent.pop() {
+            while let Some((touched, slot, id)) = silent.pop() {
                 let is_current = self
                     .conns
                     .get(slot as usize)
@@ -333,16 +350,16 @@ impl Reassembler {
                 }
             }
             // All live ones, so that whoever is not in the list had a segment after all who are.
-            self.silent = self
+            *silent = self
                 .conns
                 .iter()
-                .filter(|conn| conn.id != FREE)
+                .filter(|conn| conn.id != FREE && !(full && conn.answered))
                 .map(|conn| (conn.touched, conn.slot, conn.id))
                 .collect();
-            if self.silent.is_empty() {
+            if silent.is_empty() {
                 return;
             }
-            self.silent.sort_unstable_by(|x, y| y.cmp(x));
+            silent.sort_unstable_by(|x, y| y.cmp(x));
         }
     }
 
@@ -391,6 +408,7 @@ impl Reassembler {
         };
         let (how, ts_ns) = conn.closing.unwrap_or((how, ts_ns));
         conn.flush(ts_ns, &mut self.shared, sink);
+        self.shared.unanswered -= usize::from(!conn.answered);
         let id = std::mem::replace(&mut conn.id, FREE);
         if conn.closing.is_some() {
             self.tombstones.insert(conn.key, conn.tombstone());

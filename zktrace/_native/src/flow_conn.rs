@@ -39,6 +39,8 @@ pub struct Shared {
     pub clock: i64,
     /// Of what all connections hold.
     pub cost: u64,
+    /// Connections of which not both sides sent data.
+    pub unanswered: usize,
     /// Slot, connection and clock, by time of closing. Connections that ended since are stale.
     pub closing: VecDeque<(u32, u64, i64)>,
 }
@@ -46,8 +48,10 @@ pub struct Shared {
 pub struct Conn {
     pub id: u64,
     pub slot: u32,
-    /// Both sides are plain and nothing was closed: in-order segments need no further look.
+    /// Both sides are plain and sent data, and nothing was closed: in-order segments need no further look.
     pub plain: bool,
+    /// Both sides sent data.
+    pub answered: bool,
     /// Side A is the greater endpoint of the key.
     pub flip: bool,
     syn: bool,
@@ -67,6 +71,7 @@ impl Conn {
             id,
             slot,
             plain: false,
+            answered: false,
             flip,
             syn,
             touched: 0,
@@ -197,7 +202,11 @@ impl Conn {
     fn look<S: FlowSink>(&mut self, now: Stamp, shared: &mut Shared, sink: &mut S) {
         self.check(now, shared, sink);
         let [a, b] = &self.sides;
-        self.plain = self.closing.is_none() && a.is_plain() && b.is_plain();
+        if !self.answered && a.next != 0 && b.next != 0 {
+            self.answered = true;
+            shared.unanswered -= 1;
+        }
+        self.plain = self.answered && self.closing.is_none() && a.is_plain() && b.is_plain();
     }
 
     /// Is something held back, or missing, that time alone may settle?
