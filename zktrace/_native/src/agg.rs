@@ -497,7 +497,7 @@ impl Aggregator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::Endpoint;
+    use crate::events::{Endpoint, State};
     use crate::histogram::tests::scale;
 
     #[test]
