@@ -65,6 +65,8 @@ def run(
                 at += k
             elif code == bpf.JEQ_K:
                 at += jt if a == k else jf
+            elif code == bpf.JGE_K:
+                at += jt if a >= k else jf
             elif code == bpf.JSET_K:
                 at += jt if a & k else jf
             elif code == bpf.RET_K:

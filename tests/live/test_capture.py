@@ -265,6 +265,9 @@ def test_ports_hosts_and_snap_length(alone: Namespace, engine: str) -> None:
     assert seen("--client-port", "127.0.0.1:21812")["packets"] == 0
     assert seen("--all-ports", "--host", "127.0.0.2")["packets"] == one["packets"]
     assert seen("--all-ports", "--host", "10.0.0.0/8")["packets"] == 0
+    assert seen("--capture-filter", "port 21812", "--all-ports")["packets"] == one["packets"]
+    other = seen("--capture-filter", "not dst 127.0.0.2 and not src 127.0.0.2", "--all-ports")
+    assert other["packets"] == 119 - one["packets"]
     cut = seen("--all-ports", "--snaplen", "70")
     assert cut["packets"] == 119
     assert cut["truncated"] > 0
@@ -347,6 +350,8 @@ def test_what_cannot_be_is_told_in_a_line(alone: Namespace, engine: str) -> None
     assert "no user 'who'" in told(*zktrace, "-i", "lo", "--user", "who")
     assert "no address" in told(*zktrace, "-i", "lo", "--host", "localhost")
     assert "at >>>" in told(*zktrace, "-i", "lo", "--filter", "op = 1")
+    wrong = told(*zktrace, "-i", "lo", "--capture-filter", "port 1 and hots 10.0.0.1")
+    assert "'hots' is not known here, at >>> in: port 1 and >>>hots 10.0.0.1" in wrong
     many = [part for n in range(1, 4200) for part in ("--client-port", str(n))]
     assert "4096 is the kernel's limit" in told(*zktrace, "-i", "lo", *many)
     helpless = (

@@ -48,6 +48,16 @@ def test_what_is_on_the_wire(alone: Namespace, engine: str, interface: str) -> N
         served.process.ended(signal.SIGINT)
 
 
+@pytest.mark.parametrize("interface", ["lo", "any"])
+def test_our_own_page_is_not_listened_to(alone: Namespace, engine: str, interface: str) -> None:
+    """Though it is on the same loopback, and all ports are wanted."""
+    with serving(alone, "-i", interface, "--all-ports", engine=engine) as served:
+        for _ in range(5):
+            served.get("api/ops")
+        injected(alone, "lo")
+        served.packets(119)
+
+
 def test_the_clock_goes_on_while_nothing_is_sent(alone: Namespace, engine: str) -> None:
     with serving(alone, "-i", "lo", *PORTS, engine=engine) as served:
         injected(alone, "lo")

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NamedTuple, TypeAlias
 
+from zktrace.capture.expression import All, Expression, InNet, InPorts, IsVersion, Side
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 #: Address (packed, None: any) and port.
@@ -59,6 +61,7 @@ LSH_K: Final = 0x64
 RSH_K: Final = 0x74
 JA: Final = 0x05
 JEQ_K: Final = 0x15
+JGE_K: Final = 0x35
 JSET_K: Final = 0x45
 RET_K: Final = 0x06
 TAX: Final = 0x07
@@ -201,11 +204,16 @@ def compile_filter(
     cooked: bool,
     tunnels: bool = False,
     snaplen: int = WHOLE,
+    also: Expression | None = None,
 ) -> list[Instruction]:
     """The program for sockets whose packets begin with an Ethernet header or, `cooked`, behind it.
 
     Without `ports` every TCP segment passes. With `hosts` only those from or to one of them; what
     is in a tunnel passes whatever its addresses and ports. `snaplen` is what is kept of a packet.
+
+    With `also`, what passes must match that, too; what it says of ports is not known of later
+    fragments and behind IPv6 extension headers, and nothing is known of what is in tunnels: those
+    pass.
     """
     asm = _Assembler()
     asm.op(LD_W, PACKET_TYPE)
@@ -219,6 +227,12 @@ def compile_filter(
         _ethernet(asm)
     _ipv4(asm, ports, [n for n in hosts if n.version == 4], bool(hosts), tunnels)
     _ipv6(asm, ports, [n for n in hosts if n.version == 6], bool(hosts), tunnels)
+    for version in (4, 6):
+        for label, whole in ((f"whole{version}", True), (f"part{version}", False)):
+            asm.label(label)
+            if also is not None:
+                _expression(asm, also, version, whole, "accept", "drop")
+            asm.go("accept")
     asm.label("accept")
     asm.op(RET_K, snaplen)
     asm.label("drop")
@@ -292,11 +306,11 @@ def _ipv4(
         asm.go("drop")
         asm.label("host4")
     asm.op(LD_H_X, 6)
-    asm.jump(JSET_K, 0x1FFF, "accept")
+    asm.jump(JSET_K, 0x1FFF, "part4")
     asm.op(STX, _IP)
     _behind_ipv4(asm)
     asm.op(STX, _L4)
-    _ports(asm, ports, 4)
+    _ports(asm, ports, 4, "whole4")
     if tunnels:
         asm.label("udp4")
         asm.op(LD_H_X, 6)
@@ -337,7 +351,7 @@ def _ipv6(
         asm.op(LD_B_X, 6)
     asm.jump(JEQ_K, _TCP, "tcp6")
     asm.op(LD_B_X, 40)  # what follows the first extension header
-    asm.any_of((_TCP, _FRAGMENT, *_EXTENSIONS), "accept")
+    asm.any_of((_TCP, _FRAGMENT, *_EXTENSIONS), "part6")
     asm.go("drop")
     asm.label("tcp6")
     asm.op(STX, _IP)
@@ -345,7 +359,7 @@ def _ipv6(
     asm.op(ADD_K, 40)
     asm.op(TAX)
     asm.op(STX, _L4)
-    _ports(asm, ports, 16)
+    _ports(asm, ports, 16, "whole6")
     if tunnels:
         asm.label("udp6")
         asm.op(LD_H_X, 42)
@@ -353,16 +367,16 @@ def _ipv6(
         asm.go("drop")
 
 
-def _ports(asm: _Assembler, ports: Sequence[Endpoint], size: int) -> None:
-    """Accept or drop, with X at the TCP header; addresses have `size` bytes."""
+def _ports(asm: _Assembler, ports: Sequence[Endpoint], size: int, passed: str) -> None:
+    """To `passed` or drop, with X at the TCP header; addresses have `size` bytes."""
     if not ports:
-        asm.go("accept")
+        asm.go(passed)
         return
     anywhere = sorted({port for host, port in ports if host is None})
     if anywhere:
         for offset in (0, 2):
             asm.op(LD_H_X, offset)
-            asm.any_of(anywhere, "accept")
+            asm.any_of(anywhere, passed)
     source, destination = (12, 16) if size == 4 else (8, 24)
     for host in sorted({host for host, _ in ports if host is not None and len(host) == size}):
         own = sorted({port for at, port in ports if at == host})
@@ -373,7 +387,7 @@ def _ports(asm: _Assembler, ports: Sequence[Endpoint], size: int) -> None:
             asm.label(is_host)
             asm.op(LDX_MEM, _L4)
             asm.op(LD_H_X, offset)
-            asm.any_of(own, "accept")
+            asm.any_of(own, passed)
             asm.label(other)
     asm.go("drop")
 
@@ -398,3 +412,59 @@ def _words(asm: _Assembler, offset: int, address: bytes, bits: int, equal: str, 
         asm.jump(JEQ_K, word, None, other)
         bits -= 32
     asm.go(equal)
+
+
+def _expression(
+    asm: _Assembler, expression: Expression, version: int, whole: bool, yes: str, no: str
+) -> None:
+    """To `yes` or `no`, of a packet of that version of IP. `whole`: where it and its TCP header
+    begin is in scratch memory; else X is at the IP header, and ports are not known.
+    """
+    if isinstance(expression, (InNet, InPorts, IsVersion)):
+        _leaf(asm, expression, version, whole, yes, no)
+        return
+    every = isinstance(expression, All)
+    for part in expression.parts:
+        further = asm.fresh()
+        one, other = (further, no) if every else (yes, further)
+        _expression(asm, part, version, whole, one, other)
+        asm.label(further)
+    asm.go(yes if every else no)
+
+
+def _leaf(
+    asm: _Assembler, leaf: InNet | InPorts | IsVersion, version: int, whole: bool, yes: str, no: str
+) -> None:
+    if isinstance(leaf, InPorts) and not whole:
+        asm.go(yes)
+        return
+    if leaf.negated:
+        yes, no = no, yes
+    if isinstance(leaf, IsVersion):
+        asm.go(yes if leaf.version in (0, version) else no)
+        return
+    if isinstance(leaf, InNet) and leaf.network.version != version:
+        asm.go(no)
+        return
+    one = leaf.side in (Side.source, Side.destination)
+    sides = [leaf.side] if one else [Side.source, Side.destination]
+    for side in sides:
+        further = asm.fresh()
+        hit, miss = (further, no) if leaf.side is Side.both else (yes, further)
+        if isinstance(leaf, InNet):
+            if whole:
+                asm.op(LDX_MEM, _IP)
+            offset = 12 if version == 4 else 8
+            size = leaf.network.max_prefixlen // 8
+            at = offset if side is Side.source else offset + size
+            bits = leaf.network.prefixlen
+            _words(asm, at, leaf.network.network_address.packed, bits, hit, miss)
+        else:
+            asm.op(LDX_MEM, _L4)
+            asm.op(LD_H_X, 0 if side is Side.source else 2)
+            above = asm.fresh()
+            asm.jump(JGE_K, leaf.low, above, miss)
+            asm.label(above)
+            asm.jump(JGE_K, leaf.high + 1, miss, hit)
+        asm.label(further)
+    asm.go(yes if leaf.side is Side.both else no)

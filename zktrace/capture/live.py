@@ -11,10 +11,12 @@ import os
 import struct
 import sys
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final, NamedTuple, Protocol
 
 from zktrace.capture.bpf import WHOLE, Endpoint, Instruction, Network, compile_filter
 from zktrace.capture.errors import CaptureError
+from zktrace.capture.expression import All, Any, Expression, InNet, InPorts, Side, negated
 from zktrace.capture.interfaces import ANY, Interface
 
 #: Link types of what is written: whole frames, or (interfaces without Ethernet, or all of them) the
@@ -30,6 +32,26 @@ BLOCK_MS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureFilter:
+    """As it was typed, and what it means."""
+
+    text: str
+    expression: Expression
+
+
+def _end(end: Endpoint) -> Expression:
+    """What one end of a packet is."""
+    host, port = end
+    sides = []
+    for side in (Side.source, Side.destination):
+        parts: list[Expression] = [InPorts(port, port, side)]
+        if host is not None:
+            parts.append(InNet(ip_network(host), side))
+        sides.append(All(tuple(parts)))
+    return Any(tuple(sides))
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Where to listen, and to what."""
 
@@ -38,6 +60,10 @@ class Plan:
     """None: every port."""
     hosts: tuple[Network, ...] = ()
     """None: every host."""
+    also: CaptureFilter | None = None
+    """The user's own filter; what passes must match it, too."""
+    not_from: Endpoint | None = None
+    """What has this end is left out: our own page."""
     tunnels: bool = False
     snaplen: int = WHOLE
     promiscuous: bool = False
@@ -64,7 +90,14 @@ class Plan:
             cooked=self.cooked,
             tunnels=self.tunnels,
             snaplen=self.snaplen,
+            also=self._also(),
         )
+
+    def _also(self) -> Expression | None:
+        parts = [] if self.also is None else [self.also.expression]
+        if self.not_from is not None:
+            parts.append(negated(_end(self.not_from)))
+        return All(tuple(parts)) if parts else None
 
 
 class Turn(NamedTuple):
@@ -149,6 +182,8 @@ def described(plan: Plan) -> str:
         parts.append("all TCP ports")
     if plan.hosts:
         parts.append(f"host{'s' if len(plan.hosts) > 1 else ''} {', '.join(map(str, plan.hosts))}")
+    if plan.also is not None:
+        parts.append(plan.also.text)
     if plan.snaplen < WHOLE:
         parts.append(f"first {plan.snaplen} bytes of a packet")
     return "; ".join(parts)

@@ -33,6 +33,12 @@ def expression(plan: Plan) -> str:
     wanted = f"({wanted}) or (ip[6:2] & 0x1fff != 0 and ip proto 6) or ip6 proto 44"
     if plan.hosts:
         wanted = f"({wanted}) and ({' or '.join(f'net {host}' for host in plan.hosts)})"
+    if plan.also is not None:
+        wanted = f"({wanted}) and ({plan.also.text})"
+    if plan.not_from is not None:
+        host, port = plan.not_from
+        own = f"port {port}" if host is None else f"host {ip_text(host)} and port {port}"
+        wanted = f"({wanted}) and not ({own})"
     if plan.tunnels:
         tunnels = "ip proto 47 or ip proto 4 or ip proto 41 or ip6 proto 47"
         wanted = f"({wanted}) or {tunnels} or udp port 4789 or udp port 8472 or udp port 6081"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zktrace.cli.failure import Failure
+from zktrace.cli.failure import Failure, marked
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
@@ -19,7 +19,5 @@ def compiled(expression: str | None) -> Filter | None:
     try:
         return compile_filter(expression)
     except FilterError as error:
-        # The place is marked within the line, since an error is one line.
-        text, at = " ".join(error.expression.split("\n")), error.position
-        shown = f"{text[:at]}>>>{text[at:]}"
-        raise Failure(f"--filter: {error.message}, at >>> in: {shown}") from None
+        text = marked("--filter", error.message, error.expression, error.position)
+        raise Failure(text) from None

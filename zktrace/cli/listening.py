@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from zktrace.cli.failure import Failure
+from zktrace.cli.failure import Failure, marked
 
 if TYPE_CHECKING:
     from zktrace.capture.bpf import Network
-    from zktrace.capture.live import Capture
+    from zktrace.capture.live import Capture, CaptureFilter
     from zktrace.engine.base import LiveEngine, Port
     from zktrace.engine.live import LiveRun
 
@@ -48,6 +48,8 @@ class Listening:
         buffer_mib: int | None = None,
         user: str | None = None,
         record: bool = False,
+        capture_filter: str | None = None,
+        not_from: Port | None = None,
     ) -> None:
         from zktrace.capture.bpf import WHOLE
         from zktrace.capture.interfaces import find
@@ -64,6 +66,9 @@ class Listening:
             promiscuous=promiscuous,
             ring_bytes=RING_BYTES if buffer_mib is None else buffer_mib << 20,
             record=record,
+            also=_also(capture_filter),
+            # Ports that are named do not hold ours.
+            not_from=not_from if all_ports else None,
         )
         self._user = chosen(user)
 
@@ -121,6 +126,19 @@ def _network(text: str) -> Network:
         return ip_network(text, strict=False)
     except ValueError:
         raise Failure(f"--host: {text!r} is no address and no network") from None
+
+
+def _also(text: str | None) -> CaptureFilter | None:
+    """The user's own filter."""
+    if text is None:
+        return None
+    from zktrace.capture.expression import ExpressionError, parse
+    from zktrace.capture.live import CaptureFilter
+
+    try:
+        return CaptureFilter(" ".join(text.split()), parse(text))
+    except ExpressionError as error:
+        raise Failure(marked("--capture-filter", error.message, text, error.position)) from None
 
 
 def _notice(text: str) -> None:

@@ -15,6 +15,7 @@ from zktrace.cli.options import (
     BUFFER_MIB,
     AllPorts,
     Buffer,
+    CaptureFilterOption,
     ClientPort,
     Duration,
     ElectionPort,
@@ -72,6 +73,7 @@ def live(
     election_port: ElectionPort = [],  # noqa: B006
     all_ports: AllPorts = False,
     host: Hosts = [],  # noqa: B006
+    capture_filter: CaptureFilterOption = None,
     tunnels: Tunnels = False,
     snaplen: Snaplen = None,
     promisc: Promisc = False,
@@ -110,6 +112,7 @@ def live(
         interface,
         (*options.client_ports, *options.quorum_ports, *options.election_ports),
         hosts=host,
+        capture_filter=capture_filter,
         all_ports=all_ports,
         tunnels=tunnels,
         snaplen=snaplen,

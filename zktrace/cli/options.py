@@ -60,6 +60,16 @@ Hosts = Annotated[
         "may be repeated.",
     ),
 ]
+CaptureFilterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--capture-filter",
+        metavar="EXPR",
+        show_default=False,
+        help="Listen only to what matches this, too, in tcpdump's words: 'src net 10.0.0.0/8 and "
+        "not host 10.1.2.3' (host, net, port, portrange, ip, ip6, src, dst, and, or, not).",
+    ),
+]
 AllPorts = Annotated[
     bool,
     typer.Option(

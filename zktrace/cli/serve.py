@@ -16,6 +16,7 @@ from zktrace.cli.options import (
     BUFFER_MIB,
     AllPorts,
     Buffer,
+    CaptureFilterOption,
     ClientPort,
     ElectionPort,
     HashKey,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from zktrace.cli.listening import Listening
-    from zktrace.engine.base import EngineOptions
+    from zktrace.engine.base import EngineOptions, Port
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
@@ -114,6 +115,7 @@ def serve(
     hash_key: HashKey = None,
     max_connections: MaxConnections = MAX_CONNECTIONS,
     host: Hosts = [],  # noqa: B006
+    capture_filter: CaptureFilterOption = None,
     all_ports: AllPorts = False,
     tunnels: Tunnels = False,
     snaplen: Snaplen = None,
@@ -156,12 +158,14 @@ def serve(
                 interface,
                 (*options.client_ports, *options.quorum_ports, *options.election_ports),
                 hosts=host,
+                capture_filter=capture_filter,
                 all_ports=all_ports,
                 tunnels=tunnels,
                 snaplen=snaplen,
                 promiscuous=promisc,
                 buffer_mib=buffer,
                 user=user,
+                not_from=_own(bound),
             )
             picture, feed = _live(listening, options, key)
         else:
@@ -226,6 +230,14 @@ def _ended(feed: Feed | LiveFeed) -> None:
             if stream is not None:
                 stream.flush()
         os._exit(0)
+
+
+def _own(bound: socket.socket) -> Port:
+    """Our own end, which is not to be listened to."""
+    from ipaddress import ip_address
+
+    host = ip_address(bound.getsockname()[0])
+    return None if host.is_unspecified else host.packed, bound.getsockname()[1]
 
 
 def _bound(http: str, address: str, port: int) -> socket.socket:

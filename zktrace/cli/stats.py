@@ -12,6 +12,7 @@ from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
 from zktrace.cli.options import (
     AllPorts,
+    CaptureFilterOption,
     ClientPort,
     Duration,
     ElectionPort,
@@ -77,6 +78,7 @@ def stats(
     interface: Interfaces = [],  # noqa: B006
     duration: Duration = None,
     host: Hosts = [],  # noqa: B006
+    capture_filter: CaptureFilterOption = None,
     all_ports: AllPorts = False,
     tunnels: Tunnels = False,
     user: UserOption = None,
@@ -114,6 +116,7 @@ def stats(
             interface,
             (*options.client_ports, *options.quorum_ports, *options.election_ports),
             hosts=host,
+            capture_filter=capture_filter,
             all_ports=all_ports,
             tunnels=tunnels,
             user=user,

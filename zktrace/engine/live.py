@@ -101,6 +101,8 @@ class LiveRun:
         """What is held while the engine is used, which is never while packets are waited for."""
         self.budget_ms = _BUDGET_MS
         """How long it is held for one look at the packets that wait, about."""
+        self.prompt = True
+        """Rows are given out as soon as no packets wait, too."""
         self.batch_rows = BATCH_ROWS
         """Rows that are given out though they have not waited for 200 ms, and more packets wait."""
         self.listening = Listening(described(plan), {at.name: "up" for at in plan.interfaces})
@@ -152,7 +154,8 @@ class LiveRun:
                     self._check()
                     checked = now
                 late = now - yielded >= _TICK_NS
-                if waiting and (idle or late or waiting >= self.batch_rows):
+                prompt = idle and self.prompt
+                if waiting and (prompt or late or waiting >= self.batch_rows):
                     yield waiting
                     yielded = now
                 if end is not None and now >= end:

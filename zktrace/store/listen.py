@@ -16,8 +16,6 @@ from zktrace.store.picture import Picture
 
 #: The lock is held for about so long.
 _TURN_MS: Final = 5
-#: Rows taken at once, while more packets wait: few, since whoever asks waits meanwhile.
-_BATCH_ROWS: Final = 4096
 
 
 class LiveFeed:
@@ -27,7 +25,7 @@ class LiveFeed:
         """`run` has the picture's engine."""
         run.guard = picture.decoding
         run.budget_ms = _TURN_MS
-        run.batch_rows = _BATCH_ROWS
+        run.prompt = False  # each batch costs as much as some thousand rows
         picture.kind = "interface"
         picture.sources = tuple(run.listening.interfaces)
         picture.listening = run.listening
