@@ -60,6 +60,8 @@ def check(joined: Join, tables: dict[str, pa.Table]) -> None:
             for number, packet in enumerate(quorum)
             if packet["type"] == "REQUEST"
             and (packet["session"], packet["cxid"]) == keys[at][1:]
+            and (packet["txn_type"] == "createSession")
+            == (quorum[row]["txn_type"] == "createSession")
             and packet["ts_ns"] <= quorum[row]["ts_ns"]
         ]
         assert txns.request_row[at] == (max(before)[1] if before else -1)

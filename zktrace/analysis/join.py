@@ -150,7 +150,7 @@ class Joiner:
         """What was gathered, joined."""
         columns = self._packets.take()
         packets, peers, leaders = self._peers(columns)
-        txns, deliveries = _deliveries(packets, peers, leaders)
+        txns, deliveries = _deliveries(packets, peers, leaders, self.ops.code("createSession"))
         writes = self._written(packets, txns)
         return Join(
             packets=packets,
@@ -242,10 +242,11 @@ class Joiner:
         free = np.ones(len(txns.zxid), dtype=np.bool_)
         free[txn[txn >= 0]] = False
         left = np.flatnonzero(free)
+        created = self.ops.code("createSession")
         found = asof(
-            (txns.session[left], txns.cxid[left]),
+            (txns.session[left], _cxids(txns.cxid[left], txns.type[left] == created)),
             packets.ts[txns.row[left]],
-            (session[lost], cxid[lost]),
+            (session[lost], _cxids(cxid[lost], connect[lost])),
             ts[lost],
             forward=True,
         )
@@ -260,9 +261,12 @@ class Joiner:
         lost = np.flatnonzero((txn < 0) & (session[kept] != NONE))
         asked = np.flatnonzero(packets.of_kind(KIND["REQUEST"]))
         found = asof(
-            (packets.session[asked], packets.cxid[asked]),
+            (
+                packets.session[asked],
+                _cxids(packets.cxid[asked], packets.txn_type[asked] == created),
+            ),
             packets.ts[asked],
-            (session[kept][lost], cxid[kept][lost]),
+            (session[kept][lost], _cxids(cxid[kept][lost], connect[kept][lost])),
             ts[kept][lost],
             forward=True,
         )
@@ -293,6 +297,13 @@ def join(tables: Mapping[str, pa.Table | pa.RecordBatch]) -> Join:
     joiner = Joiner()
     joiner.add(tables)
     return joiner.join()
+
+
+def _cxids(cxid: Ints, connects: Bools) -> Ints:
+    """The cxid as a key: that of a createSession is 0, as that of the closeSession with which the
+    leader ends an expired session, which is another request.
+    """
+    return np.where(connects & (cxid == 0), NONE, cxid)
 
 
 def asof(
@@ -364,11 +375,13 @@ def _roles(packets: Packets, peers: list[Peer]) -> None:
                 peer.role = role
 
 
-def _deliveries(packets: Packets, peers: list[Peer], leaders: Codes) -> tuple[Txns, Deliveries]:
+def _deliveries(
+    packets: Packets, peers: list[Peer], leaders: Codes, created: int
+) -> tuple[Txns, Deliveries]:
     known = packets.zxid != NONE
     carried = packets.of_kind(*_TXN) & known
     rows = np.flatnonzero(carried)
-    txns, txn_of = _txns(packets, rows, leaders)
+    txns, txn_of = _txns(packets, rows, leaders, created)
 
     acks = packets.of_kind(KIND["ACK"]) & known & (packets.zxid & 0xFFFFFFFF != 0)
     told = np.flatnonzero(carried | acks | (packets.of_kind(*_COMMITS) & known))
@@ -424,7 +437,7 @@ def _deliveries(packets: Packets, peers: list[Peer], leaders: Codes) -> tuple[Tx
     return txns, deliveries
 
 
-def _txns(packets: Packets, rows: Ints, leaders: Codes) -> tuple[Txns, Ints]:
+def _txns(packets: Packets, rows: Ints, leaders: Codes, created: int) -> tuple[Txns, Ints]:
     """Distinct txns of the rows that carry one, and which one each row carries."""
     zxid, session, cxid = packets.zxid[rows], packets.session[rows], packets.cxid[rows]
     order = np.argsort(zxid, kind="stable")
@@ -443,9 +456,9 @@ def _txns(packets: Packets, rows: Ints, leaders: Codes) -> tuple[Txns, Ints]:
     first = rows[order[new]]
     asked = np.flatnonzero(packets.of_kind(KIND["REQUEST"]))
     request = asof(
-        (packets.session[asked], packets.cxid[asked]),
+        (packets.session[asked], _cxids(packets.cxid[asked], packets.txn_type[asked] == created)),
         packets.ts[asked],
-        (packets.session[first], packets.cxid[first]),
+        (packets.session[first], _cxids(packets.cxid[first], packets.txn_type[first] == created)),
         packets.ts[first],
         forward=False,
     )

@@ -179,6 +179,14 @@ class Trace:
         joined = join(self._tables)
         return WriteReport(timeline(joined), joined.addresses, joined.ops, voters=voters)
 
+    def ensemble(self, *, voters: int | None = None) -> dict[str, Any]:
+        """Leaders, learners, elections, sessions: the object that ``zktrace ensemble --json``
+        prints, but for the coverage.
+        """
+        from zktrace.analysis.ensemble import ensemble
+
+        return ensemble(self._tables, voters=voters)
+
     def stats(
         self,
         by: str | Sequence[str] = ("op",),

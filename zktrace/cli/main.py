@@ -20,7 +20,7 @@ try:
     from typer.core import TyperGroup
 
     from zktrace import __version__
-    from zktrace.cli import decode, live, schema, serve, stats, top, trace
+    from zktrace.cli import decode, ensemble, live, schema, serve, stats, top, trace
     from zktrace.cli.failure import Failure
 except KeyboardInterrupt:
     # Most of a start is this; whoever ends it then wants no traceback.
@@ -94,6 +94,7 @@ app = typer.Typer(
 app.command("decode")(decode.decode)
 app.command("stats")(stats.stats)
 app.command("trace")(trace.trace)
+app.command("ensemble")(ensemble.ensemble)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("top")(top.top)

@@ -26,6 +26,8 @@ from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdou
 from zktrace.engine.base import MAX_CONNECTIONS, create
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zktrace.analysis.writereport import WriteReport
 
 #: Waterfalls that are drawn unless told otherwise.
@@ -112,21 +114,27 @@ def _joined(run: Any, where: Any, voters: int | None, key: bytes | None) -> Writ
                 wanted.append(chosen["exchanges"].column("seq").to_numpy())
     join = joiner.join()
     line = timeline(join)
-    session = None
-    if key is not None:
-        from zktrace.analysis.hashing import SessionHasher
-
-        hasher = SessionHasher(key)
-
-        def session(real: int) -> int:
-            return hasher.session(real) or 0
-
     chosen_rows = None
     if where is not None:
         chosen_rows = choose(np.concatenate(wanted) if wanted else np.empty(0, np.int64), line)
     return WriteReport(
-        line, join.addresses, join.ops, voters=voters, chosen=chosen_rows, session=session
+        line,
+        join.addresses,
+        join.ops,
+        voters=voters,
+        chosen=chosen_rows,
+        session=session_shown(key),
     )
+
+
+def session_shown(key: bytes | None) -> Callable[[int], int] | None:
+    """What stands for a session's id; None: the id."""
+    if key is None:
+        return None
+    from zktrace.analysis.hashing import SessionHasher
+
+    hasher = SessionHasher(key)
+    return lambda real: hasher.session(real) or 0
 
 
 def _write_json(written: WriteReport, coverage: dict[str, Any], top: int | None) -> None:
