@@ -26,7 +26,7 @@ from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdou
 from zktrace.engine.base import MAX_CONNECTIONS, create
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from zktrace.analysis.writereport import WriteReport
 
@@ -48,6 +48,24 @@ def trace(
     ] = None,
     filter: FilterOption = None,
     json: JsonOption = False,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp",
+            metavar="FILE",
+            show_default=False,
+            help="Also write the writes as OpenTelemetry spans (OTLP/JSON, a request a line).",
+        ),
+    ] = None,
+    perfetto: Annotated[
+        str | None,
+        typer.Option(
+            "--perfetto",
+            metavar="FILE",
+            show_default=False,
+            help="Also write them as trace events, for ui.perfetto.dev or chrome://tracing.",
+        ),
+    ] = None,
     voters: Annotated[
         int | None,
         typer.Option(
@@ -84,6 +102,8 @@ def trace(
         with interruptible(run):
             written = _joined(run, compiled(filter), voters, key)
     coverage = run.coverage()
+    # All of them by time; with --top the slowest.
+    _export(written, top, otlp, perfetto)
     if json:
         _write_json(written, coverage, top)
     else:
@@ -142,11 +162,31 @@ def _write_json(written: WriteReport, coverage: dict[str, Any], top: int | None)
 
     from zktrace.export.coverage import coverage_line
 
-    objects = written if top is None else map(written.write, written.slowest(top))
-    for one in objects:
+    for one in _objects(written, top):
         sys.stdout.write(_line(one, dumps))
     sys.stdout.write(_line(written.summary(), dumps))
     sys.stdout.write(coverage_line(coverage) + "\n")
+
+
+def _objects(written: WriteReport, top: int | None) -> Iterable[dict[str, Any]]:
+    return written if top is None else map(written.write, written.slowest(top))
+
+
+def _export(written: WriteReport, top: int | None, otlp: str | None, perfetto: str | None) -> None:
+    from zktrace import __version__
+    from zktrace.export.spans import otlp_lines, trace_events
+
+    def by_time() -> Iterable[dict[str, Any]]:
+        if top is None:
+            return written
+        return sorted(_objects(written, top), key=lambda one: int(one["ts_ns"]))
+
+    if otlp is not None:
+        with open(otlp, "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in otlp_lines(by_time(), __version__))
+    if perfetto is not None:
+        with open(perfetto, "w", encoding="utf-8") as file:
+            file.writelines(trace_events(by_time()))
 
 
 def _line(one: dict[str, Any], dumps: Any) -> str:
