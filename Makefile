@@ -80,6 +80,10 @@ fuzz: ## feed the native decoder mutated captures for FUZZ_SECONDS
 campaign: $(STAMP_TEST) $(STAMP_NATIVE) ## decode captures with losses, 100 seeds each: nothing wrong may be shown
 	$(PY) -m tests.properties.campaign $(CAMPAIGN_ARGS)
 
+.PHONY: differential
+differential: $(STAMP_TEST) $(STAMP_NATIVE) ## the reference server beside Java's: 100,000 random operations, every reply compared
+	PYTHONPATH=.:server:proxy $(PY) -m tests.server.differential --seeds 1-60 $(DIFFERENTIAL_ARGS)
+
 .PHONY: bench
 bench: $(STAMP_TEST) $(STAMP_NATIVE) ## speed beside tcpdump's, as the table in README.md
 	$(PY) -m tests.bench.run $(BENCH_ARGS)

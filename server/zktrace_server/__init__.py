@@ -1,1 +1,3 @@
-"""Reference ensemble server for the ZooKeeper protocols. Nothing is here yet."""
+"""Reference server for the ZooKeeper protocols: `core` is deterministic, `storage` has its files,
+`net` its sockets. The guide is server/README.md.
+"""

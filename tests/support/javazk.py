@@ -32,7 +32,13 @@ import pytest
 
 _JARS: Final = Path("/usr/share/java")
 #: The manifest of zookeeper.jar names what else it needs; what logs is for the user to choose.
-_CLASSPATH: Final = (_JARS / "zookeeper.jar", _JARS / "slf4j-simple.jar")
+#: Jars of another release, separated by colons, may be given instead.
+_GIVEN: Final = os.environ.get("ZKTRACE_ZOOKEEPER_CLASSPATH", "")
+CLASSPATH: Final = (
+    tuple(Path(jar) for jar in _GIVEN.split(os.pathsep))
+    if _GIVEN
+    else (_JARS / "zookeeper.jar", _JARS / "slf4j-simple.jar")
+)
 _REQUIRED: Final = os.environ.get("ZKTRACE_REQUIRE_JAVA", "") not in ("", "0")
 _HOST: Final = "127.0.0.1"
 #: A loaded machine starts a JVM in some ten seconds; this is for one that does not start.
@@ -62,7 +68,7 @@ def missing() -> str | None:
     """Why there is no Java ZooKeeper here; None: there is."""
     if shutil.which("java") is None:
         return "there is no java (Debian: default-jre-headless)"
-    for jar in _CLASSPATH:
+    for jar in CLASSPATH:
         if not jar.exists():
             return f"there is no {jar} (Debian: libzookeeper-java, libslf4j-java)"
     return None
@@ -154,7 +160,7 @@ class JavaServer:
             "-Dzookeeper.jmx.log4j.disable=true",
             *(f"-D{name}={value}" for name, value in self._properties.items()),
             "-cp",
-            os.pathsep.join(map(str, _CLASSPATH)),
+            os.pathsep.join(map(str, CLASSPATH)),
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
             str(self._config),
         ]

@@ -1,0 +1,375 @@
+"""The server: connections and their bytes in, replies and watch events out, txns to be logged.
+
+One order for all: a request is answered when those before it are, of whatever connection. Java gets
+that by queues between threads. Here a request runs from its bytes to its reply at once, and what
+makes it true is that nothing of `out` may be sent before all of `log` is on disk: whoever drives
+this takes both together (`take_log`), makes the log durable, and then sends.
+
+Time is set by the driver (`set_time`) before it calls anything else.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from zktrace.wire import session
+from zktrace.wire.jute import WireError
+from zktrace.wire.multi import MultiResponse, MultiResult
+from zktrace.wire.records import (
+    ACL,
+    AuthPacket,
+    ConnectRequest,
+    ConnectResponse,
+    Create2Response,
+    CreateResponse,
+    ErrorResponse,
+    PathRequest,
+    SaslToken,
+    StatResponse,
+    WatcherEvent,
+)
+from zktrace.wire.txn import CreateSessionTxn, Transaction
+from zktrace_server.core import acl as rights
+from zktrace_server.core import request as op
+from zktrace_server.core.apply import ERROR, Result, apply
+from zktrace_server.core.connection import Connection, State
+from zktrace_server.core.errors import (
+    AUTH_FAILED,
+    OK,
+    UNIMPLEMENTED,
+    KeeperError,
+)
+from zktrace_server.core.prepare import Preparer
+from zktrace_server.core.read import Reader
+from zktrace_server.core.reaper import Reaper
+from zktrace_server.core.request import Request
+from zktrace_server.core.sessions import Sessions
+from zktrace_server.core.settings import Settings
+from zktrace_server.core.tree import DataTree
+
+_REPLY: Final = struct.Struct(">iiqi").pack
+_LENGTH: Final = struct.Struct(">i")
+_HEADER: Final = struct.Struct(">ii")
+_HEADER_SIZE: Final = 16
+_WATCH_XID: Final = -1
+_PING_XID: Final = -2
+_SYNC_CONNECTED: Final = 3
+#: The zxid in the reply to what the server does not know.
+_NO_ZXID: Final = -1
+
+#: Types of a multi's results; those that make a node of another kind than create answer as create2.
+_RESULT_TYPES: Final = {op.CREATE_TTL: op.CREATE2, op.CREATE_CONTAINER: op.CREATE2}
+
+
+class Refused(Exception):
+    """A connection is closed without an answer; the text says why, for the log."""
+
+
+class Server:
+    """`dirty` are the connections that have something to send, or are to be closed."""
+
+    def __init__(self, settings: Settings, tree: DataTree, timeouts: dict[int, int]) -> None:
+        self.settings = settings
+        self.tree = tree
+        self.wall_ms = 0
+        self.now_ms = 0
+        self.dirty: dict[Connection, None] = {}
+        self.connections: dict[Connection, None] = {}
+        self.log: list[bytes] = []
+        self.sessions: Sessions
+        self.preparer: Preparer
+        self._timeouts = timeouts
+        self._of_session: dict[int, Connection] = {}
+        self._reader = Reader(tree, settings.skip_acl, self._send_event)
+        self._reaper = Reaper(tree, settings)
+        self._event: tuple[tuple[int, str, int], bytes] = ((0, "", 0), b"")
+        tree.deliver = self._deliver
+
+    def start(self, wall_ms: int, now_ms: int) -> None:
+        """Sessions that were there before have their whole timeout from now on. Ephemerals of
+        sessions that nobody knows are deleted, as Java does when it loads its database.
+        """
+        settings = self.settings
+        self.sessions = Sessions(settings.tick_ms, settings.server_id, now_ms)
+        for session_id, timeout_ms in self._timeouts.items():
+            self.sessions.track(session_id, timeout_ms, now_ms)
+        for session_id in [i for i in self.tree.ephemerals if i not in self._timeouts]:
+            self.tree.end_session(session_id, None, self.tree.last_zxid)
+        self.preparer = Preparer(self.tree, self.sessions, settings)
+        self.set_time(wall_ms, now_ms)
+        self._reaper.start(now_ms)
+
+    def set_time(self, wall_ms: int, now_ms: int) -> None:
+        """`wall_ms` since 1970, for Stats and txns; `now_ms` of a clock that only goes forward."""
+        self.wall_ms = self.preparer.now_ms = wall_ms
+        self.now_ms = now_ms
+
+    def take_log(self) -> list[bytes]:
+        """Txns since the last call, in order, encoded: to be durable before anything is sent."""
+        taken, self.log = self.log, []
+        return taken
+
+    def tick(self) -> None:
+        """Ends sessions whose time is over, and nodes that are kept for a time only."""
+        for session_id in self.sessions.expired(self.now_ms):
+            self.expire(session_id)
+        for path in self._reaper.due(self.now_ms, self.wall_ms):
+            body = PathRequest(path).encode()
+            self._commit(self.preparer.prepare(Request(0, 0, op.DELETE_CONTAINER, body, ())))
+
+    def expire(self, session_id: int) -> None:
+        """Ends a session for its client."""
+        request = Request(session_id, 0, op.CLOSE_SESSION, b"", ())
+        self._commit(self.preparer.prepare(request))
+        self.sessions.remove(session_id)
+        connection = self._of_session.get(session_id)
+        if connection is not None:
+            self._end(connection, drop=True)
+
+    # --- connections --------------------------------------------------------------------------
+
+    def connect(self, address: str) -> Connection:
+        """A client has connected."""
+        connection = Connection(address)
+        self.connections[connection] = None
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """Its socket is closed; the session goes on until it expires."""
+        connection.end(drop=True)
+        self.connections.pop(connection, None)
+        self.dirty.pop(connection, None)
+        self.tree.forget_watcher(connection)
+        if self._of_session.get(connection.session_id) is connection:
+            del self._of_session[connection.session_id]
+
+    def _end(self, connection: Connection, *, drop: bool = False) -> None:
+        """Like `disconnect`, but it is the server who closes."""
+        connection.end(drop=drop)
+        self.tree.forget_watcher(connection)
+        if self._of_session.get(connection.session_id) is connection:
+            del self._of_session[connection.session_id]
+        self.dirty[connection] = None
+
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Bytes from a client. Refused where Java closes the connection without an answer: the
+        connection is ending then.
+        """
+        if connection.rest:
+            connection.rest += data
+            if len(connection.rest) < connection.need:
+                return
+            data = bytes(connection.rest)
+            connection.rest.clear()
+        pos, end = 0, len(data)
+        try:
+            while connection.state is not State.ENDING:
+                if end - pos < 4:
+                    connection.need = 4
+                    break
+                length = _LENGTH.unpack_from(data, pos)[0]
+                if not 0 <= length <= self.settings.max_buffer:
+                    raise Refused(
+                        f"a frame of {length} bytes; jute.maxbuffer is {self.settings.max_buffer}"
+                    )
+                if end - pos - 4 < length:
+                    connection.need = 4 + length
+                    break
+                pos += 4
+                connection.received += 1
+                self._frame(connection, data, pos, pos + length)
+                pos += length
+        except Refused:
+            self._end(connection, drop=True)
+            raise
+        if pos < end and connection.state is not State.ENDING:
+            connection.rest += data[pos:]
+
+    def _frame(self, connection: Connection, data: bytes, pos: int, end: int) -> None:
+        """One whole frame, data[pos:end]."""
+        if connection.state is State.NEW:
+            self._connect(connection, data[pos:end])
+            return
+        if end - pos < 8:
+            raise Refused("a frame without a request header")
+        xid, kind = _HEADER.unpack_from(data, pos)
+        body = data[pos + 8 : end]
+        if kind == op.AUTH:
+            self._auth(connection, xid, body)
+        elif kind == op.SASL:
+            self._sasl(connection, xid, body)
+        else:
+            self._request(
+                connection, Request(connection.session_id, xid, kind, body, connection.ids)
+            )
+
+    # --- beginning and identity ---------------------------------------------------------------
+
+    def _connect(self, connection: Connection, payload: bytes) -> None:
+        """ZooKeeperServer.processConnectRequest."""
+        try:
+            request = ConnectRequest.decode_from(payload, 0, len(payload))[0]
+        except WireError as error:
+            raise Refused(f"no ConnectRequest: {error}") from None
+        if request.last_zxid_seen > self.tree.last_zxid:
+            raise Refused(
+                f"it has seen zxid {request.last_zxid_seen:#x}, the last one here is "
+                f"{self.tree.last_zxid:#x}"
+            )
+        settings = self.settings
+        timeout_ms = max(request.timeout_ms, settings.min_session_timeout_ms)
+        timeout_ms = min(timeout_ms, settings.max_session_timeout_ms)
+        connection.timeout_ms = timeout_ms
+        connection.state = State.OPEN
+        valid = True
+        if request.session_id == 0:
+            connection.session_id = self.sessions.new_id()
+            body = CreateSessionTxn(timeout_ms).encode()
+            self.sessions.track(connection.session_id, timeout_ms, self.now_ms)
+            made = Request(connection.session_id, 0, op.CREATE_SESSION, body, ())
+            self._commit(self.preparer.prepare(made))
+        else:
+            # The session moves here, whoever asks: Java looks at the password only then.
+            before = self._of_session.get(request.session_id)
+            if before is not None:
+                self._end(before, drop=True)
+            connection.session_id = request.session_id
+            valid = request.password == session.password(
+                request.session_id
+            ) and self.sessions.touch(request.session_id, timeout_ms, self.now_ms)
+        self._of_session[connection.session_id] = connection
+        read_only = None if request.read_only is None else False
+        if valid:
+            password = session.password(connection.session_id)
+            response = ConnectResponse(0, timeout_ms, connection.session_id, password, read_only)
+        else:
+            response = ConnectResponse(0, 0, 0, bytes(session.PASSWORD_LENGTH), read_only)
+        payload = response.encode()
+        self._send(connection, _LENGTH.pack(len(payload)) + payload)
+        if not valid:
+            self._end(connection)
+
+    def _auth(self, connection: Connection, xid: int, body: bytes) -> None:
+        try:
+            packet = AuthPacket.decode_from(body, 0, len(body))[0]
+        except WireError as error:
+            raise Refused(f"no AuthPacket: {error.reason}") from None
+        ids = rights.authenticate(
+            packet.scheme, packet.auth, connection.address, self.settings.super_digest
+        )
+        connection.prove(ids)
+        self._reply(connection, xid, 0, OK if ids else AUTH_FAILED)
+        if not ids:
+            self._end(connection)
+
+    def _sasl(self, connection: Connection, xid: int, body: bytes) -> None:
+        """No login is configured: the token in the answer is null."""
+        try:
+            SaslToken.decode_from(body, 0, len(body))
+        except WireError as error:
+            raise Refused(f"no GetSASLRequest: {error.reason}") from None
+        self._reply(connection, xid, 0, OK, SaslToken(None).encode())
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def _request(self, connection: Connection, request: Request) -> None:
+        kind = request.kind
+        if not self.sessions.touch(request.session_id, connection.timeout_ms, self.now_ms):
+            # Being expired: Java drops the request; the connection is closed with the session.
+            return
+        handler = self._reader.handlers.get(kind)
+        if handler is not None:
+            try:
+                body = handler(connection, request)
+            except KeeperError as error:
+                self._reply(connection, request.xid, self.tree.last_zxid, error.code)
+            else:
+                self._reply(connection, request.xid, self.tree.last_zxid, OK, body)
+        elif kind == op.PING:
+            self._reply(connection, _PING_XID, self.tree.last_zxid, OK)
+        elif kind in op.WRITES and kind not in (op.CREATE_SESSION, op.DELETE_CONTAINER):
+            self._write(connection, request)
+        else:
+            # A bare `check` is among these: as a txn it would break every server that reads it.
+            self._reply(connection, request.xid, _NO_ZXID, UNIMPLEMENTED)
+            self._end(connection)
+
+    def _write(self, connection: Connection, request: Request) -> None:
+        try:
+            txn = self.preparer.prepare(request)
+        except KeeperError as error:
+            self._reply(connection, request.xid, self.tree.last_zxid, error.code)
+            return
+        result = self._commit(txn)
+        zxid = self.tree.last_zxid
+        if result.type == ERROR:
+            self._reply(connection, request.xid, zxid, result.err)
+        else:
+            self._reply(connection, request.xid, zxid, OK, _write_reply(request.kind, result))
+        if request.kind == op.CLOSE_SESSION:
+            self.sessions.remove(request.session_id)
+            self._end(connection)
+
+    def _commit(self, txn: Transaction) -> Result:
+        """Logs a txn and applies it. It counts only when the log is durable."""
+        self.log.append(txn.encode())
+        result = apply(self.tree, txn)
+        self.preparer.outstanding.done(txn.header.zxid)
+        return result
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def _reply(
+        self, connection: Connection, xid: int, zxid: int, err: int, body: bytes = b""
+    ) -> None:
+        self._send(connection, _REPLY(_HEADER_SIZE + len(body), xid, zxid, err) + body)
+
+    def _send(self, connection: Connection, frame: bytes) -> None:
+        connection.out.append(frame)
+        self.dirty[connection] = None
+
+    def _deliver(
+        self, watcher: object, event: int, path: str, zxid: int, acl: tuple[ACL, ...]
+    ) -> None:
+        """A change, to one who may know of the node (ServerCnxn.process since 3.9.2)."""
+        assert isinstance(watcher, Connection)
+        if self.settings.skip_acl or rights.allowed(acl, rights.READ, watcher.ids):
+            self._send_event(watcher, event, path, zxid)
+
+    def _send_event(self, connection: Connection, event: int, path: str, zxid: int) -> None:
+        if connection.state is not State.OPEN:
+            return
+        key = (event, path, zxid)
+        if self._event[0] != key:
+            body = WatcherEvent(event, _SYNC_CONNECTED, path).encode()
+            self._event = (key, _REPLY(_HEADER_SIZE + len(body), _WATCH_XID, zxid, OK) + body)
+        self._send(connection, self._event[1])
+
+
+def _write_reply(kind: int, result: Result) -> bytes:
+    """Body of a successful write's reply."""
+    if kind == op.MULTI:
+        return MultiResponse([_multi_result(part) for part in result.parts]).encode()
+    if kind == op.CREATE:
+        return CreateResponse(result.path).encode()
+    if kind in (op.CREATE2, op.CREATE_CONTAINER, op.CREATE_TTL):
+        assert result.stat is not None
+        return Create2Response(result.path, result.stat).encode()
+    if kind in (op.SET_DATA, op.SET_ACL):
+        assert result.stat is not None
+        return StatResponse(result.stat).encode()
+    return b""
+
+
+def _multi_result(part: Result) -> MultiResult:
+    if part.type == ERROR:
+        return MultiResult(ERROR, part.err, ErrorResponse(part.err))
+    kind = _RESULT_TYPES.get(part.type, part.type)
+    if kind == op.CREATE:
+        return MultiResult(kind, OK, CreateResponse(part.path))
+    if part.stat is not None and kind == op.CREATE2:
+        return MultiResult(kind, OK, Create2Response(part.path, part.stat))
+    if part.stat is not None:
+        return MultiResult(kind, OK, StatResponse(part.stat))
+    return MultiResult(kind, OK, None)

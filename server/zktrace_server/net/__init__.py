@@ -1,0 +1,1 @@
+"""What connects the core to the world: asyncio, sockets, clocks, the configuration file."""

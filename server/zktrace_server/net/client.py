@@ -1,0 +1,137 @@
+"""The client port: a socket to each client, four-letter words, limits (NIOServerCnxn,
+NIOServerCnxnFactory).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Final
+
+from zktrace.wire.fourletter import WORDS
+from zktrace_server.core.connection import Connection, State
+from zktrace_server.core.server import Refused
+from zktrace_server.net.fourletter import FourLetterWords
+from zktrace_server.net.service import Service
+
+log: Final = logging.getLogger(__name__)
+
+#: Nothing more is read from a client that has so much still to read itself; asyncio asks for it to
+#: go on when it has read most of that.
+HIGH_WATER: Final = 1 << 20
+#: Watch events come unasked: who lets this much of them pile up is cut off. Java has no limit.
+MAX_UNSENT: Final = 64 << 20
+
+
+class ClientPort:
+    """Connections by address, for the limits."""
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
+        self.service = service
+        self.words = FourLetterWords(service)
+        self.loop = loop
+        self._by_address: Counter[str] = Counter()
+
+    def protocol(self) -> ClientProtocol:
+        """What asyncio wants for a new connection."""
+        return ClientProtocol(self)
+
+    def admit(self, address: str) -> str | None:
+        """Counts a connection; else says which limit it would pass."""
+        config = self.service.config
+        limit = config.max_client_connections
+        if 0 < limit <= self._by_address[address]:
+            return f"maxClientCnxns={limit} reached"
+        if 0 < config.max_connections <= self._by_address.total():
+            return f"maxCnxns={config.max_connections} reached"
+        self._by_address[address] += 1
+        return None
+
+    def leave(self, address: str) -> None:
+        """It is closed."""
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+class ClientProtocol(asyncio.Protocol):
+    """One client. `name` is its address and port, for the log."""
+
+    def __init__(self, port: ClientPort) -> None:
+        self._port = port
+        self._service = port.service
+        self._transport: asyncio.Transport
+        self._connection: Connection | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.name = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername") or ("", 0)
+        address = peer[0].partition("%")[0].removeprefix("::ffff:")
+        self.name = f"{address}:{peer[1]}" if ":" not in address else f"[{address}]:{peer[1]}"
+        refused = self._port.admit(address)
+        if refused is not None:
+            log.warning("%s: closed, %s", self.name, refused)
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        self._connection = self._service.connected(address, self)
+        self._timer = self._port.loop.call_later(
+            self._service.config.sessionless_timeout_ms / 1000, self._sessionless
+        )
+
+    def _sessionless(self) -> None:
+        """Connected, and then never asked for a session."""
+        if self._connection is not None and self._connection.state is State.NEW:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        connection = self._connection
+        if connection is None or connection.state is State.ENDING:
+            return
+        if connection.state is State.NEW and not connection.received:
+            word = (bytes(connection.rest) + data)[:4]
+            if word in WORDS:
+                self._service.stats.received += 1
+                answer = self._port.words.answer(word)
+                self._transport.write(answer.encode())
+                connection.end(drop=True)
+                self._transport.close()
+                return
+        try:
+            self._service.received(connection, data)
+        except Refused as reason:
+            log.info("%s: closed, %s", self.name, reason)
+        except Exception:
+            # A defect of this server must not harm another client's session.
+            log.exception("%s: closed, its request could not be handled", self.name)
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connection is not None:
+            self._service.disconnected(self._connection)
+            self._port.leave(self._connection.address)
+            self._connection = None
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- Peer ---------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            log.warning("%s: closed, it does not read what it is sent", self.name)
+            self._transport.abort()
+
+    def close(self) -> None:
+        self._transport.close()

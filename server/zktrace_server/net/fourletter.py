@@ -1,0 +1,244 @@
+"""Four-letter words (org.apache.zookeeper.server.command): what operators ask by hand.
+
+Unknown to Java's default whitelist, so also here, are all but srvr. stmk and gtmk are about Java's
+own tracing: answered, without effect.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from zktrace import __version__
+from zktrace.wire.fourletter import NAMES, WORDS
+from zktrace_server.net.service import Service
+
+#: What the words with a version in their answer say: the behaviour is that of this release.
+COMPATIBLE: Final = "3.9.5"
+_LONG: Final = (1 << 64) - 1
+
+
+class FourLetterWords:
+    """Answers as text."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        allowed = service.config.words
+        self._allowed = frozenset(NAMES) if "*" in allowed else allowed
+        self._answers: Final[dict[str, Callable[[], str]]] = {
+            "conf": self._conf,
+            "cons": self._cons,
+            "crst": self._crst,
+            "dirs": self._dirs,
+            "dump": self._dump,
+            "envi": self._envi,
+            "gtmk": lambda: "0",
+            "hash": self._hash,
+            "isro": lambda: "rw",
+            "mntr": self._mntr,
+            "ruok": lambda: "imok",
+            "srst": self._srst,
+            "srvr": self._srvr,
+            "stat": self._stat,
+            "stmk": lambda: "0",
+            "wchc": self._wchc,
+            "wchp": self._wchp,
+            "wchs": self._wchs,
+        }
+
+    def answer(self, word: bytes) -> str:
+        """The answer to a word that is one."""
+        name = WORDS[word]
+        if name not in self._allowed:
+            return f"{name} is not executed because it is not in the whitelist.\n"
+        return self._answers[name]()
+
+    # --- the server ---------------------------------------------------------------------------
+
+    def _srvr(self) -> str:
+        return f"Zookeeper version: {_version()}\n{self._numbers()}"
+
+    def _stat(self) -> str:
+        clients = "".join(f" {peer}\n" for peer in self._connections(brief=True))
+        return f"Zookeeper version: {_version()}\nClients:\n{clients}\n{self._numbers()}"
+
+    def _numbers(self) -> str:
+        service, server = self._service, self._service.server
+        least, mean, most = service.stats.latencies()
+        return (
+            f"Latency min/avg/max: {least}/{mean:.4g}/{most}\n"
+            f"Received: {service.stats.received}\n"
+            f"Sent: {service.stats.sent}\n"
+            f"Connections: {len(service.connections())}\n"
+            f"Outstanding: {len(server.log)}\n"
+            f"Zxid: 0x{server.tree.last_zxid & _LONG:x}\n"
+            f"Mode: standalone\n"
+            f"Node count: {server.tree.count()}\n"
+        )
+
+    def _mntr(self) -> str:
+        service, server = self._service, self._service.server
+        tree = server.tree
+        least, mean, most = service.stats.latencies()
+        values = {
+            "version": _version(),
+            "server_state": "standalone",
+            "min_latency": least,
+            "avg_latency": mean,
+            "max_latency": most,
+            "packets_received": service.stats.received,
+            "packets_sent": service.stats.sent,
+            "num_alive_connections": len(service.connections()),
+            "outstanding_requests": len(server.log),
+            "znode_count": tree.count(),
+            "watch_count": len(tree.data_watches) + len(tree.child_watches),
+            "ephemerals_count": sum(map(len, tree.ephemerals.values())),
+            "approximate_data_size": tree.data_bytes,
+            "global_sessions": len(server.sessions),
+            "local_sessions": 0,
+            "open_file_descriptor_count": _open_files(),
+        }
+        return "".join(f"zk_{key}\t{value}\n" for key, value in values.items())
+
+    def _conf(self) -> str:
+        config, settings = self._service.config, self._service.config.settings
+        directories = self._service.directories
+        return (
+            f"clientPort={config.client_port}\n"
+            "secureClientPort=-1\n"
+            f"dataDir={directories.snapshots.absolute()}\n"
+            f"dataDirSize={_size(directories.snapshots)}\n"
+            f"dataLogDir={directories.logs.absolute()}\n"
+            f"dataLogSize={_size(directories.logs)}\n"
+            f"tickTime={settings.tick_ms}\n"
+            f"maxClientCnxns={config.max_client_connections}\n"
+            f"minSessionTimeout={settings.min_session_timeout_ms}\n"
+            f"maxSessionTimeout={settings.max_session_timeout_ms}\n"
+            f"clientPortListenBacklog={config.backlog}\n"
+            "serverId=0\n"
+        )
+
+    def _dirs(self) -> str:
+        directories = self._service.directories
+        return (
+            f"datadir_size: {_size(directories.snapshots)}\n"
+            f"logdir_size: {_size(directories.logs)}\n"
+        )
+
+    def _envi(self) -> str:
+        values = {
+            "zookeeper.version": _version(),
+            "host.name": socket.gethostname(),
+            "zktrace.version": __version__,
+            "python.version": platform.python_version(),
+            "python.implementation": platform.python_implementation(),
+            "os.name": platform.system(),
+            "os.arch": platform.machine(),
+            "os.version": platform.release(),
+            "user.dir": str(Path.cwd()),
+        }
+        return "Environment:\n" + "".join(f"{key}={value}\n" for key, value in values.items())
+
+    def _hash(self) -> str:
+        tree = self._service.server.tree
+        return f"{tree.last_zxid & _LONG:x}: {tree.tree_digest}\n"
+
+    def _srst(self) -> str:
+        self._service.stats.reset()
+        return "Server stats reset.\n"
+
+    # --- connections, sessions, watches -------------------------------------------------------
+
+    def _connections(self, *, brief: bool) -> list[str]:
+        lines = []
+        for connection, peer in self._service.connections():
+            name = getattr(peer, "name", connection.address)
+            more = ""
+            if not brief and connection.session_id:
+                more = f",sid={_session(connection.session_id)},to={connection.timeout_ms}"
+            lines.append(
+                f"/{name}[1](queued={len(connection.out)},recved={connection.received},"
+                f"sent={connection.sent}{more})"
+            )
+        return lines
+
+    def _cons(self) -> str:
+        return "".join(f" {line}\n" for line in self._connections(brief=False)) + "\n"
+
+    def _crst(self) -> str:
+        for connection, _ in self._service.connections():
+            connection.sent = 0
+            # Zero means that nothing came at all: the first bytes are looked at in another way.
+            connection.received = min(connection.received, 1)
+        return "Connection stats reset.\n"
+
+    def _dump(self) -> str:
+        server = self._service.server
+        buckets = server.sessions.by_expiry()
+        lines = ["SessionTracker dump:", f"Session Sets ({len(buckets)})/({len(server.sessions)}):"]
+        offset_ms = server.wall_ms - server.now_ms
+        for at, sessions in buckets.items():
+            when = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime((at + offset_ms) / 1000))
+            lines.append(f"{len(sessions)} expire at {when}:")
+            lines += [f"\t{_session(i)}" for i in sessions]
+        lines.append("ephemeral nodes dump:")
+        lines.append(f"Sessions with Ephemerals ({len(server.tree.ephemerals)}):")
+        for session_id, paths in server.tree.ephemerals.items():
+            lines.append(f"{_session(session_id)}:")
+            lines += [f"\t{path}" for path in paths]
+        lines.append("Connections dump:")
+        lines += self._connections(brief=False)
+        return "\n".join(lines) + "\n"
+
+    def _wchs(self) -> str:
+        """Java counts data watches only."""
+        watches = self._service.server.tree.data_watches
+        total = sum(map(len, watches.by_watcher.values()))
+        return (
+            f"{len(watches.by_watcher)} connections watching {len(watches.by_path)} paths\n"
+            f"Total watches:{total}\n"
+        )
+
+    def _wchp(self) -> str:
+        watches = self._service.server.tree.data_watches
+        return _blocks((str(path), map(_watcher, who)) for path, who in watches.by_path.items())
+
+    def _wchc(self) -> str:
+        watches = self._service.server.tree.data_watches
+        return _blocks((_watcher(w), map(str, paths)) for w, paths in watches.by_watcher.items())
+
+
+def _blocks(items: object) -> str:
+    lines = []
+    for head, below in items:  # type: ignore[attr-defined]
+        lines.append(head)
+        lines += [f"\t{line}" for line in below]
+    return "".join(f"{line}\n" for line in lines) + "\n"
+
+
+def _session(session_id: int) -> str:
+    return f"0x{session_id & _LONG:x}"
+
+
+def _watcher(watcher: object) -> str:
+    return _session(getattr(watcher, "session_id", 0))
+
+
+def _version() -> str:
+    return f"{COMPATIBLE}-zktrace-{__version__}"
+
+
+def _size(directory: Path) -> int:
+    return sum(entry.stat().st_size for entry in os.scandir(directory) if entry.is_file())
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return -1

@@ -1,0 +1,269 @@
+"""Drives the core: gives it the time and the bytes, makes its txns durable, then lets its answers
+go.
+
+All connections that had something to read in one turn of the event loop share one sync of the log
+(group commit). While the log is written nothing else happens: what arrives meanwhile makes the next
+batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import Final, Protocol
+
+from zktrace_server.core.connection import Connection, State
+from zktrace_server.core.server import Refused, Server
+from zktrace_server.core.tree import DataTree
+from zktrace_server.net.config import Config
+from zktrace_server.net.stats import Stats
+from zktrace_server.storage import store
+from zktrace_server.storage.directory import Directories, StorageError
+from zktrace_server.storage.snapshots import SnapshotWriter
+from zktrace_server.storage.txnlog import TxnLog
+
+log: Final = logging.getLogger(__name__)
+
+_HOUR_S: Final = 3600
+#: A little behind a tick's end, so that it is over whatever the clock's grain.
+_TICK_SLACK_S: Final = 0.001
+
+
+class Peer(Protocol):
+    """What sends a connection's bytes."""
+
+    def send(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Service:
+    """`failed` is set when the server cannot go on: its result says why."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.stats = Stats()
+        self.failed: asyncio.Future[str] = loop.create_future()
+        self._loop = loop
+        self._peers: dict[Connection, Peer] = {}
+        self._commit_at_turn = False
+        self._since_ms = 0
+        self._held = 0
+        self._txns = self._bytes = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._purge: asyncio.Handle | None = None
+        self._snapshot: SnapshotWriter | None = None
+        self._finishing: asyncio.Future[None] | None = None
+        self.directories = Directories(config.data_dir, config.data_log_dir)
+        try:
+            self.server = self._load()
+        except BaseException:
+            self.directories.release()
+            raise
+        self._log = TxnLog(
+            self.directories.logs, preallocate=config.preallocate, force_sync=config.force_sync
+        )
+        self._choose_snapshot_size()
+
+    def _load(self) -> Server:
+        settings = self.config.settings
+        tree = DataTree(settings.extended_types)
+        loaded = store.load(
+            self.directories,
+            tree,
+            log.warning,
+            trust_empty_snapshot=self.config.trust_empty_snapshot,
+        )
+        server = Server(settings, tree, loaded.timeouts)
+        server.start(*_clocks())
+        if loaded.replayed or loaded.snapshot_zxid is None:
+            store.save(self.directories, tree, server.sessions.timeouts())
+        return server
+
+    def start(self) -> None:
+        """Time begins to pass."""
+        self._schedule_tick()
+        if self.config.purge_interval_h > 0:
+            self._purge = self._loop.call_soon(self._purge_now)
+
+    def stop(self) -> None:
+        """Everything acknowledged is durable already; what is half done is left."""
+        for timer in (self._tick, self._purge):
+            if timer is not None:
+                timer.cancel()
+        if self._snapshot is not None and self._finishing is None:
+            self._snapshot.abandon()
+        self._log.close()
+        self.directories.release()
+
+    # --- connections --------------------------------------------------------------------------
+
+    def connected(self, address: str, peer: Peer) -> Connection:
+        """A socket was accepted."""
+        connection = self.server.connect(address)
+        self._peers[connection] = peer
+        return connection
+
+    def disconnected(self, connection: Connection) -> None:
+        """A socket is closed."""
+        self.server.disconnect(connection)
+        self._peers.pop(connection, None)
+
+    def connections(self) -> list[tuple[Connection, Peer]]:
+        """All that are open."""
+        return list(self._peers.items())
+
+    def received(self, connection: Connection, data: bytes) -> None:
+        """Bytes of a client. Refused when the connection was closed for them."""
+        server = self.server
+        wall_ms, now_ms = _clocks()
+        server.set_time(wall_ms, now_ms)
+        before = connection.received
+        try:
+            server.receive(connection, data)
+        finally:
+            count = connection.received - before
+            self.stats.received += count
+            if not self._held:
+                self._since_ms = now_ms
+            self._held += count
+            if not server.log:
+                self._send()
+            elif self._held > self.config.outstanding_limit:
+                self._commit()
+            elif not self._commit_at_turn:
+                self._commit_at_turn = True
+                self._loop.call_soon(self._commit_turn)
+
+    # --- making it true -----------------------------------------------------------------------
+
+    def _commit_turn(self) -> None:
+        self._commit_at_turn = False
+        self._commit()
+
+    def _commit(self) -> None:
+        """The log first, then the answers."""
+        if self.failed.done():
+            return
+        txns = self.server.take_log()
+        if txns:
+            try:
+                self._log.append(txns)
+            except StorageError as error:
+                self._fail(str(error))
+                return
+            self._txns += len(txns)
+            self._bytes += sum(map(len, txns))
+            if self._txns > self._snapshot_txns or self._bytes > self._snapshot_bytes:
+                self._begin_snapshot()
+        self._send()
+
+    def _fail(self, reason: str) -> None:
+        """Nothing that is not durable may be acknowledged, now or later."""
+        self.failed.set_result(reason)
+        for connection in list(self.server.dirty):
+            connection.out.clear()
+        self.server.dirty.clear()
+
+    def _send(self) -> None:
+        server = self.server
+        if self.failed.done() or not server.dirty:
+            self._held = 0
+            return
+        dirty, server.dirty = server.dirty, {}
+        sent = 0
+        for connection in dirty:
+            out = connection.out
+            peer = self._peers.get(connection)
+            if peer is None:
+                continue
+            if out:
+                sent += len(out)
+                connection.sent += len(out)
+                peer.send(b"".join(out) if len(out) > 1 else out[0])
+                out.clear()
+            if connection.state is State.ENDING:
+                peer.close()
+        self.stats.sent += sent
+        if self._held:
+            self.stats.answered(self._held, _clocks()[1] - self._since_ms)
+            self._held = 0
+
+    # --- what time brings ---------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        due_ms = self.server.sessions.next_expiry() - _clocks()[1]
+        delay = max(0.0, due_ms / 1000) + _TICK_SLACK_S
+        self._tick = self._loop.call_later(delay, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self.server.set_time(*_clocks())
+        self.server.tick()
+        self._commit()
+        self._schedule_tick()
+
+    def _choose_snapshot_size(self) -> None:
+        """Between half and all of the limit, so that the servers of an ensemble do not all write
+        snapshots at the same time (SyncRequestProcessor.resetSnapshotStats).
+        """
+        self._txns = self._bytes = 0
+        half, half_bytes = self.config.snap_count // 2, self.config.snap_size // 2
+        self._snapshot_txns = half + random.randrange(max(half, 1))
+        self._snapshot_bytes = half_bytes + random.randrange(max(half_bytes, 1))
+
+    def _begin_snapshot(self) -> None:
+        self._choose_snapshot_size()
+        self._log.roll()
+        if self._snapshot is not None:
+            log.warning("the last snapshot is still being written, this one is left out")
+            return
+        try:
+            self._snapshot = SnapshotWriter(
+                self.directories.snapshots, self.server.tree, self.server.sessions.timeouts()
+            )
+        except StorageError as error:
+            log.error("%s", error)
+            return
+        self._loop.call_soon(self._go_on_with_snapshot)
+
+    def _go_on_with_snapshot(self) -> None:
+        """A piece to each turn of the loop, the connections in between."""
+        writer = self._snapshot
+        assert writer is not None
+        try:
+            if writer.step():
+                self._loop.call_soon(self._go_on_with_snapshot)
+                return
+        except StorageError as error:
+            log.error("%s", error)
+            writer.abandon()
+            self._snapshot = None
+            return
+        self._finishing = self._loop.run_in_executor(None, writer.finish)
+        self._finishing.add_done_callback(self._snapshot_done)
+
+    def _snapshot_done(self, finishing: asyncio.Future[None]) -> None:
+        writer, self._snapshot, self._finishing = self._snapshot, None, None
+        if finishing.cancelled():
+            return
+        error = finishing.exception()
+        if error is not None and writer is not None:
+            log.error("%s", error)
+            writer.abandon()
+
+    def _purge_now(self) -> None:
+        try:
+            for path in store.purge(self.directories, self.config.retain):
+                log.info("deleted %s", path)
+        except OSError as error:
+            log.error("old snapshots and logs are left: %s", error)
+        self._purge = self._loop.call_later(self.config.purge_interval_h * _HOUR_S, self._purge_now)
+
+
+def _clocks() -> tuple[int, int]:
+    """(wall clock, clock that only goes forward), in ms."""
+    return int(time.time() * 1000), int(time.monotonic() * 1000)
+
+
+__all__ = ["Peer", "Refused", "Service"]

@@ -1,0 +1,111 @@
+"""The reference server as a process, for tests: the counterpart of ``tests.support.javazk``."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_HOST: Final = "127.0.0.1"
+_END_S: Final = 30.0
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_LISTENING: Final = re.compile(r"listening on \S*?:(\d+),.* zxid 0x([0-9a-f]+)")
+CONFIG: Final = {
+    "tickTime": "2000",
+    "maxClientCnxns": "0",
+    "4lw.commands.whitelist": "*",
+    "extendedTypesEnabled": "true",
+    "reconfigEnabled": "true",
+    "clientPortAddress": _HOST,
+    # Small, since each start of a server begins a file.
+    "preAllocSize": "1024",
+}
+
+
+class NotStarted(Exception):
+    """The server ended; holds what it said."""
+
+
+class OurServer:
+    """One server; data and log are in a directory of its own. The port is any free one."""
+
+    def __init__(self, directory: Path, config: Mapping[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.data = directory / "data"
+        self.log = directory / "log"
+        self.address = (_HOST, 0)
+        self.zxid = 0
+        self._config = directory / "zoo.cfg"
+        self._process: subprocess.Popen[bytes] | None = None
+        given = {**CONFIG, "dataDir": str(self.data), "clientPort": "0", **(config or {})}
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in given.items()))
+
+    @property
+    def hosts(self) -> str:
+        return f"{_HOST}:{self.address[1]}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> str:
+        """Until it serves; the line that says so."""
+        path = os.pathsep.join((str(_ROOT), str(_ROOT / "server")))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "zktrace_server", str(self._config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode()
+        found = _LISTENING.search(line)
+        if found is None:
+            self._end(kill=True)
+            raise NotStarted(line + self.log.read_text(errors="replace")[-4000:])
+        self.address = (_HOST, int(found[1]))
+        self.zxid = int(found[2], 16)
+        return line
+
+    def stop(self) -> int:
+        """As Ctrl-C ends it; the exit status."""
+        return self._end(kill=False)
+
+    def kill(self) -> None:
+        """As a crash ends it."""
+        self._end(kill=True)
+
+    def _end(self, kill: bool) -> int:
+        process = self._process
+        if process is None:
+            return 0
+        if process.poll() is None:
+            process.kill() if kill else process.terminate()
+        try:
+            status = process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        self._process = None
+        return status
+
+
+@contextmanager
+def ours(directory: Path, config: Mapping[str, str] | None = None) -> Iterator[OurServer]:
+    """A server that serves, until the block ends."""
+    server = OurServer(directory, config)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
