@@ -78,9 +78,10 @@ class Joiner:
     >>> joiner.join().txns.zxid                                    # doctest: +SKIP
     """
 
-    def __init__(self) -> None:
-        self.ops = Words()
-        self.addresses = Words()
+    def __init__(self, ops: Words | None = None, addresses: Words | None = None) -> None:
+        """Joins that are to be compared share their words."""
+        self.ops = Words() if ops is None else ops
+        self.addresses = Words() if addresses is None else addresses
         self.states = Words(("complete", "no_reply", "no_request"))
         kinds = Words(("", *(PACKET_TYPES[n] for n in sorted(PACKET_TYPES))))
         self._packets = Gatherer(

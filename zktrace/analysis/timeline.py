@@ -91,16 +91,21 @@ class Timeline:
 
     def delivery(self, peer: Ints, zxid: Ints) -> Ints:
         """The place of a delivery, -1 if there is none (or `peer` is -1)."""
-        zxids = np.unique(self.d_zxid)
-        n = len(zxids)
-        if not n:
-            return np.full(len(peer), -1, dtype=np.int64)
-        keys = self.d_peer * n + np.searchsorted(zxids, self.d_zxid)
-        place = np.minimum(np.searchsorted(zxids, zxid), n - 1)
-        wanted = peer * n + place
-        found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        fits = (keys[found] == wanted) & (zxids[place] == zxid) & (peer >= 0)
-        return np.where(fits, found, -1)
+        return delivery_places(self.d_peer, self.d_zxid, peer, zxid)
+
+
+def delivery_places(d_peer: Ints, d_zxid: Ints, peer: Ints, zxid: Ints) -> Ints:
+    """Where deliveries, ordered by peer and zxid, have these; -1 where they do not."""
+    zxids = np.unique(d_zxid)
+    n = len(zxids)
+    if not n:
+        return np.full(len(peer), -1, dtype=np.int64)
+    keys = d_peer * n + np.searchsorted(zxids, d_zxid)
+    place = np.minimum(np.searchsorted(zxids, zxid), n - 1)
+    wanted = peer * n + place
+    found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    fits = (keys[found] == wanted) & (zxids[place] == zxid) & (peer >= 0)
+    return np.where(fits, found, -1)
 
 
 def at(values: Ints, places: Ints) -> Ints:

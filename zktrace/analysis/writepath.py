@@ -64,7 +64,8 @@ class Quorum:
     needed: int | None
     """Votes of a quorum, the leader's included; None: the ACKs seen are not all there were."""
     how: str | None
-    """seen: no other number fits. assumed: as many voters as were seen. given: by the user."""
+    """seen: no other number fits. assumed: as many voters as were seen, or the connection of one
+    learner only, which others may have been beside. given: by the user."""
     txns: int
 
 
@@ -254,7 +255,10 @@ def quorums(
         low = (int(followers[at_]) + 1) // 2 + 1
         fewest = None if least[at_] == _FAR else int(least[at_])
         needed: int | None = low
-        how: str | None = "seen" if fewest is not None and fewest + 1 == low else "assumed"
+        # Beside the leader all learners are seen, beside a learner itself only.
+        several = int((timeline.leader_of == leader).sum()) > 1
+        proven = several and fewest is not None and fewest + 1 == low
+        how: str | None = "seen" if proven else "assumed"
         if voters is not None:
             needed, how = voters // 2 + 1, "given"
         elif followers[at_] == 0 or (fewest is not None and fewest + 1 < low):

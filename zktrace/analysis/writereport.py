@@ -8,7 +8,7 @@ Must not know files or how objects are shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from zktrace.analysis.blame import (
 from zktrace.analysis.columns import NONE, Bools, Ints, Words
 from zktrace.analysis.histogram import Histogram
 from zktrace.analysis.join import FOLLOWER
+from zktrace.analysis.points import Clock
 from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, Timeline
 from zktrace.analysis.writepath import (
     COMMITTED,
@@ -86,10 +87,13 @@ class WriteReport:
         voters: int | None = None,
         chosen: Bools | None = None,
         session: Session | None = None,
+        clocks: Sequence[Clock] = (),
     ) -> None:
         """`chosen`: which of the timeline's writes are told of (txns without a client's write are
-        then not); `session`: what is shown instead of a session's id.
+        then not); `session`: what is shown instead of a session's id; `clocks`: those of several
+        captures.
         """
+        self._clocks = list(clocks)
         self.timeline = timeline
         self.paths: Paths = paths(timeline, addresses, ops, voters)
         self._addresses, self._ops = addresses, ops
@@ -345,6 +349,16 @@ class WriteReport:
                 for q in ways.quorums
             ],
             "learners": self.learners(),
+            "points": [
+                {
+                    "point": clock.name,
+                    "offset_us": us(clock.offset_ns),
+                    "low_us": None if clock.low_ns is None else us(clock.low_ns),
+                    "high_us": None if clock.high_ns is None else us(clock.high_ns),
+                    "consistent": clock.consistent,
+                }
+                for clock in self._clocks
+            ],
         }
 
     def _origins(self) -> dict[str, int]:
@@ -457,9 +471,3 @@ class WriteReport:
                 for key in ("ack_us", "network_us", "disk_us"):
                     found[-1][key] = None
         return found
-
-
-def choose(seqs: Ints, timeline: Timeline) -> Bools:
-    """Which of a timeline's writes have these numbers in the table of exchanges."""
-    chosen: Bools = np.isin(timeline.w_seq, seqs)
-    return chosen

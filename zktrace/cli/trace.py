@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
 from zktrace.cli.options import (
     ClientPort,
@@ -17,8 +18,8 @@ from zktrace.cli.options import (
     JsonOption,
     MaxConnections,
     NoColor,
+    OptionalSources,
     QuorumPort,
-    Sources,
     engine_options,
     hashing_key,
 )
@@ -28,14 +29,27 @@ from zktrace.engine.base import MAX_CONNECTIONS, create
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from zktrace.analysis.columns import Bools
+    from zktrace.analysis.filter import Filter
+    from zktrace.analysis.timeline import Timeline
     from zktrace.analysis.writereport import WriteReport
+    from zktrace.engine.base import EngineOptions
 
 #: Waterfalls that are drawn unless told otherwise.
 TOP = 3
 
 
 def trace(
-    sources: Sources,
+    sources: OptionalSources = None,
+    point: Annotated[
+        list[str],
+        typer.Option(
+            "--point",
+            metavar="NAME=FILE",
+            help="A capture made at one of several places; may be repeated. Files of the same NAME "
+            "are one capture in time order. Clocks are set by the traffic itself.",
+        ),
+    ] = [],  # noqa: B006
     top: Annotated[
         int | None,
         typer.Option(
@@ -90,18 +104,18 @@ def trace(
     the time went to and at whom, ACKs per follower, and the slowest writes drawn. Stages add up to
     what the client waited. Tells what of each write was not captured.
     """
-    from zktrace.engine.driver import Run
-
     need_stdout()
+    if bool(sources) == bool(point):
+        raise Failure("give captures, or with --point NAME=FILE captures of several places")
     key = hashing_key(hash_sessions, hash_key)
     options = engine_options(
         client_port, quorum_port, election_port, max_connections=max_connections
     )
-    with progress() as report:
-        run = Run(sources, create(options), progress=report)
-        with interruptible(run):
-            written = _joined(run, compiled(filter), voters, key)
-    coverage = run.coverage()
+    captures = Captures(options, compiled(filter))
+    for name, files in _points(sources, point).items():
+        captures.read(name, files)
+    written = captures.report(voters, session_shown(key))
+    coverage = captures.coverage()
     # All of them by time; with --top the slowest.
     _export(written, top, otlp, perfetto)
     if json:
@@ -116,35 +130,108 @@ def trace(
         sys.stdout.write(joined(paint.lines(written.summary(), shown, coverage)))
 
 
-def _joined(run: Any, where: Any, voters: int | None, key: bytes | None) -> WriteReport:
-    import numpy as np
+def _points(sources: list[str] | None, points: list[str]) -> dict[str, list[str]]:
+    """Files by the name of the place."""
+    if sources:
+        return {"": sources}
+    found: dict[str, list[str]] = {}
+    for text in points:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise Failure(f"--point {text}: give NAME=FILE")
+        found.setdefault(name, []).append(file)
+    return found
 
-    from zktrace.analysis.join import Joiner
-    from zktrace.analysis.timeline import timeline
-    from zktrace.analysis.trace import iter_rows
-    from zktrace.analysis.writereport import WriteReport, choose
 
-    joiner = Joiner()
-    wanted = []
-    for batches in iter_rows(run):
-        joiner.add(batches)
-        if where is not None and "exchanges" in batches:
-            chosen = where.batches({"exchanges": batches["exchanges"]})
-            if "exchanges" in chosen:
-                wanted.append(chosen["exchanges"].column("seq").to_numpy())
-    join = joiner.join()
-    line = timeline(join)
-    chosen_rows = None
-    if where is not None:
-        chosen_rows = choose(np.concatenate(wanted) if wanted else np.empty(0, np.int64), line)
-    return WriteReport(
-        line,
-        join.addresses,
-        join.ops,
-        voters=voters,
-        chosen=chosen_rows,
-        session=session_shown(key),
-    )
+class Captures:
+    """Captures of one or several places, joined."""
+
+    def __init__(self, options: EngineOptions, where: Filter | None) -> None:
+        from zktrace.analysis.columns import Words
+
+        self._options, self._where = options, where
+        self._ops, self._addresses = Words(), Words()
+        self._timelines: list[Timeline] = []
+        self._chosen: list[Bools] = []
+        self._coverages: dict[str, dict[str, Any]] = {}
+
+    def read(self, name: str, files: list[str]) -> None:
+        """Decodes and joins the files of a place."""
+        import numpy as np
+
+        from zktrace.analysis.join import Joiner
+        from zktrace.analysis.timeline import timeline
+        from zktrace.analysis.trace import iter_rows
+        from zktrace.engine.driver import Run
+
+        joiner = Joiner(self._ops, self._addresses)
+        wanted = []
+        with progress() as report:
+            run = Run(files, create(self._options), progress=report)
+            with interruptible(run):
+                for batches in iter_rows(run):
+                    joiner.add(batches)
+                    if self._where is not None and "exchanges" in batches:
+                        rows = self._where.batches({"exchanges": batches["exchanges"]})
+                        wanted += [one.column("seq").to_numpy() for one in rows.values()]
+        line = timeline(joiner.join())
+        self._timelines.append(line)
+        if self._where is not None:
+            seqs = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
+            self._chosen.append(np.isin(line.w_seq, seqs))
+        self._coverages[name] = run.coverage()
+
+    def report(self, voters: int | None, session: Callable[[int], int] | None) -> WriteReport:
+        """The paths of the writes that were chosen."""
+        import numpy as np
+
+        from zktrace.analysis.points import merge
+        from zktrace.analysis.writereport import WriteReport
+
+        line, chosen, clocks = self._timelines[0], None, None
+        if len(self._timelines) > 1:
+            merged = merge(self._timelines, list(self._coverages), self._addresses, self._ops)
+            line, clocks = merged.timeline, merged.clocks
+            if self._chosen:
+                chosen = np.zeros(len(line.txn), dtype=np.bool_)
+                for places, own in zip(merged.writes, self._chosen, strict=True):
+                    chosen[places[own]] = True
+        elif self._chosen:
+            chosen = self._chosen[0]
+        return WriteReport(
+            line,
+            self._addresses,
+            self._ops,
+            voters=voters,
+            chosen=chosen,
+            session=session,
+            clocks=clocks or (),
+        )
+
+    def coverage(self) -> dict[str, Any]:
+        """What was seen: of one place its coverage, of several their sums, with each one's own."""
+        if len(self._coverages) == 1:
+            return next(iter(self._coverages.values()))
+        whole: dict[str, Any] = {}
+        for one in self._coverages.values():
+            _add(whole, one)
+        return whole | {"points": self._coverages}
+
+
+def _add(whole: dict[str, Any], one: dict[str, Any]) -> None:
+    """Adds counts; of times the first and the last."""
+    for name, value in one.items():
+        before = whole.get(name)
+        if isinstance(value, dict):
+            _add(whole.setdefault(name, {}), value)
+        elif value is None or before is None or isinstance(value, (bool, str)):
+            whole[name] = before if value is None else value
+        elif name == "first_ts_ns":
+            whole[name] = min(before, value)
+        elif name == "last_ts_ns":
+            whole[name] = max(before, value)
+        else:
+            whole[name] = before + value
 
 
 def session_shown(key: bytes | None) -> Callable[[int], int] | None:

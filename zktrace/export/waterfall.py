@@ -102,14 +102,16 @@ class Waterfall:
             yield f"{self._paint('missing  ', 'warn')} {parts}"
         for row in summary["quorums"]:
             yield f"{self._paint('quorum   ', 'bold')} {_quorum(row)}"
+        for row in summary["points"][1:]:
+            yield f"{self._paint('clock    ', 'bold')} {_clock(row, summary['points'][0])}"
 
     def _stages(self, summary: _Object) -> Iterator[str]:
         yield self._paint("Stages", "bold")
         heads = ["stage", "from > to", "writes", *_PERCENTILES, "share"]
         rows = [
             [
-                row["stage"] if ".." not in row["stage"] else "",
-                f"{row['from']} > {row['to']}",
+                _stage_label(row),
+                _WAYS[row["to"]] if row["from"] == row["to"] else f"{row['from']} > {row['to']}",
                 f"{row['count']:,}",
                 *(duration(row["us"][key] * 1000) for key in _PERCENTILES),
                 f"{100 * row['share']:.1f}%",
@@ -175,8 +177,9 @@ class Waterfall:
         yield f"{look.paint(title, 'bold')}{outcome}  {took}{unanswered}  {look.paint(when, 'dim')}"
         yield look.paint("  " + _who(write), "dim")
         for stage in write["stages"]:
+            label = stage["stage"] if ".." not in stage["stage"] else "?"
             yield self._line(
-                stage["stage"] if ".." not in stage["stage"] else "?",
+                "network" if stage["from"] == stage["to"] else label,
                 self._span(stage["start_us"], stage["us"], write["total_us"]),
                 stage["us"],
                 _note(write, stage),
@@ -231,6 +234,39 @@ def _time(spread: _Object | None, key: str) -> str:
     return "-" if spread is None else duration(spread[key] * 1000)
 
 
+#: Messages on their way from one capture point to another.
+_WAYS: Final = {
+    "request": "client to server",
+    "forward": "server to leader",
+    "proposal": "leader to followers",
+    "quorum": "ACK to the leader",
+    "commit": "leader to server",
+    "reply": "server to client",
+}
+
+
+def _stage_label(row: _Object) -> str:
+    if row["from"] == row["to"]:
+        return "network"
+    return str(row["stage"]) if ".." not in row["stage"] else ""
+
+
+def _clock(row: _Object, first: _Object) -> str:
+    offset = row["offset_us"] * 1000
+    way = "ahead of" if offset >= 0 else "behind"
+    name, other = printable(row["point"]), printable(first["point"])
+    words = f"{name} is {duration(abs(offset))} {way} {other}"
+    low, high = row["low_us"], row["high_us"]
+    if low is None and high is None:
+        return words + ": the traffic says nothing of it, the clocks are taken for right"
+    if low is None or high is None:
+        most, bound = ("at most", high) if low is None else ("at least", low)
+        return words + f", or not: {most} {duration(bound * 1000)}, as far as the traffic says"
+    if not row["consistent"]:
+        return words + ", about: the clocks drifted apart by more than the network takes"
+    return words + f", give or take {duration((high - low) * 500)}"
+
+
 def _quorum(row: _Object) -> str:
     words = f"epoch {row['epoch']}, leader {printable(row['leader'])}: "
     followers = f"{row['followers']} follower{'s' if row['followers'] != 1 else ''}"
@@ -272,8 +308,8 @@ def _note(write: _Object, stage: _Object) -> str:
     parts: _Object = write["parts"]
     if ".." in name:
         return f"{stage['from']} > {stage['to']}"
-    if name.endswith("_network"):
-        return "network"
+    if stage["from"] == stage["to"]:
+        return _WAYS[stage["to"]]
     if name == "server":
         return f"{write['server'] or ''} to forward it".strip()
     if name == "leader":
