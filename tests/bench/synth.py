@@ -47,6 +47,7 @@ class Writer:
     """Packets of a pcap file, with a clock that moves on a little at each."""
 
     def __init__(self, path: Path, rng: random.Random) -> None:
+        self.path = path
         self.out = path.open("wb", buffering=1 << 20)
         self.out.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
         self.size = 24

@@ -17,6 +17,7 @@ VIEWS = {
     "client": "#/clients/127.0.0.1",
     "paths": "#/paths",
     "path": "#/paths?under=/h",
+    "fingerprints": "#/fingerprints",
     "sessions": "#/sessions",
     "session": "#/sessions/0x0100007fb0e9000b",
     "watches": "#/watches",
@@ -96,6 +97,15 @@ def test_the_tree_is_walked(tab: Tab) -> None:
     page.wait_for_selector("table >> text='/zookeeper'")
     page.click("text=Flat, all depths")
     page.wait_for_selector("table >> text='/h/n'")
+
+
+def test_shapes_lead_to_their_paths(tab: Tab) -> None:
+    page = tab.open("#/paths")
+    page.click("text=By shape")
+    page.wait_for_selector("h1:text-is('Shapes of paths')")
+    page.click("table >> text='/h/s<n>'")
+    page.wait_for_selector("h1:text-is('Paths')")
+    page.wait_for_selector("table >> text='/h/s2'")
 
 
 def test_tables_sort(tab: Tab) -> None:

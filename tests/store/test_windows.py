@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import needs_native
-from zktrace.engine.base import GROUPINGS, EngineOptions, create
+from zktrace.engine.base import WINDOW_GROUPINGS, EngineOptions, create
 from zktrace.engine.driver import Run
 from zktrace.store.part import COLUMNS, MAX, MIN, REQUESTS, SAMPLES, Part, merge
 from zktrace.store.rows import RowWindows
@@ -26,14 +27,20 @@ def _python(path: Path, keys: int, total: int) -> tuple[Any, Any]:
     windows = RowWindows(keys, total)
     for _ in run:
         windows.add(run.engine.take())
-    return windows.drain(True), {by: windows.totals(by) for by in GROUPINGS}
+    return windows.drain(True), {by: windows.totals(by) for by in WINDOW_GROUPINGS}
 
 
 def _native(path: Path, keys: int, total: int) -> tuple[Any, Any]:
     engine: Any = create(EngineOptions(window_keys=keys, total_keys=total), "native")
     for _ in Run([path], engine):
         engine.take()
-    return engine.drain(True), {by: engine.totals(by) for by in GROUPINGS}
+    return engine.drain(True), {by: engine.totals(by) for by in WINDOW_GROUPINGS}
+
+
+def _missed(totals: Any) -> dict[Any, int]:
+    keys, rests = totals[0][:2]
+    missed = np.frombuffer(totals[1], dtype="<i8").tolist()
+    return dict(zip(zip(keys, rests, strict=True), missed, strict=True))
 
 
 def _by_key(packed: Any) -> Any:
@@ -51,13 +58,64 @@ def test_both_engines_count_the_same(name: str, keys: int, total: int) -> None:
         assert left.keys() == right.keys()
         for by in left:
             assert [list(map(_plain, left[by]))] == [list(map(_plain, right[by]))], by
-    for by in GROUPINGS:
+    for by in WINDOW_GROUPINGS:
         # Rows of totals have no order.
         left, right = _by_key(my_totals[by][0]), _by_key(its_totals[by][0])
         assert left.keys == right.keys
         for one, other in zip(left[1:], right[1:], strict=True):
             assert np.array_equal(one, other)
-        assert my_totals[by][1] == its_totals[by][1]
+        assert _missed(my_totals[by]) == _missed(its_totals[by])
+
+
+_TOKENS = (
+    *("/", "/", "/", "-", ":", ".", "_", "lock", "0x1f", "deadbeef1", "cafe", "é", "日"),
+    *("1.2.3.4", "7", "2f1c0e1e-0f7b-4f3a-9a53-1f5d5c8e4a11", "0000000012", "12345678901"),
+    *("x" * 300, "", "\x1b[31m"),
+)
+
+
+@needs_native
+def test_both_engines_count_the_same_when_there_are_too_many_keys(tmp_path: Path) -> None:
+    """Names of all shapes, more of them in a second than are kept apart, some longer than that."""
+    from tests.bench import synth
+
+    rng = random.Random(5)
+    names = [
+        ("/" + "".join(rng.choices(_TOKENS, k=rng.randrange(12)))).encode() for _ in range(200)
+    ]
+    names += [b"/flood/%d/n-%010d" % (n % 90, n) for n in range(9000)]
+    names += [b"/long/" + b"y" * 1100, b"/" + b"z" * 300 + b"/a"]
+    writer = synth.Writer(tmp_path / "flood.pcap", rng)
+    client = synth.Client(0, rng)
+    synth.handshake(writer, client, 0)
+    for _ in range(2):
+        rng.shuffle(names)
+        for name in names:
+            client.xid += 1
+            body = synth.request_body(synth.EXISTS, client.xid, name, b"")
+            writer.packet(client, True, synth.PSH_ACK, synth.frame(body))
+            body = synth.reply_body(synth.EXISTS, client.xid, 7, name, b"", 0)
+            writer.packet(client, False, synth.PSH_ACK, synth.frame(body))
+        writer.clock_us += 2_000_000
+    writer.out.close()
+    for keys, total in ((4, 50), (64, 20_000)):
+        mine, my_totals = _python(writer.path, keys, total)
+        its, its_totals = _native(writer.path, keys, total)
+        assert len(mine) == len(its) > 1
+        for (_, left), (_, right) in zip(mine, its, strict=True):
+            for by in left:
+                assert [list(map(_plain, left[by]))] == [list(map(_plain, right[by]))], by
+        for by in WINDOW_GROUPINGS:
+            left, right = _by_key(my_totals[by][0]), _by_key(its_totals[by][0])
+            assert left.keys == right.keys
+            assert np.array_equal(left.numbers, right.numbers)
+            missed = _missed(my_totals[by])
+            assert missed == _missed(its_totals[by])
+            assert len(left.keys) <= total + 2 * 64 + 2
+            requests = left.numbers[:, REQUESTS].sum()
+            assert requests == 2 * len(names) + 1
+            assert max(missed.values()) <= 2 * requests / total
+    assert any(missed.values()) is False
 
 
 def _plain(value: Any) -> Any:
@@ -99,7 +157,7 @@ def test_spans_count_every_second_once(steps: list[int], start: int, length: int
     windows = Windows()
     seconds = np.cumsum(steps).tolist()
     for second in seconds:
-        groups = {by: _part("x", [1000]) for by in GROUPINGS}
+        groups = {by: _part("x", [1000]) for by in WINDOW_GROUPINGS}
         windows.add(second, groups)
     last = seconds[-1]
     horizon = last - TIERS[0].kept
@@ -112,10 +170,10 @@ def test_spans_count_every_second_once(steps: list[int], start: int, length: int
 
 
 def test_windows_are_bounded() -> None:
-    tiers = (Tier(1, 20, 4, 1, False), Tier(10, 12, 4, 1, True), Tier(60, 5, 4, 4, True))
+    tiers = (Tier(1, 20, 4, 1), Tier(10, 12, 4, 1), Tier(60, 5, 4, 4))
     windows = Windows(tiers)
     for second in range(2000):
-        windows.add(second, {by: _part(f"k{second % 9}", [second]) for by in GROUPINGS})
+        windows.add(second, {by: _part(f"k{second % 9}", [second]) for by in WINDOW_GROUPINGS})
     assert len(windows) <= 20 + 12 + 5
     assert _requests(windows, 1990, 2000) == 10
     assert _requests(windows, 1800, 2000) == 200
@@ -126,7 +184,7 @@ def test_windows_are_bounded() -> None:
 def test_a_clock_that_is_set_back_is_followed() -> None:
     windows = Windows()
     for second in (10_000, 10_001, 500, 501):
-        windows.add(second, {by: _part("x", [5]) for by in GROUPINGS})
+        windows.add(second, {by: _part("x", [5]) for by in WINDOW_GROUPINGS})
     assert windows.last == 501
     assert _requests(windows, 500, 502) == 2
 

@@ -29,6 +29,8 @@ MODELS: dict[str, Any] = {
     "/api/clients/127.0.0.1": models.Client,
     "/api/paths": models.Rows[models.PathRow],
     "/api/paths?depth=1": models.Rows[models.PathRow],
+    "/api/fingerprints": models.Rows[models.FingerprintRow],
+    "/api/fingerprints?filter=read": models.Rows[models.FingerprintRow],
     "/api/sessions": models.SessionList,
     "/api/servers": models.Rows[models.ServerRow],
     "/api/slow": models.SlowList,
@@ -51,6 +53,7 @@ def test_numbers_are_those_of_stats(capture: str, engine: str) -> None:
             rows = answer["rows"]
             for row in rows:
                 row.pop("below", None), row.pop("children", None)
+                assert row.pop("short") == 0
             assert rows == stats[f"by_{by}"], (by, window)
             assert answer["rest"] is None
             assert answer["short"] == 0
@@ -69,7 +72,7 @@ def test_a_filter_counts_the_events_it_selects(capture: str, engine: str) -> Non
             answer = client.json(f"/api/{by}s", limit=1000, filter=expression)
             rows = answer["rows"]
             for row in rows:
-                row.pop("below", None), row.pop("children", None)
+                row.pop("below", None), row.pop("children", None), row.pop("short")
             key = lambda row: (-row["requests"], str(row))  # noqa: E731
             assert sorted(rows, key=key) == sorted(stats[f"by_{by}"], key=key)
             assert answer["basis"] == "events"
@@ -110,6 +113,32 @@ def test_a_level_of_the_tree(client: Client) -> None:
     assert row["children"] > 0
     assert sum(one["requests"] for one in below["rows"]) == row["requests"]
     assert all(one["path"] == "/h" or one["path"].startswith("/h/") for one in below["rows"])
+
+
+def test_shapes_of_paths_add_up(client: Client) -> None:
+    for extra in ({}, {"window": "7d"}, {"filter": "client == 127.0.0.1"}):
+        rows = client.json("/api/fingerprints", **extra)["rows"]
+        shapes = {row["fingerprint"]: row["requests"] for row in rows}
+        paths = {row["path"]: row["requests"] for row in client.json("/api/paths", **extra)["rows"]}
+        below = sum(n for path, n in paths.items() if path is not None and path[:4] == "/h/s")
+        assert shapes["/h/s<n>"] == below > paths["/h/s2"] > 0
+        assert sum(shapes.values()) == sum(paths.values())
+
+
+def test_a_path_that_came_late_says_what_it_may_have_missed() -> None:
+    picture = picture_of("57_v39_herd.pcap", total_keys=2)
+    client = client_of(picture)
+    whole = zktrace.read(PCAPS / "57_v39_herd.pcap").stats(by="path")["by_path"]
+    true = {row["path"]: row["requests"] for row in whole}
+    answer = client.json("/api/paths")
+    assert answer["short"] == max(row["short"] for row in answer["rows"]) > 0
+    for row in answer["rows"]:
+        if not row["below"] and row["path"] is not None:
+            assert row["requests"] <= true[row["path"]] <= row["requests"] + row["short"]
+    tree = client.json("/api/paths", depth=1)
+    top = next(row for row in tree["rows"] if row["path"] == "/h")
+    below = sum(n for path, n in true.items() if path is not None and path.startswith("/h"))
+    assert top["requests"] <= below <= top["requests"] + top["short"]
 
 
 def test_sessions() -> None:

@@ -57,7 +57,7 @@ def test_what_was_seen_is_not_sent_again(herd: Picture) -> None:
 
 def test_what_was_forgotten_is_counted() -> None:
     picture = picture_of("57_v39_herd.pcap")
-    picture.recent._steps[0] = picture.recent._steps[0]._replace(first=1000)
+    picture.recent._steps[0].first = 1000
     made, dropped, last = Streams().next(picture, 10, None)
     assert last == picture.recent.last
     assert dropped >= 989

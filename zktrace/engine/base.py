@@ -45,6 +45,8 @@ BATCH_ROWS: Final = 16_384
 
 #: Groupings of statistics, in the order in which they are shown.
 GROUPINGS: Final = ("op", "client", "path", "session", "server")
+#: Groupings of windows: a fingerprint is the shape of a path (``zktrace.analysis.fingerprint``).
+WINDOW_GROUPINGS: Final = ("op", "client", "path", "fingerprint", "server")
 
 
 class EngineError(Exception):
@@ -84,7 +86,7 @@ class EngineOptions:
     max_connections: int = MAX_CONNECTIONS
 
     window_keys: int | None = None
-    """Aggregates per second of capture time are wanted, of all :data:`GROUPINGS`, with so many
+    """Aggregates per second of capture time are wanted, of :data:`WINDOW_GROUPINGS`, with so many
     keys each; and totals. Only for an engine with the ability ``windows``, which then has
     ``drain`` and ``totals`` (``zktrace.store.feed``).
     """

@@ -25,8 +25,8 @@ Key: TypeAlias = tuple[str | None, bool]
 REQUESTS, REPLIES, SENT, RECEIVED, WATCH_EVENTS, SAMPLES, SUM, MIN, MAX = range(9)
 COLUMNS: Final = 9
 
-#: Histograms of so many rows are summed in one array of all buckets (at most 64 MB).
-_DENSE_ROWS: Final = 4096
+#: Histograms of so many rows are summed in one array of all buckets (at most 4 MB).
+_DENSE_ROWS: Final = 256
 _HUGE: Final = np.iinfo(np.int64).max
 
 _EMPTY: Final[Ints] = np.zeros(0, dtype=np.int64)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, cast
 
+import numpy as np
+
 from zktrace.analysis.hashing import SessionHasher
 from zktrace.analysis.trace import to_batch
 from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
@@ -51,7 +53,7 @@ class _Counter(Protocol):
 
     def drain(self, all: bool = False) -> list[tuple[int, dict[str, Any]]]: ...
 
-    def totals(self, by: str) -> tuple[Any, int]: ...
+    def totals(self, by: str) -> tuple[Any, bytes]: ...
 
 
 class Span:
@@ -74,19 +76,20 @@ class Picture:
         *,
         hash_key: bytes | None = None,
         recent_rows: int = RECENT_ROWS,
+        total_keys: int = TOTAL_KEYS,
         engine: str | None = None,
     ) -> None:
         from dataclasses import replace
 
         options = options or EngineOptions()
         if "windows" in abilities(engine):
-            options = replace(options, window_keys=WINDOW_KEYS, total_keys=TOTAL_KEYS)
+            options = replace(options, window_keys=WINDOW_KEYS, total_keys=total_keys)
             self.engine: LiveEngine = create(options, engine)
             self._counter = cast(_Counter, self.engine)
             self._rows: RowWindows | None = None
         else:
             self.engine = create(options, engine)
-            self._counter = self._rows = RowWindows(WINDOW_KEYS, TOTAL_KEYS)
+            self._counter = self._rows = RowWindows(WINDOW_KEYS, total_keys)
         self._hasher = SessionHasher(hash_key) if hash_key is not None else None
         self._lock = threading.Lock()
         self._waiting = 0
@@ -129,8 +132,7 @@ class Picture:
         if any(len(some) for some in rows.values()):
             self._add(rows)
         for second, groups in self._counter.drain(all):
-            parts = {by: self._hashed(by, Part.of(packed)) for by, packed in groups.items()}
-            self.windows.add(second, parts)
+            self.windows.add(second, {by: Part.of(packed) for by, packed in groups.items()})
             self.version += 1
 
     def _add(self, rows: Mapping[str, Rows]) -> None:
@@ -145,18 +147,6 @@ class Picture:
         self.recent.add(batches)
         self.version += 1
         self._fed_at = time.monotonic()
-
-    def _hashed(self, by: str, part: Part) -> Part:
-        if by != "session" or self._hasher is None:
-            return part
-        hasher = self._hasher
-
-        def name(key: Key) -> Key:
-            if key[0] is None:
-                return key
-            return f"0x{hasher.session(int(key[0], 16)):016x}", key[1]
-
-        return part._replace(keys=tuple(map(name, part.keys)))
 
     def ended(self, state: str, error: str | None = None) -> None:
         """Nothing will be fed any more."""
@@ -216,23 +206,27 @@ class Picture:
 
     def rows(
         self, by: str, span: Span, rename: Callable[[Key], Key | None] | None = None
-    ) -> tuple[Part, int]:
-        """The sums of a grouping in a span, and by how many requests a key may be short of its
-        true number because it was not among the busiest all the time (0: exact; windows: not
-        known, told by the rest).
+    ) -> tuple[Part, dict[Key, int] | None]:
+        """The sums of a grouping in a span; and of keys that were not kept all the time how many
+        requests may be missing, at most. None where that is not known key by key, but only from
+        the rests: in windows, and where keys are renamed.
         """
+        missed: dict[Key, int] | None = None
         with self.asking():
             if span.whole:
-                packed, short = self._counter.totals(by)
-                parts = [self._hashed(by, Part.of(packed))]
+                packed, column = self._counter.totals(by)
+                part = Part.of(packed)
+                parts = [part]
+                if rename is None:
+                    counts = np.frombuffer(column, dtype="<i8")
+                    some = np.flatnonzero(counts).tolist()
+                    missed = {part.keys[i]: int(counts[i]) for i in some}
             else:
                 start = self.windows.clamp(span.start)
                 windows = list(self.windows.span(start, span.end))
-                short = 0
-                parts = []
         if not span.whole:
             parts = [window.part(by) for window in windows]
-        return merge(parts, rename) if parts else EMPTY, short
+        return merge(parts, rename) if parts else EMPTY, missed
 
     def points(self, span: Span, step: int) -> list[Any]:
         with self.asking():

@@ -10,18 +10,26 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from heapq import merge as in_order
 from operator import itemgetter
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
-from zktrace.engine.base import GROUPINGS
+from zktrace.analysis.fingerprint import fingerprint
+from zktrace.engine.base import WINDOW_GROUPINGS
 from zktrace.engine.buckets import BOUNDS
 from zktrace.store.part import Key
 
 _BACK_S: Final = 60
 _PREFIXES: Final = 64
-_SECOND_KEYS: Final = 50_000
+_PREFIX_BYTES: Final = 256
+_LONGEST_KEY: Final = 1024
+_SPILL_ROWS: Final = 8192
+_SPILL_BYTES: Final = 1 << 20
+_SPILL_KEYS: Final = 1024
+_TOTAL_BYTES: Final = 4 << 20
 _NANOS: Final = 1_000_000_000
 _ASIDE: Final = ("ping", "connect")
 _LIMITS: Final = (-(1 << 63), (1 << 63) - 1)
+_COUNTED: Final = tuple(by for by in WINDOW_GROUPINGS if by != "fingerprint")
 
 
 class _Row:
@@ -63,11 +71,12 @@ class _Row:
 
 
 _Rows = dict[Key, _Row]
+#: The most requests that a key can have had, where that is not what its row has.
+_Bounds = Mapping[Key, int]
 
 
-def _order(item: tuple[Key, _Row]) -> tuple[int, bool, str, bool]:
-    (key, rest), row = item
-    return -row.numbers[0], key is None, key or "", rest
+def _size(key: str | None) -> int:
+    return 0 if key is None else len(key.encode("utf-8", "surrogatepass"))
 
 
 def _cut(path: str, depth: int) -> str:
@@ -76,35 +85,88 @@ def _cut(path: str, depth: int) -> str:
     return "/".join(parts[: depth + 1])
 
 
-def _fold(by: str, rows: _Rows, keep: int) -> tuple[_Rows, int]:
+def _is_long(key: Key) -> bool:
+    return not key[1] and _size(key[0]) > _LONGEST_KEY
+
+
+def _fold(by: str, rows: _Rows, keep: int, bounds: _Bounds = MappingProxyType({})) -> _Folded:
+    def order(key: Key) -> tuple[int, bool, str, bool]:
+        return -bounds.get(key, rows[key].numbers[0]), key[0] is None, key[0] or "", key[1]
+
     kept: _Rows = {}
     folded: _Rows = {}
     depths = [0, 0]
     most, left = 0, keep
-    for (key, rest), row in sorted(rows.items(), key=_order):
-        if not rest and (key is None or left > 0):
+    for name in sorted(rows, key=order):
+        row = rows[name]
+        key, rest = name
+        counted = not rest and not _is_long(name)
+        if counted and (key is None or left > 0):
             left -= key is not None
-            kept[key, rest] = row
+            kept[name] = row
             continue
-        if not rest:
-            most = max(most, row.numbers[0])
+        if counted:
+            most = max(most, bounds.get(name, row.numbers[0]))
         target: str | None = None
         if by == "path" and key is not None:
             for i, depth in enumerate((2, 1)):
                 prefix = _cut(key, depth)
+                if not 0 < _size(prefix) <= _PREFIX_BYTES:
+                    continue
                 if (prefix, True) not in folded:
                     if depths[i] >= _PREFIXES:
                         continue
                     depths[i] += 1
                 target = prefix
                 break
-        if (target, True) in folded:
-            folded[target, True].merge(row)
-        else:
-            copy = folded[target, True] = _Row()
-            copy.merge(row)
-    kept.update(sorted(folded.items(), key=_order))
-    return kept, most
+        folded.setdefault((target, True), _Row()).merge(row)
+
+    def shown(item: tuple[Key, _Row]) -> tuple[int, bool, str]:
+        return -item[1].numbers[0], item[0][0] is None, item[0][0] or ""
+
+    kept.update(sorted(folded.items(), key=shown))
+    return _Folded(kept, most)
+
+
+class _Folded(NamedTuple):
+    rows: _Rows
+    most: int
+    """The most requests of a key that was summed."""
+
+
+class _Total:
+    """A grouping since the beginning."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self.rows: _Rows = {}
+        self.missed: dict[Key, int] = {}
+        self._bytes = 0
+        self._floor = 0
+
+    def add(self, rows: _Rows) -> None:
+        for key, row in rows.items():
+            if key not in self.rows:
+                self.rows[key] = _Row()
+                self._bytes += 1 + _size(key[0])
+                if self._floor and key[0] is not None and not key[1]:
+                    self.missed[key] = self._floor
+            self.rows[key].merge(row)
+
+    def _is_full(self, limit: int) -> bool:
+        return len(self.rows) > limit or self._bytes > _TOTAL_BYTES
+
+    def prune(self, limit: int) -> None:
+        keep = min(limit, len(self.rows)) if self._is_full(limit) else 0
+        while keep > 0:
+            keep //= 2
+            bounds = {key: self.rows[key].numbers[0] + n for key, n in self.missed.items()}
+            self.rows, most = _fold(self.by, self.rows, keep, bounds)
+            self.missed = {key: n for key, n in self.missed.items() if key in self.rows}
+            self._bytes = sum(1 + _size(key) for key, _ in self.rows)
+            self._floor = max(self._floor, most)
+            if self._bytes <= _TOTAL_BYTES:
+                break
 
 
 def _packed(rows: _Rows) -> tuple[Any, ...]:
@@ -135,11 +197,13 @@ class RowWindows:
         self._window_keys = window_keys
         self._total_keys = total_keys
         self._second: int | None = None
-        self._now: dict[str, _Rows] = {by: {} for by in GROUPINGS}
+        self._now: dict[str, _Rows] = {by: {} for by in _COUNTED}
+        self._waiting = 0
+        self._waiting_bytes = 0
         self._counted = 0
+        self._spilled: dict[str, _Rows] = {by: {} for by in WINDOW_GROUPINGS}
         self._ended: list[tuple[int, dict[str, Any]]] = []
-        self._totals: dict[str, _Rows] = {by: {} for by in GROUPINGS}
-        self._short = dict.fromkeys(GROUPINGS, 0)
+        self._totals = {by: _Total(by) for by in WINDOW_GROUPINGS}
 
     def add(self, rows: Mapping[str, Iterable[tuple[Any, ...]]]) -> None:
         """Rows of all kinds as the engine gives them."""
@@ -153,12 +217,11 @@ class RowWindows:
 
     def _exchange(self, row: tuple[Any, ...]) -> None:
         ts_ns, client, server, op = row[1], row[3], row[4], row[5]
-        session, path, error = row[8], row[9], row[11]
+        path, error = row[9], row[11]
         latency, sent, received, state = row[13:17]
         if state != "no_reply" or self._second is None:
             self._tick(ts_ns + (latency or 0))
-        self._counted += 1
-        for by, key in self._keys(op, client, path, session, server):
+        for by, key in self._named(op, client, path, server):
             one = self._row(by, key)
             numbers = one.numbers
             numbers[0] += state != "no_request"
@@ -169,32 +232,40 @@ class RowWindows:
                 one.errors[error] = one.errors.get(error, 0) + 1
             if latency is not None and (by == "op" or op not in _ASIDE):
                 one.add_latency(latency)
+        self._counted_one(path)
 
     def _watch_event(self, row: tuple[Any, ...]) -> None:
         self._tick(row[1])
-        self._counted += 1
-        for by, key in self._keys(None, row[3], row[8], row[5], row[4]):
+        for by, key in self._named(None, row[3], row[8], row[4]):
             if by != "op":
                 self._row(by, key).numbers[4] += 1
+        self._counted_one(row[8])
 
     @staticmethod
-    def _keys(
-        op: str | None, client: str, path: str | None, session: int | None, server: str
+    def _named(
+        op: str | None, client: str, path: str | None, server: str
     ) -> tuple[tuple[str, str | None], ...]:
         return (
             ("op", op),
             ("client", client.rpartition(":")[0].strip("[]")),
             ("path", path),
-            ("session", None if session is None else f"0x{session & (1 << 64) - 1:016x}"),
             ("server", server),
         )
 
     def _row(self, by: str, key: str | None) -> _Row:
         rows = self._now[by]
         name = (key, False)
-        if name not in rows and key is not None and len(rows) >= _SECOND_KEYS:
-            name = (None, True)
-        return rows.setdefault(name, _Row()) if name not in rows else rows[name]
+        if name not in rows:
+            rows[name] = _Row()
+        return rows[name]
+
+    def _counted_one(self, path: str | None) -> None:
+        self._counted += 1
+        self._waiting += 1
+        size = _size(path)
+        self._waiting_bytes += size if size > _PREFIX_BYTES else 0
+        if self._waiting >= _SPILL_ROWS or self._waiting_bytes >= _SPILL_BYTES:
+            self._spill(max(self._window_keys, _SPILL_KEYS))
 
     def _tick(self, ns: int) -> None:
         second = ns // _NANOS
@@ -205,24 +276,36 @@ class RowWindows:
             self._end()
             self._second = second
 
+    def _spill(self, keep: int) -> None:
+        self._waiting = self._waiting_bytes = 0
+        for by in _COUNTED:
+            rows, self._now[by] = self._now[by], {}
+            if by == "path":
+                shapes: _Rows = {}
+                for (path, _), row in rows.items():
+                    shape = None if path is None else fingerprint(path)
+                    shapes.setdefault((shape, False), _Row()).merge(row)
+                self._put("fingerprint", shapes, keep)
+            self._put(by, rows, keep)
+
+    def _put(self, by: str, rows: _Rows, keep: int) -> None:
+        if any(map(_is_long, rows)):
+            rows = _fold(by, rows, len(rows)).rows
+        self._totals[by].add(rows)
+        self._totals[by].prune(self._total_keys)
+        merged = self._spilled[by]
+        for key, row in rows.items():
+            merged.setdefault(key, _Row()).merge(row)
+        self._spilled[by] = _fold(by, merged, keep).rows
+
     def _end(self) -> None:
         if self._second is None or not self._counted:
             return
         self._counted = 0
-        groups = {}
-        for by in GROUPINGS:
-            rows, self._now[by] = self._now[by], {}
-            self._add_totals(by, rows)
-            groups[by] = _packed(_fold(by, rows, self._window_keys)[0])
+        self._spill(self._window_keys)
+        groups = {by: _packed(rows) for by, rows in self._spilled.items()}
+        self._spilled = {by: {} for by in WINDOW_GROUPINGS}
         self._ended.append((self._second, groups))
-
-    def _add_totals(self, by: str, rows: _Rows) -> None:
-        totals = self._totals[by]
-        for key, row in rows.items():
-            totals.setdefault(key, _Row()).merge(row)
-        if len(totals) > self._total_keys:
-            self._totals[by], most = _fold(by, totals, self._total_keys // 2)
-            self._short[by] += most
 
     def drain(self, all: bool = False) -> list[tuple[int, dict[str, Any]]]:
         """As the native engine's."""
@@ -231,6 +314,8 @@ class RowWindows:
         ended, self._ended = self._ended, []
         return ended
 
-    def totals(self, by: str) -> tuple[Any, int]:
+    def totals(self, by: str) -> tuple[Any, bytes]:
         """As the native engine's."""
-        return _packed(self._totals[by]), self._short[by]
+        total = self._totals[by]
+        missed = array("q", (total.missed.get(key, 0) for key in total.rows))
+        return _packed(total.rows), missed.tobytes()

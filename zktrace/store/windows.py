@@ -1,22 +1,25 @@
 """Windows of time in fixed memory: 1 s for 10 minutes, 10 s for 6 hours, 1 min for 7 days.
 
-Each holds the rows of all groupings, of every grouping the busiest keys and the sum of the others.
-What has been in three windows is the same numbers thrice; a span is put together from the longest
-windows that fit. Windows of a minute have histograms of 8 buckets per octave, not 32 (a latency is
-known to 4.4 %), fewer keys, and are kept compressed. All times are seconds of the capture's clock.
+Each holds the rows of all groupings, of every grouping the busiest keys and the sum of the others,
+packed (:mod:`zktrace.store.packed`). What has been in three windows is the same numbers thrice; a
+span is put together from the longest windows that fit. Windows of a minute have histograms of 8
+buckets per octave, not 32 (a latency is known to 4.4 %), of ten seconds 16. All of them have a
+budget of bytes; where traffic is so varied that it does not do, the oldest windows of a minute keep
+fewer keys, and when all do, the oldest go. All times are seconds of the capture's clock.
 """
 
 from __future__ import annotations
 
-import zlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from zktrace.engine.base import GROUPINGS
+from zktrace.engine.base import WINDOW_GROUPINGS
 from zktrace.engine.buckets import PER_OCTAVE
+from zktrace.store.packed import pack, unpack
 from zktrace.store.part import EMPTY, Part, errors_of, merge, quantiles_of
 from zktrace.store.part import RECEIVED as _RECEIVED
 from zktrace.store.part import REPLIES as _REPLIES
@@ -36,14 +39,15 @@ class Tier(NamedTuple):
     """Keys kept per grouping."""
     per: int
     """Buckets of a histogram that are made one."""
-    packed: bool
 
 
-TIERS: Final = (
-    Tier(1, 600, 64, 1, False),
-    Tier(10, 2160, 48, 1, True),
-    Tier(60, 10_080, 24, 4, True),
-)
+TIERS: Final = (Tier(1, 600, 64, 1), Tier(10, 2160, 32, 2), Tier(60, 10_080, 16, 4))
+#: Bytes of all windows: 600 and 2,160 of 200 busy paths and a hundred clients take 18 MB.
+BUDGET_BYTES: Final = 28 << 20
+#: Keys of the oldest windows of the last tier, when there is no room for more.
+THIN_KEYS: Final = 4
+#: Points of timelines that are remembered.
+_POINTS: Final = 1300
 #: Keys per grouping that an engine is asked for.
 WINDOW_KEYS: Final = TIERS[0].keys
 #: Ops are few, and what they add up to is wanted whole.
@@ -71,65 +75,22 @@ class Point(NamedTuple):
     """Exchanges per half octave of latency."""
 
 
-class _Packed:
-    """A part of a window, compressed."""
-
-    __slots__ = ("_data", "_errors", "_histogram", "_keys")
-
-    def __init__(self, part: Part) -> None:
-        self._keys = part.keys
-        self._histogram = part.counts.dtype, len(part.rows)
-        self._errors = len(part.errors)
-        columns = (
-            part.numbers.tobytes(),
-            part.errors.tobytes(),
-            part.counts.tobytes(),
-            part.rows.astype(np.uint32).tobytes(),
-            part.buckets.astype(np.uint16).tobytes(),
-        )
-        self._data = zlib.compress(b"".join(columns), 1)
-
-    def part(self) -> Part:
-        data = zlib.decompress(self._data)
-        counts, entries = self._histogram
-        at = 0
-
-        def column(kind: Any, count: int) -> Any:
-            nonlocal at
-            values = np.frombuffer(data, dtype=kind, count=count, offset=at)
-            at += values.nbytes
-            return values
-
-        numbers = column(np.int64, 9 * len(self._keys)).reshape(-1, 9)
-        errors = column(np.int64, 3 * self._errors).reshape(-1, 3)
-        count = column(counts, entries)
-        rows, buckets = column(np.uint32, entries), column(np.uint16, entries)
-        return Part(self._keys, numbers, rows, buckets, count, errors)
-
-
 class Window:
-    """A window of one tier; what is made of it for timelines is remembered."""
+    """A window of one tier."""
 
-    __slots__ = ("_parts", "_point", "second")
+    __slots__ = ("_parts", "second", "size")
 
-    def __init__(self, second: int, groups: Groups, tier: Tier) -> None:
+    def __init__(self, second: int, groups: Groups) -> None:
         self.second = second
-        self._parts: dict[str, Part | _Packed] = {
-            by: _Packed(part) if tier.packed else part for by, part in groups.items()
-        }
-        self._point: Point | None = None
+        self._parts = tuple(pack(groups[by]) if by in groups else b"" for by in WINDOW_GROUPINGS)
+        self.size = sum(map(len, self._parts))
 
     def part(self, by: str) -> Part:
-        part = self._parts.get(by, EMPTY)
-        return part.part() if isinstance(part, _Packed) else part
+        packed = self._parts[WINDOW_GROUPINGS.index(by)]
+        return unpack(packed) if packed else EMPTY
 
     def groups(self) -> dict[str, Part]:
-        return {by: self.part(by) for by in self._parts}
-
-    def point(self) -> Point:
-        if self._point is None:
-            self._point = point(self.second, self.part("op"), self.part("server"))
-        return self._point
+        return {by: self.part(by) for by in WINDOW_GROUPINGS}
 
 
 def total(server: Part) -> Part:
@@ -178,19 +139,30 @@ def _quantiles(part: Part) -> list[Any]:
     return quantiles_of(part) if len(part.keys) else [np.zeros(1, dtype=np.int64)] * 4
 
 
+def _coarse(groups: Groups, keys: int, per: int) -> dict[str, Part]:
+    return {by: part.coarse(_OP_KEYS if by == "op" else keys, per) for by, part in groups.items()}
+
+
 def sum_groups(windows: Sequence[Groups]) -> dict[str, Part]:
-    return {by: merge([groups.get(by, EMPTY) for groups in windows]) for by in GROUPINGS}
+    return {by: merge([groups.get(by, EMPTY) for groups in windows]) for by in WINDOW_GROUPINGS}
 
 
 class Windows:
     """The three tiers. Not for several threads at once."""
 
-    def __init__(self, tiers: Sequence[Tier] = TIERS) -> None:
+    def __init__(self, tiers: Sequence[Tier] = TIERS, budget: int = BUDGET_BYTES) -> None:
         self._tiers = tiers
         self._windows: list[dict[int, Window]] = [{} for _ in tiers]
         self._slots: list[int | None] = [None] * len(tiers)
         """Per tier the slot that is not yet summed up (of the first tier: the latest second)."""
-        self._names: dict[Any, Any] = {}
+        self._points: OrderedDict[tuple[int, int], Point] = OrderedDict()
+        self._budget = budget
+        self._thin_to: int | None = None
+        """Windows of the last tier before it have few keys."""
+        self._floor: int | None = None
+        """What is before it was forgotten."""
+        self.size = 0
+        """Bytes of all windows."""
         self.first: int | None = None
         """The first second ever seen."""
 
@@ -204,14 +176,6 @@ class Windows:
 
     def add(self, second: int, groups: Groups) -> None:
         """A window of a second; more of the same second is added to it."""
-        # One copy of each name however many windows have it.
-        if len(self._names) > 100_000:
-            self._names.clear()
-        known = self._names.setdefault
-        groups = {
-            by: part._replace(keys=tuple(known(key, key) for key in part.keys))
-            for by, part in groups.items()
-        }
         self.first = second if self.first is None else min(self.first, second)
         self._put(0, second, groups)
         latest = self._slots[0]
@@ -234,13 +198,49 @@ class Windows:
         tier, windows = self._tiers[level], self._windows[level]
         if second in windows:
             groups = sum_groups([windows[second].groups(), groups])
-        coarse = {
-            by: part.coarse(_OP_KEYS if by == "op" else tier.keys, tier.per)
-            for by, part in groups.items()
-        }
-        windows[second] = Window(second, coarse, tier)
+        self._set(level, second, _coarse(groups, tier.keys, tier.per))
         if len(windows) > tier.kept:
-            del windows[min(windows)]
+            self.size -= windows.pop(min(windows)).size
+        while self.size > self._budget and self._thin():
+            pass
+
+    def _set(self, level: int, second: int, groups: Groups) -> None:
+        windows = self._windows[level]
+        before = windows.get(second)
+        window = windows[second] = Window(second, groups)
+        self.size += window.size - (before.size if before is not None else 0)
+        self._points.pop((level, second), None)
+
+    def _thin(self) -> bool:
+        """Leaves the oldest window of the last tier that has more than a few keys with few, or
+        forgets the oldest; whether there was one.
+        """
+        level = len(self._tiers) - 1
+        windows = self._windows[level]
+        full = [at for at in windows if self._thin_to is None or at >= self._thin_to]
+        if not full:
+            if not windows:
+                return False
+            gone = min(windows)
+            self.size -= windows.pop(gone).size
+            self._floor = gone + self._tiers[level].seconds
+            return True
+        oldest = min(full)
+        self._thin_to = oldest + 1
+        self._set(level, oldest, _coarse(windows[oldest].groups(), THIN_KEYS, 1))
+        return True
+
+    def _point(self, level: int, second: int) -> Point:
+        known = self._points.get((level, second))
+        if known is None:
+            window = self._windows[level][second]
+            known = point(second, window.part("op"), window.part("server"))
+            self._points[level, second] = known
+            if len(self._points) > _POINTS:
+                self._points.popitem(last=False)
+        else:
+            self._points.move_to_end((level, second))
+        return known
 
     def _close(self, level: int, slot: int) -> None:
         finer = self._windows[level - 1]
@@ -288,6 +288,8 @@ class Windows:
     def clamp(self, start: int) -> int:
         """The first second that there can be anything of, not before `start`."""
         first = start if self.first is None else max(start, self.first)
+        if self._floor is not None and (self._slots[0] or 0) >= self._floor:
+            first = max(first, self._floor)
         return max(first, self._oldest(len(self._tiers) - 1))
 
     def points(self, start: int, end: int, step: int) -> list[Point]:
@@ -302,7 +304,7 @@ class Windows:
             window = self._windows[level].get(low) if single else None
             pending = self._slots[level]
             if window is not None and (level == 0 or (pending is not None and low != pending)):
-                result.append(window.point())
+                result.append(self._point(level, low))
                 continue
             inside = list(self.span(max(low, self.clamp(low)), high))
             if inside:

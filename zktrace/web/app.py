@@ -192,6 +192,11 @@ def _groupings(app: FastAPI, api: _Api) -> None:
     grouping("op", models.Rows[models.OpRow], "By operation")
     grouping("client", models.Rows[models.ClientRow], "By client address")
     grouping("server", models.Rows[models.ServerRow], "By server")
+    grouping(
+        "fingerprint",
+        models.Rows[models.FingerprintRow],
+        "By the shape of paths: the znodes of a recipe as one row",
+    )
 
     @app.get(
         "/api/paths",

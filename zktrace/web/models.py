@@ -117,22 +117,36 @@ class Row(Model):
     latency_us: Latency | None
 
 
-class OpRow(Row):
+class KeyRow(Row):
+    short: int = Field(
+        description="So many requests may be missing, at most, because the key was not among the "
+        "busiest all the time"
+    )
+
+
+class OpRow(KeyRow):
     op: str | None
 
 
-class ClientRow(Row):
+class ClientRow(KeyRow):
     client: str | None
 
 
-class ServerRow(Row):
+class ServerRow(KeyRow):
     server: str | None
 
 
-class PathRow(Row):
+class PathRow(KeyRow):
     path: str | None = Field(description="None: operations without a path")
     below: bool = Field(description="Stands for znodes at or below the path, not kept apart")
     children: int = Field(description="Known paths deeper than the row's, summed in it")
+
+
+class FingerprintRow(KeyRow):
+    fingerprint: str | None = Field(
+        description="The shape of paths: sequence numbers, UUIDs, hex, addresses and other numbers "
+        "are names in angle brackets. None: operations without a path"
+    )
 
 
 RowType = TypeVar("RowType", bound=Row)

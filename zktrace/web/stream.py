@@ -49,7 +49,7 @@ class Streams:
         dropped = max(steps[0].first - after - 1, 0) if after >= 0 else 0
         chosen: list[str] = []
         for step in reversed(steps):
-            batches = later(step.batches, after)
+            batches = later(step.batches(), after)
             if where is not None:
                 batches = where.batches(batches)
             if not batches:

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zktrace.analysis.filter import Filter
+from zktrace.analysis.fingerprint import fingerprint
 from zktrace.analysis.stats import OTHER_ERROR, StatsCollector, StatsRow, merge_rows
 from zktrace.engine.buckets import BOUNDS
-from zktrace.store.part import Key, Part, merge, order, shown, us
+from zktrace.store.part import REQUESTS, Key, Part, merge, order, shown, us
 from zktrace.store.picture import Picture, Span
 from zktrace.store.recent import matching
 from zktrace.store.windows import BAND
@@ -47,6 +48,24 @@ def _rest(part: Part) -> Object | None:
 # -- rows of a grouping
 
 
+def _shorts(by: str, part: Part, missed: Mapping[Key, int] | None) -> list[int]:
+    """Per row how many requests of it may be missing, at most, because it was not among the
+    busiest all the time: as told, or what the rests have that may be of it.
+    """
+    if missed is not None:
+        return [missed.get(key, 0) for key in part.keys]
+    requests = part.numbers[:, REQUESTS].tolist()
+    rests = [(key, n) for (key, rest), n in zip(part.keys, requests, strict=True) if rest and n]
+
+    def short(key: Key) -> int:
+        path, rest = key
+        if rest or path is None:
+            return 0
+        return sum(n for base, n in rests if base is None or (by == "path" and _inside(path, base)))
+
+    return [short(key) for key in part.keys] if rests else [0] * len(part.keys)
+
+
 def rows(
     picture: Picture, by: str, span_name: str, limit: int, sort: str, where: Filter | None
 ) -> Object:
@@ -54,24 +73,38 @@ def rows(
     span = picture.span(span_name)
     if where is not None:
         found = Matching(picture, span, where)
+        if by == "fingerprint":
+            return found.list(by, _shapes(found.stats(("path",))["path"]), limit, sort)
         return found.list(by, found.stats((by,))[by], limit, sort)
-    part, short = picture.rows(by, span)
+    part, missed = picture.rows(by, span)
+    shorts = _shorts(by, part, missed)
     ranked = order(part, sort)
     apart = np.array([not part.keys[i][1] for i in ranked.tolist()], dtype=bool)
     ranked, rest = ranked[apart], ranked[~apart]
     chosen = part.take(ranked[:limit])
     beyond = np.concatenate([ranked[limit:], rest])
-    named = [{by: key, **row} for (key, _), row in zip(chosen.keys, shown(chosen), strict=True)]
+    named = [
+        {by: key, "short": shorts[i], **row}
+        for i, (key, _), row in zip(ranked.tolist(), chosen.keys, shown(chosen), strict=False)
+    ]
     return {
         "window": window(span),
         "basis": "totals" if span.whole else "windows",
         "events": None,
         "complete": True,
         "groups": len(ranked),
-        "short": short,
+        "short": max((row["short"] for row in named), default=0),
         "rows": named,
         "rest": _rest(part.take(beyond)),
     }
+
+
+def _shapes(paths: Iterable[StatsRow]) -> list[StatsRow]:
+    """Rows of paths by their fingerprint."""
+    summed: dict[str | None, list[StatsRow]] = {}
+    for row in paths:
+        summed.setdefault(None if row.key is None else fingerprint(row.key), []).append(row)
+    return [merge_rows(some)._replace(key=key, rest=False) for key, some in summed.items()]
 
 
 def _cut(path: str, depth: int | None) -> str:
@@ -134,12 +167,20 @@ def paths(
             for row in answer["rows"]
         ]
         return answer
-    part, short = picture.rows("path", span, counting)
+    plain = under is None and depth is None
+    part, missed = picture.rows("path", span, None if plain else counting)
+    shorts = _shorts("path", part, missed)
     ranked = order(part, sort)
     chosen = part.take(ranked[:limit])
     named = [
-        {"path": key, "below": rest, "children": children.get(key or "", 0), **row}
-        for (key, rest), row in zip(chosen.keys, shown(chosen), strict=True)
+        {
+            "path": key,
+            "below": rest,
+            "children": children.get(key or "", 0),
+            "short": shorts[i],
+            **row,
+        }
+        for i, (key, rest), row in zip(ranked.tolist(), chosen.keys, shown(chosen), strict=False)
     ]
     return {
         "window": window(span),
@@ -147,7 +188,7 @@ def paths(
         "events": None,
         "complete": True,
         "groups": len(ranked),
-        "short": short,
+        "short": max((row["short"] for row in named), default=0),
         "rows": named,
         "rest": _rest(part.take(ranked[limit:])),
     }
@@ -219,10 +260,7 @@ class Matching:
         oldest: int | None = None
         for step in steps:
             batches = {}
-            for kind in ("exchanges", "watch_events"):
-                batch = step.batches.get(kind)
-                if batch is None:
-                    continue
+            for kind, batch in step.batches("exchanges", "watch_events").items():
                 ts = batch.column("ts_ns").to_numpy()
                 if oldest is None and len(ts):
                     oldest = int(ts.min())
@@ -259,7 +297,7 @@ class Matching:
             "complete": self.complete,
             "groups": len(ranked),
             "short": 0,
-            "rows": [{by: row.key, **stats_row(row)} for row in ranked[:limit]],
+            "rows": [{by: row.key, "short": 0, **stats_row(row)} for row in ranked[:limit]],
             "rest": stats_row(merge_rows(beyond)) if beyond else None,
         }
 

@@ -36,10 +36,15 @@ pub enum By {
     Path,
     Session,
     Server,
+    /// Made of paths, by `windows` only.
+    Fingerprint,
 }
 
 impl By {
     pub const ALL: [By; 5] = [By::Op, By::Client, By::Path, By::Session, By::Server];
+
+    /// What windows count.
+    pub const WINDOWS: [By; 5] = [By::Op, By::Client, By::Path, By::Fingerprint, By::Server];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -48,6 +53,7 @@ impl By {
             By::Path => "path",
             By::Session => "session",
             By::Server => "server",
+            By::Fingerprint => "fingerprint",
         }
     }
 
@@ -302,6 +308,7 @@ impl Aggregator {
             By::Path => self.path.as_ref()?,
             By::Session => self.session.as_ref()?,
             By::Server => self.server.as_ref()?,
+            By::Fingerprint => return None,
         };
         let mut rest: Option<Row> = None;
         let mut order: Vec<(u64, u32)> = Vec::new();
@@ -367,7 +374,9 @@ fn key_text(by: By, group: &Group, op_names: &[String], slot: u32) -> Option<Str
             let id = u64::from_be_bytes(bytes.try_into().ok()?);
             Some(format!("{id:#018x}"))
         }
-        By::Client | By::Path | By::Server => Some(String::from_utf8_lossy(bytes).into_owned()),
+        By::Client | By::Path | By::Server | By::Fingerprint => {
+            Some(String::from_utf8_lossy(bytes).into_owned())
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod decoder;
 pub mod election;
 pub mod election_resync;
 pub mod events;
+pub mod fingerprint;
 pub mod flow;
 pub mod flow_conn;
 pub mod flow_side;

@@ -287,10 +287,10 @@ impl Engine {
         }
     }
 
-    /// A grouping since the beginning: its rows, and by how many requests a row may be short.
+    /// A grouping since the beginning: its rows, and how many requests of each may be missing.
     fn totals<'py>(&self, py: Python<'py>, by: &str) -> PyResult<Bound<'py, PyTuple>> {
-        let by =
-            By::parse(by).ok_or_else(|| PyValueError::new_err(format!("no grouping {by:?}")))?;
+        let known = By::WINDOWS.into_iter().find(|known| known.name() == by);
+        let by = known.ok_or_else(|| PyValueError::new_err(format!("no grouping {by:?}")))?;
         match &self.decoder.analyzer.shared.sink.windows {
             Some(windows) => python_windows::totals(py, windows, by),
             None => Err(PyValueError::new_err("no windows were asked for")),

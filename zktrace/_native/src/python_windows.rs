@@ -85,10 +85,14 @@ pub fn drain<'py>(
     Ok(list)
 }
 
-/// `(part, short)`.
+/// `(part, missed)`: of each row how many requests there may have been before it was kept.
 pub fn totals<'py>(py: Python<'py>, windows: &Windows, by: By) -> PyResult<Bound<'py, PyTuple>> {
-    let (rows, short) = windows.totals(by);
+    let rows = windows.totals(by);
+    let mut missed = Vec::new();
+    for one in &rows {
+        missed.extend_from_slice(&clamp(one.missed).to_le_bytes());
+    }
     let rows = rows.iter();
-    let rows = rows.map(|(key, rest, row)| (key.as_deref(), *rest, *row));
-    (part(py, rows)?, short).into_pyobject(py)
+    let rows = rows.map(|one| (one.key.as_deref(), one.rest, one.row));
+    (part(py, rows)?, PyBytes::new(py, &missed)).into_pyobject(py)
 }

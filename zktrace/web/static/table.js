@@ -31,12 +31,18 @@ export function errorCell(row) {
   return h("span", { class: "bad", title: names }, count(n));
 }
 
+// Some may have been missed while the key was not among the busiest.
+function requests(row) {
+  if (!row.short) return count(row.requests);
+  return h("span", { title: `at least ${count(row.requests)}, at most ${count(row.requests + row.short)}` }, `${count(row.requests)} + ≤${count(row.short)}`);
+}
+
 // Columns of a grouping after its key.
 export function numbers(answer, extra = []) {
   const most = Math.max(...answer.rows.map((row) => row.requests), 1);
   const latency = (name) => ({ name, label: name, sort: name, num: true, cell: (row) => duration(row.latency_us?.[name]) });
   return [
-    { name: "requests", label: "requests", sort: "requests", num: true, cell: (row) => [count(row.requests), share(row.requests, most)] },
+    { name: "requests", label: "requests", sort: "requests", num: true, cell: (row) => [requests(row), share(row.requests, most)] },
     { name: "rate", label: "per s", num: true, cell: (row) => rate(row.requests / Math.max(answer.seconds ?? answer.window.seconds, 1)) },
     { name: "errors", label: "errors", sort: "errors", num: true, cell: errorCell },
     latency("p50"), latency("p99"), latency("max"),
@@ -49,7 +55,7 @@ export function numbers(answer, extra = []) {
 export function basis(answer) {
   const words = [];
   if (answer.basis === "events") words.push(`Of the latest ${count(answer.events)} events${answer.complete ? "" : ", which do not reach back through the whole time range"}.`);
-  if (answer.short) words.push(`A row may be short by up to ${count(answer.short)} requests of a time when it was not among the busiest.`);
+  if (answer.short) words.push(`“+ ≤n” are requests that a row may have had while it was not among the busiest, at most.`);
   if (answer.groups > answer.rows.length) words.push(`${count(answer.rows.length)} of ${count(answer.groups)} shown.`);
   return words.length ? h("p", { class: "note" }, words.join(" ")) : null;
 }

@@ -72,6 +72,12 @@ function grouping(name, title, key, cell) {
 export const clients = grouping("clients", "Clients", "client", addressLink);
 export const servers = grouping("servers", "Servers", "server", (s) => link(`#/events?filter=${encodeURIComponent(`server == ${s}`)}`, s));
 
+// A shape as a glob: what stands in angle brackets is any text.
+const glob = (shape) => shape.replace(/<[a-z]+>/g, "*");
+
+export const fingerprints = grouping("fingerprints", "Shapes of paths", "fingerprint", (shape) => shape === null ? h("span", { class: "dim" }, "(operations without a path)")
+  : /["\\]/.test(shape) ? shape : link(`#/paths?flat=1&filter=${encodeURIComponent(`path =~ "${glob(shape)}"`)}`, shape));
+
 export async function client(ask, state) {
   const it = await ask(`clients/${encodeURIComponent(state.id)}`, { window: state.window });
   const total = it.total;
@@ -120,6 +126,7 @@ export async function paths(ask, state) {
     h("h1", null, "Paths"), h("p", { class: "crumbs" }, crumbs),
     h("div", { class: "tools" },
       link(here(under, flat ? { flat: "0" } : { flat: "1" }), flat ? "As a tree" : "Flat, all depths"),
+      link("#/fingerprints", "By shape"),
       under !== "/" && link(`#/events?filter=${encodeURIComponent(`path == "${under}" or path =~ "${under}/**"`)}`, "Its events"),
       csv("paths", params)),
     basis(answer),
