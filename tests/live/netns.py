@@ -126,16 +126,18 @@ class Namespace:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(inside).result()
 
-    def get(self, url: str, timeout: float = 30.0) -> bytes:
+    def get(self, url: str, body: bytes | None = None, timeout: float = 30.0) -> bytes:
         """The body of what an HTTP server in the namespace answers; an HTTPError where it does not
-        like the question.
+        like the question. With a `body`, which is JSON, it is a POST.
         """
 
         def ask() -> bytes:
             direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with direct.open(url, timeout=timeout) as answer:
-                body: bytes = answer.read()
-                return body
+            kind = {"Content-Type": "application/json"}
+            question = urllib.request.Request(url, body, kind)
+            with direct.open(question, timeout=timeout) as answer:
+                found: bytes = answer.read()
+                return found
 
         return self.run(ask)
 

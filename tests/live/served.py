@@ -33,6 +33,9 @@ class Served:
     def json(self, path: str) -> Any:
         return json.loads(self.get(path))
 
+    def post(self, path: str, **body: Any) -> Any:
+        return json.loads(self._where.get(self.address + path, json.dumps(body).encode()))
+
     def until(self, path: str, good: Callable[[Any], bool]) -> Any:
         """The first answer that is as wanted. What it answers may be a second old."""
         end = time.monotonic() + _PATIENCE_S

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.live.netns import ROOT, Namespace
 from tests.live.served import serving
-from tests.live.test_capture import BASIC, SAMPLES, injected, played, rights
+from tests.live.test_capture import BASIC, SAMPLES, injected, judge_rows, played, rights
 from tests.support.decoded import decode
 
 #: Of the captures: what a page on the same loopback asks would be seen, too.
@@ -118,6 +120,72 @@ def open_to(uid: int) -> bool:
     except PermissionError:
         return False
     return done.returncode == 0
+
+
+def test_packets_are_kept_and_saved(alone: Namespace, engine: str, tmp_path: Path) -> None:
+    """What is in the ring and in a slice of a connection decodes as what was sent."""
+    ring = tmp_path / "ring"
+    with serving(alone, "-i", "lo", *PORTS, "--write", str(ring), engine=engine) as served:
+        injected(alone, "lo")
+        kept = served.packets(119)["source"]["kept"]
+        assert kept["directory"] == str(ring)
+        rows = served.json("api/events?limit=1000&filter=op%20==%20%22create%22")["rows"]
+        client, server = rows[0]["flow"].split(">")
+        span = {"from_ns": 0, "to_ns": 1 << 62}
+        every = served.post("api/slice", **span)
+        some = served.post("api/slice", **span, client=client, server=server)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            served.post("api/slice", **span, client="10.0.0.1")
+        served.process.ended(signal.SIGINT)
+    assert every["packets"] == 119
+    assert 0 < some["packets"] < 119
+    judge_rows(BASIC, decode(ring / every["file"]))
+    alone_rows = decode(ring / some["file"]).exchanges
+    assert alone_rows
+    assert {row["flow"] for row in alone_rows} == {f"{client}>{server}"}
+    judge_rows(BASIC, decode(*sorted(ring.glob("zktrace-ring-*.pcapng"))))
+    command = ["tcpdump", "-nr", str(ring / some["file"])]
+    read = subprocess.run(command, capture_output=True, check=True)
+    assert len(read.stdout.splitlines()) == some["packets"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    done = subprocess.run(made, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be made here: {done.stderr}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_is_counted(alone: Namespace, engine: str, small_disk: Path) -> None:
+    """Capturing goes on, and so does writing once there is room."""
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes((1 << 20) - 8192))
+    with serving(alone, "-i", "lo", *PORTS, "--write", str(small_disk), engine=engine) as served:
+        injected(alone, "lo", "--repeat=4")
+        served.process.said("packets are not written: No space left on device")
+        found = served.packets(4 * 119)
+        assert 0 < found["coverage"]["unwritten_packets"] <= 4 * 119
+        assert any("not written to disk" in words for words in found["not_seen"])
+        filler.unlink()
+        sent, before = 4, -1
+        while found["source"]["kept"]["unwritten_packets"] != before:  # it asks once a second
+            before = found["source"]["kept"]["unwritten_packets"]
+            injected(alone, "lo")
+            sent += 1
+            found = served.packets(sent * 119)
+        served.process.said("packets are written again")
+        served.process.ended(signal.SIGINT)
+    kept = decode(*sorted(small_disk.glob("zktrace-ring-*")))
+    assert kept.coverage["packets"] == sent * 119 - before
+    assert kept.coverage["truncated"] == 0
 
 
 def test_rights_are_given_up(alone: Namespace, engine: str, tmp_path: Path) -> None:

@@ -33,13 +33,19 @@ class Client:
         self._transport = httpx.ASGITransport(app=application)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
+        return self._ask("GET", path, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        return self._ask("POST", path, **more)
+
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         import anyio
 
         async def ask() -> httpx.Response:
             async with httpx.AsyncClient(
                 transport=self._transport, base_url="http://127.0.0.1:8080"
             ) as client:
-                return await client.get(path, **more)
+                return await client.request(method, path, **more)
 
         return anyio.run(ask)
 

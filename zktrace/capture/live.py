@@ -11,13 +11,18 @@ import os
 import struct
 import sys
 from dataclasses import dataclass
+from io import BytesIO
 from ipaddress import ip_network
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from zktrace.capture.bpf import WHOLE, Endpoint, Instruction, Network, compile_filter
 from zktrace.capture.errors import CaptureError
 from zktrace.capture.expression import All, Any, Expression, InNet, InPorts, Side, negated
 from zktrace.capture.interfaces import ANY, Interface
+from zktrace.capture.write import PcapngWriter
+
+#: Of a file of packets.
+Form: TypeAlias = Literal["pcap", "pcapng"]
 
 #: Link types of what is written: whole frames, or (interfaces without Ethernet, or all of them) the
 #: network packet behind a made-up header.
@@ -69,8 +74,8 @@ class Plan:
     promiscuous: bool = False
     ring_bytes: int = RING_BYTES
     block_ms: int = BLOCK_MS
-    record: bool = False
-    """Records of a pcap file are wanted as well."""
+    record: Form | None = None
+    """Records of a file are wanted as well."""
 
     @property
     def cooked(self) -> bool:
@@ -134,18 +139,36 @@ class Capture(Protocol):
         """Packets lost so far, in the kernel; None where it does not tell."""
 
     def take_records(self) -> bytes:
-        """Records of a pcap file, of the packets since the last call: nanoseconds, this machine's
-        byte order.
+        """Records of a file of the plan's form, of the packets since the last call: nanoseconds,
+        this machine's byte order; in pcapng enhanced packet blocks of interface 0.
         """
 
     def close(self) -> None:
         """Ends it."""
 
 
-def pcap_header(plan: Plan) -> bytes:
+def file_header(plan: Plan) -> bytes:
     """What stands before the records in a file."""
     snaplen = min(plan.snaplen, WHOLE)
-    return struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, plan.linktype)
+    if plan.record == "pcap":
+        return struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, plan.linktype)
+    out = BytesIO()
+    writer = PcapngWriter(out, byte_order=sys.byteorder)
+    name = " ".join(interface.name for interface in plan.interfaces)
+    writer.interface(plan.linktype, snaplen=snaplen, name=name)
+    return out.getvalue()
+
+
+def record_bytes(form: Form, ts_ns: int, data: bytes, wire_len: int) -> bytes:
+    """A packet as a file of that form has it."""
+    if form == "pcap":
+        seconds, ns = divmod(ts_ns, 1_000_000_000)
+        return struct.pack("=IIII", seconds, ns, len(data), wire_len) + data
+    padding = bytes(-len(data) % 4)
+    length = len(data) + len(padding) + 32
+    high, low = divmod(ts_ns, 1 << 32)
+    head = struct.pack("=7I", 6, length, 0, high, low, len(data), wire_len)
+    return head + data + padding + struct.pack("=I", length)
 
 
 def refused(error: OSError, plan: Plan) -> CaptureError:

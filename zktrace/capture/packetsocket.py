@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from zktrace.capture.bpf import Instruction
 from zktrace.capture.interfaces import Interface
 from zktrace.capture.link import ETHERNET, IPV4, IPV6
-from zktrace.capture.live import Plan, Taker, Turn
+from zktrace.capture.live import Form, Plan, Taker, Turn, record_bytes
 
 _RAW_IP: Final = 101
 _TAG_8021Q: Final = 0x8100
@@ -41,7 +41,6 @@ _MSG_TRUNC: Final = 0x20
 
 _AUXDATA: Final = struct.Struct("=IIIHHHH")
 _TIMESPEC: Final = struct.Struct("@qq")
-_RECORD: Final = struct.Struct("=IIII")
 _SLL2_HEADER: Final = 20
 
 #: Read at once, then handed over in order of time.
@@ -63,7 +62,8 @@ class PacketSockets:
 
     def __init__(self, plan: Plan) -> None:
         self._cooked = plan.cooked
-        self._records: list[bytes] | None = [] if plan.record else None
+        self._form = plan.record
+        self._records: list[bytes] = []
         self._drops = 0
         self._rows = 0
         # A packet's whole length is told by the kernel, so nothing is lost by a buffer that is
@@ -139,8 +139,8 @@ class PacketSockets:
             data = data[tags:]
             wire_len = max(wire_len - tags, len(data))
         self._rows = taker.packet(frame.ts_ns, linktype, data, wire_len)
-        if self._records is not None:
-            self._records.append(_record(frame, self._cooked))
+        if self._form is not None:
+            self._records.append(_record(frame, self._cooked, self._form))
 
     def drops(self) -> int | None:
         for one in self._sockets:
@@ -150,8 +150,6 @@ class PacketSockets:
         return self._drops
 
     def take_records(self) -> bytes:
-        if not self._records:
-            return b""
         records, self._records = self._records, []
         return b"".join(records)
 
@@ -190,8 +188,8 @@ def _is_ip(ethertype: int, data: bytes, wire_len: int, at: int) -> bool:
     return False
 
 
-def _record(frame: _Frame, cooked: bool) -> bytes:
-    """A record of a pcap file; of Ethernet with the tag put back that the kernel took off, or
+def _record(frame: _Frame, cooked: bool, form: Form) -> bytes:
+    """A record of a file; of Ethernet with the tag put back that the kernel took off, or
     cooked (LINUX_SLL2) without any.
     """
     data, wire_len, tag = frame.data, frame.wire_len, frame.tag
@@ -210,8 +208,7 @@ def _record(frame: _Frame, cooked: bool) -> bytes:
     elif tag is not None:
         data = data[:12] + struct.pack(">HH", *tag) + data[12:]
         wire_len += 4
-    seconds, ns = divmod(frame.ts_ns, 1_000_000_000)
-    return _RECORD.pack(seconds, ns, len(data), wire_len) + data
+    return record_bytes(form, frame.ts_ns, data, wire_len)
 
 
 def _opened(plan: Plan, interface: Interface, program: list[Instruction]) -> socket.socket:

@@ -5,13 +5,12 @@ scapy is an extra (``pip install 'zktrace[scapy]'``). It is slow, and does not t
 
 from __future__ import annotations
 
-import struct
 import time
 from typing import Any, Final
 
 from zktrace.capture.errors import CaptureError
 from zktrace.capture.interfaces import ANY, names
-from zktrace.capture.live import Plan, Taker, Turn
+from zktrace.capture.live import Plan, Taker, Turn, record_bytes
 from zktrace.capture.segment import ip_text
 
 #: Packets to read before others have their turn.
@@ -65,7 +64,8 @@ class Sniffer:
         self._snaplen = plan.snaplen
         self._rows = 0
         self._linktype = plan.linktype
-        self._records: list[bytes] | None = [] if plan.record else None
+        self._form = plan.record
+        self._records: list[bytes] = []
         wanted = expression(plan)
         self._sockets: list[Any] = []
         try:
@@ -108,10 +108,8 @@ class Sniffer:
             linktype = self._conf.l2types.layer2num.get(link, _UNKNOWN_LINK)
             kept = data[: self._snaplen]
             self._rows = taker.packet(ts_ns, linktype, kept, len(data))
-            if self._records is not None and linktype == self._linktype:
-                seconds, ns = divmod(ts_ns, 1_000_000_000)
-                head = struct.pack("=IIII", seconds, ns, len(kept), len(data))
-                self._records.append(head + kept)
+            if self._form is not None and linktype == self._linktype:
+                self._records.append(record_bytes(self._form, ts_ns, kept, len(data)))
             if not getattr(one, "nonblocking_socket", False):
                 break
         return count
@@ -120,8 +118,6 @@ class Sniffer:
         return None
 
     def take_records(self) -> bytes:
-        if not self._records:
-            return b""
         records, self._records = self._records, []
         return b"".join(records)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from zktrace.cli.failure import Failure, marked
+from zktrace.cli.options import seconds, size
 
 if TYPE_CHECKING:
     from zktrace.capture.bpf import Network
-    from zktrace.capture.live import Capture, CaptureFilter
+    from zktrace.capture.keep import File, Ring
+    from zktrace.capture.live import Capture, CaptureFilter, Form
     from zktrace.engine.base import LiveEngine, Port
     from zktrace.engine.live import LiveRun
 
@@ -47,7 +49,7 @@ class Listening:
         promiscuous: bool = False,
         buffer_mib: int | None = None,
         user: str | None = None,
-        record: bool = False,
+        record: Form | None = None,
         capture_filter: str | None = None,
         not_from: Port | None = None,
     ) -> None:
@@ -97,6 +99,28 @@ class Listening:
             # Threads that libraries start would keep theirs, so before those are loaded.
             drop_capabilities()
         return capture
+
+    def ring(self, directory: str, keep: str, keep_size: str) -> Ring:
+        """Keeps the latest packets there (the options must say so). After :meth:`open`: files
+        belong to whom the process does then.
+        """
+        from zktrace.capture.keep import Ring
+
+        ring = Ring(
+            directory,
+            self._plan,
+            keep_s=seconds("--keep", keep),
+            max_bytes=size("--keep-size", keep_size),
+            notice=_notice,
+        )
+        ring.prepare()
+        return ring
+
+    def file(self, file: BinaryIO) -> File:
+        """Keeps all packets there."""
+        from zktrace.capture.keep import File
+
+        return File(file, self._plan, _notice)
 
     def run(self, engine: LiveEngine, capture: Capture | None = None, **more: Any) -> LiveRun:
         """What is captured, through an engine. `more`: as :class:`LiveRun` takes it."""

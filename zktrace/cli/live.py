@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from zktrace.cli.filtering import compiled
 from zktrace.cli.listening import Listening
 from zktrace.cli.options import (
     BUFFER_MIB,
+    KEEP,
+    KEEP_SIZE,
     AllPorts,
     Buffer,
     CaptureFilterOption,
@@ -25,6 +28,8 @@ from zktrace.cli.options import (
     Hosts,
     Interfaces,
     JsonOption,
+    Keep,
+    KeepSize,
     MaxConnections,
     NoColor,
     Promisc,
@@ -41,6 +46,8 @@ from zktrace.engine.base import MAX_CONNECTIONS, abilities, create
 
 if TYPE_CHECKING:
     from io import FileIO
+
+    from zktrace.capture.keep import Keeper
 
 
 def live(
@@ -63,11 +70,14 @@ def live(
         typer.Option(
             "--write",
             "-w",
-            metavar="FILE",
+            metavar="FILE|DIR",
             show_default=False,
-            help="Also keep the packets, as a pcap file.",
+            help="Also keep the packets, as a pcap file; or the latest ones, as a ring of files in "
+            "a directory (one that is there, or with a / at the end).",
         ),
     ] = None,
+    keep: Keep = KEEP,
+    keep_size: KeepSize = KEEP_SIZE,
     client_port: ClientPort = [],  # noqa: B006
     quorum_port: QuorumPort = [],  # noqa: B006
     election_port: ElectionPort = [],  # noqa: B006
@@ -108,6 +118,7 @@ def live(
         json_form=json_form() if native else None,
         hash_key=key if native else None,
     )
+    ring = write is not None and (write.endswith("/") or os.path.isdir(write))
     listening = Listening(
         interface,
         (*options.client_ports, *options.quorum_ports, *options.election_ports),
@@ -119,12 +130,22 @@ def live(
         promiscuous=promisc,
         buffer_mib=buffer,
         user=user,
-        record=write is not None,
+        record=None if write is None else "pcapng" if ring else "pcap",
     )
     # Unbuffered: a full disk is told when it is met, not once more at the end.
-    file: FileIO | None = None if write is None else open(write, "wb", buffering=0)  # noqa: SIM115
+    file: FileIO | None = None
+    if write is not None and not ring:
+        file = open(write, "wb", buffering=0)  # noqa: SIM115
     try:
-        run = listening.run(create(options), packets=count, duration_s=duration, write=file)
+        capture = listening.open()
+        keeper: Keeper | None = None
+        if file is not None:
+            keeper = listening.file(file)
+        elif write is not None:
+            keeper = listening.ring(write, keep, keep_size)
+        run = listening.run(
+            create(options), capture, packets=count, duration_s=duration, keeper=keeper
+        )
         compiled(filter)  # a wrong one is told now; it loads libraries, so not before
         job = EventOutput(limit, prompt=True)
         with interruptible(run, SIGTERM):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -108,8 +108,25 @@ Buffer = Annotated[
         help="Room for packets that wait, of each interface.",
     ),
 ]
+#: Of :data:`Keep` and :data:`KeepSize`.
+KEEP = "10m"
+KEEP_SIZE = "1G"
 #: Of :data:`Buffer`.
 BUFFER_MIB = 32
+Keep = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="With --write DIR: how far back packets are kept, as in 30s, 10m, 2h.",
+    ),
+]
+KeepSize = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="With --write DIR: what they may take, as in 500M, 2G; and slices as much again.",
+    ),
+]
 UserOption = Annotated[
     str | None,
     typer.Option(
@@ -206,6 +223,28 @@ def engine_options(
         )
     except ValueError as error:
         raise Failure(str(error)) from None
+
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_BYTES: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def seconds(option: str, text: str) -> int:
+    """Of `90`, `30s`, `10m`, `2h`, `1d`."""
+    return _amount(option, text, _SECONDS, "a time such as 30s, 10m, 2h")
+
+
+def size(option: str, text: str) -> int:
+    """Of `1000000`, `500k`, `2M`, `1G`."""
+    return _amount(option, text.removesuffix("B").removesuffix("i"), _BYTES, "a size such as 500M")
+
+
+def _amount(option: str, text: str, units: dict[str, int], what: str) -> int:
+    unit = units.get(text[-1:].lower(), 0)
+    number = text[:-1] if unit else text
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 40):
+        raise Failure(f"{option}: {text!r} is not {what}")
+    return int(number) * (unit or 1)
 
 
 def hashing_key(hash_sessions: bool, hash_key: str | None) -> bytes | None:

@@ -14,6 +14,8 @@ import typer
 from zktrace.cli.failure import Failure
 from zktrace.cli.options import (
     BUFFER_MIB,
+    KEEP,
+    KEEP_SIZE,
     AllPorts,
     Buffer,
     CaptureFilterOption,
@@ -23,6 +25,8 @@ from zktrace.cli.options import (
     HashSessions,
     Hosts,
     Interfaces,
+    Keep,
+    KeepSize,
     MaxConnections,
     Promisc,
     QuorumPort,
@@ -37,6 +41,8 @@ from zktrace.engine.base import MAX_CONNECTIONS
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from zktrace.capture.keep import Ring
+    from zktrace.capture.live import Capture
     from zktrace.cli.listening import Listening
     from zktrace.engine.base import EngineOptions, Port
     from zktrace.store.feed import Feed
@@ -122,6 +128,19 @@ def serve(
     promisc: Promisc = False,
     buffer: Buffer = BUFFER_MIB,
     user: UserOption = None,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            "--write",
+            "-w",
+            metavar="DIR",
+            show_default=False,
+            help="With -i: keep the latest packets, as a ring of pcapng files there; POST "
+            "/api/slice saves some of them.",
+        ),
+    ] = None,
+    keep: Keep = KEEP,
+    keep_size: KeepSize = KEEP_SIZE,
 ) -> None:
     """Serve a page, a JSON API and metrics.
 
@@ -134,6 +153,8 @@ def serve(
             f"give what to listen on with -i ({there()}), or a capture to read with -r"
             + (", not both" if read else "")
         )
+    if write is not None and not interface:
+        raise Failure("--write keeps what is on the wire: it goes with -i")
     pace = _speed(speed)
     address, port = _address(http)
     from zktrace.web.security import is_loopback
@@ -166,8 +187,11 @@ def serve(
                 buffer_mib=buffer,
                 user=user,
                 not_from=_own(bound),
+                record=None if write is None else "pcapng",
             )
-            picture, feed = _live(listening, options, key)
+            capture = listening.open(*_LATER)
+            ring = None if write is None else listening.ring(write, keep, keep_size)
+            picture, feed = _live(listening, capture, ring, options, key)
         else:
             picture, feed = _files(read, pace, options, key)
         from zktrace.web.app import create_app, guarded
@@ -195,10 +219,15 @@ def _files(
 
 
 def _live(
-    listening: Listening, options: EngineOptions, key: bytes | None
+    listening: Listening,
+    capture: Capture,
+    ring: Ring | None,
+    options: EngineOptions,
+    key: bytes | None,
 ) -> tuple[Picture, LiveFeed]:
-    """Begins to capture before what starts threads is loaded: they keep the rights of now."""
-    capture = listening.open(*_LATER)
+    """What starts threads is loaded here, after the capture was opened: they keep the rights of
+    the time at which they are started.
+    """
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
 
@@ -209,7 +238,8 @@ def _live(
             "given up all the same), or install it where they can be read"
         )
     picture = Picture(options, hash_key=key)
-    return picture, LiveFeed(picture, listening.run(picture.engine, capture))
+    picture.ring = ring
+    return picture, LiveFeed(picture, listening.run(picture.engine, capture, keeper=ring))
 
 
 def _serve(bound: socket.socket, app: FastAPI, guarded: App) -> None:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from zktrace.capture.interfaces import is_there, is_up
-from zktrace.capture.live import Capture, Plan, described, pcap_header, refused
+from zktrace.capture.keep import Keeper
+from zktrace.capture.live import Capture, Plan, described, refused
 from zktrace.engine.base import BATCH_ROWS, Engine, LiveEngine, choose
 
 #: The longest wait for packets: rows of an idle line are late by no more.
@@ -90,11 +91,11 @@ class LiveRun:
         *,
         packets: int | None = None,
         duration_s: float | None = None,
-        write: BinaryIO | None = None,
+        keeper: Keeper | None = None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`write` gets the packets as a pcap file (the plan must say `record`); `notice` is told
-        what the user should know.
+        """`keeper` gets the packets (the plan must say `record`); `notice` is told what the user
+        should know.
         """
         self.engine: Engine = engine
         self.guard: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -112,7 +113,7 @@ class LiveRun:
         self._capture = capture
         self._left = _ALL if packets is None else packets
         self._duration_s = duration_s
-        self._write = write
+        self._keeper = keeper
         self._notice = notice
         self._gone = False
 
@@ -122,13 +123,19 @@ class LiveRun:
         return False
 
     def coverage(self) -> dict[str, Any]:
-        """The engine's coverage, and what else is known of the capture."""
-        return self.engine.coverage() | self.listening.coverage()
+        """The engine's coverage, with :meth:`more`."""
+        return self.engine.coverage() | self.more()
+
+    def more(self) -> dict[str, Any]:
+        """What else is known of the capture, as members of the coverage."""
+        kept = {} if self._keeper is None else self._keeper.coverage()
+        return self.listening.coverage() | kept
 
     def __iter__(self) -> Iterator[int]:
         engine, capture = self._engine, self._capture
         self._notice(self.listening.what)
-        self._keep(pcap_header(self._plan))
+        if self._keeper is not None:
+            self._keeper.begin()
         self._drops()
         started = now = time.monotonic_ns()
         end = None if self._duration_s is None else started + int(self._duration_s * _SECOND_NS)
@@ -166,14 +173,16 @@ class LiveRun:
             yield 0
         finally:
             capture.close()
+            if self._keeper is not None:
+                self._keeper.close()
 
     def _turn(self) -> tuple[int, bool]:
         """Rows that wait now, and whether no packets do."""
         with self.guard():
             turn = self._capture.turn(self._engine, self.budget_ms, self._left)
         self._left -= turn.packets
-        if self._plan.record and turn.packets:
-            self._keep(self._capture.take_records())
+        if self._keeper is not None and turn.packets:
+            self._keeper.add(self._capture.take_records(), turn.packets)
         return turn.rows, turn.idle
 
     def _last(self) -> None:
@@ -185,23 +194,13 @@ class LiveRun:
             _, idle = self._turn()
         self._drops()
 
-    def _keep(self, data: bytes) -> None:
-        """Writes; a full disk ends the writing, not the capture."""
-        if self._write is None:
-            return
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[self._write.write(left) or 0 :]
-        except OSError as error:
-            self._write = None
-            self._notice(f"packets are no longer written: {error.strerror or error}")
-
     def _drops(self) -> None:
         drops = self._capture.drops()
         if drops is not None:
             with self.guard():
                 self._engine.kernel_drops(drops)
+            if self._keeper is not None:
+                self._keeper.drops(drops)
 
     def _check(self) -> None:
         """Once a second: losses, and whether the interfaces are there."""

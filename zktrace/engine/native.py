@@ -89,7 +89,7 @@ class NativeCapture:
             promiscuous=plan.promiscuous,
             ring_bytes=plan.ring_bytes,
             block_ms=plan.block_ms,
-            record=plan.record,
+            record=plan.record or "",
         )
 
     def _opened(self) -> _LiveCapture:

@@ -29,7 +29,7 @@ class LiveFeed:
         picture.kind = "interface"
         picture.sources = tuple(run.listening.interfaces)
         picture.listening = run.listening
-        picture.more = run.listening.coverage
+        picture.more = run.more
         self._picture = picture
         self._run = run
         self._thread = threading.Thread(target=self._work, name="zktrace-feed", daemon=True)

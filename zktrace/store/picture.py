@@ -18,6 +18,7 @@ import numpy as np
 
 from zktrace.analysis.hashing import SessionHasher
 from zktrace.analysis.trace import to_batch
+from zktrace.capture.keep import Ring
 from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
 from zktrace.engine.live import Listening
 from zktrace.store.part import EMPTY, Key, Part, merge
@@ -111,6 +112,8 @@ class Picture:
         """file or interface."""
         self.listening: Listening | None = None
         """Of interfaces: how that goes."""
+        self.ring: Ring | None = None
+        """Where the latest packets are kept."""
         self.more: Callable[[], Mapping[str, int]] = dict
         """Counters of the coverage that the engine does not know."""
         self._fed_at = time.monotonic()

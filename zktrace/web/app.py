@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from zktrace import __version__
 from zktrace.analysis.filter import Filter, FilterError, compile_filter
 from zktrace.store.picture import Picture
-from zktrace.web import details, metrics, models, overview, views
+from zktrace.web import details, metrics, models, overview, slices, views
 from zktrace.web.answers import Answers, Problem, csv_bytes, json_bytes
 from zktrace.web.models import Format, RowSort, SessionSort, SlowSort, WatchSort, WindowName
 from zktrace.web.security import App, Guard
@@ -49,9 +49,13 @@ _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
     for code, words in (
         (400, "The filter is wrong; position says where"),
         (401, "No token"),
+        (403, "It comes from another site"),
         (404, "Not known"),
+        (413, "Too long"),
+        (415, "Not JSON"),
         (421, "The Host header names another host"),
         (422, "A parameter is wrong"),
+        (507, "No room"),
         (503, "Too many streams, or the source failed"),
     )
 }
@@ -129,6 +133,7 @@ def create_app(picture: Picture, *, metrics_top: int = 0) -> FastAPI:
     _groupings(app, api)
     _details(app, api)
     _whole(app, api)
+    slices.add(app, picture, _problems(403, 404, 413, 415, 422, 507))
     _pages(app)
     return app
 

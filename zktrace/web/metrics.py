@@ -72,6 +72,7 @@ _COVERAGE: Final = (
     ("malformed_packets", "Packets that could not be parsed."),
     ("truncated", "Packets or records cut short."),
     ("kernel_drops", "Packets dropped by the kernel."),
+    ("unwritten_packets", "Packets that --write could not keep."),
     ("interface_downs", "Times that an interface went down or away."),
     ("evicted_connections", "Connections forgotten because there were too many."),
 )

@@ -307,6 +307,31 @@ class Timeline(Model):
     points: list[TimelinePoint]
 
 
+class Kept(Model):
+    directory: str
+    from_ns: int | None
+    to_ns: int | None
+    files: int
+    bytes: int
+    unwritten_packets: int
+
+
+class SliceWanted(Model):
+    """A time, both ends in nanoseconds since 1970, the last not included; and whose packets."""
+
+    from_ns: int = Field(ge=0, le=(1 << 63) - 1)
+    to_ns: int = Field(ge=0, le=(1 << 63) - 1)
+    client: str | None = Field(None, max_length=64, description="Address, or address:port")
+    server: str | None = Field(None, max_length=64, description="Address, or address:port")
+
+
+class SliceSaved(Model):
+    file: str = Field(description="In the directory of --write")
+    packets: int
+    bytes: int
+    complete: bool = Field(description="All of that time was kept, and all of it fitted")
+
+
 class Source(Model):
     kind: str
     names: list[str]
@@ -315,6 +340,7 @@ class Source(Model):
     speed: float | None
     listening: str | None = Field(description="Of interfaces: where, and to what")
     interfaces: dict[str, str] | None = Field(description="Name to up, down or gone")
+    kept: Kept | None = Field(description="With --write: the packets that can be had as a slice")
     engine: str
     version: str
 

@@ -27,6 +27,7 @@ def source(picture: Picture) -> Object:
         "speed": picture.speed,
         "listening": None if picture.listening is None else picture.listening.what,
         "interfaces": None if picture.listening is None else dict(picture.listening.interfaces),
+        "kept": None if picture.ring is None else picture.ring.state(),
         "engine": picture.engine.name,
         "version": __version__,
     }

@@ -5,7 +5,8 @@ the default is loopback, and another address needs a token: in ``Authorization: 
 ``?token=``, which becomes a cookie and leaves the address. A page of another site cannot ask in the
 name of a browser here: a name that was made to point to this machine (DNS rebinding) is refused by
 the Host header, which must be an address, ``localhost``, or a name that was allowed; answers are
-not shared across origins; and nothing here changes anything.
+not shared across origins; and a request that changes something must be JSON and, where a browser
+says where it comes from, come from here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _COOKIE: Final = "zktrace"
 #: Nothing longer is looked at.
 _MAX_QUERY: Final = 8192
+_MAX_BODY: Final = 8192
 
 HEADERS: Final = (
     (
@@ -107,6 +109,8 @@ class Guard:
             await _refuse(guarded, 421, "Misdirected Request", detail)
         elif len(scope.get("query_string", b"")) > _MAX_QUERY:
             await _refuse(guarded, 414, "URI Too Long", f"more than {_MAX_QUERY} bytes of query")
+        elif (wrong := _foreign(scope["method"], headers)) is not None:
+            await _refuse(guarded, *wrong)
         elif self._token is None or scope["path"] == "/healthz":
             await self._app(scope, receive, guarded)
         else:
@@ -163,6 +167,29 @@ class Guard:
             return False
         value = morsel.value if morsel is not None else ""
         return hmac.compare_digest(value.encode(), self._cookie.encode())
+
+
+def _foreign(method: str, headers: dict[bytes, bytes]) -> tuple[int, str, str] | None:
+    """What is wrong with a request that changes something; None: nothing.
+
+    A form of another site can send neither JSON nor hide its origin; a script there would have to
+    be allowed to, which nothing here does.
+    """
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return None
+    site = headers.get(b"sec-fetch-site", b"none")
+    origin = headers.get(b"origin")
+    host = headers.get(b"host", b"")
+    own = origin is None or origin.partition(b"://")[2] == host
+    if site not in (b"same-origin", b"none") or not own:
+        return 403, "Forbidden", "the request comes from another site"
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        return 415, "Unsupported Media Type", "the body must be application/json"
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit() or int(length) > _MAX_BODY:
+        return 413, "Content Too Large", f"the body must be told to have at most {_MAX_BODY} bytes"
+    return None
 
 
 def _location(where: bytes) -> bytes:

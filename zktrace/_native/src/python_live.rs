@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyNotImplementedError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::live::{Capture, Instruction, Interface, Spec};
+use crate::live::{Capture, Form, Instruction, Interface, Spec};
 use crate::python::Engine;
 
 /// Sockets that capture, see `zktrace.capture.live.Capture`.
@@ -37,7 +37,7 @@ fn text(error: &io::Error) -> String {
 
 #[pymethods]
 impl LiveCapture {
-    /// `interfaces`: number and whether it is the loopback one.
+    /// `interfaces`: number and whether it is the loopback one. `record`: pcap, pcapng, or nothing.
     #[new]
     #[pyo3(signature = (interfaces, program, *, cooked, promiscuous, ring_bytes, block_ms, record))]
     fn new(
@@ -47,7 +47,7 @@ impl LiveCapture {
         promiscuous: bool,
         ring_bytes: usize,
         block_ms: u32,
-        record: bool,
+        record: &str,
     ) -> PyResult<Self> {
         let interfaces = interfaces
             .into_iter()
@@ -60,7 +60,11 @@ impl LiveCapture {
             promiscuous,
             ring_bytes,
             block_ms,
-            record,
+            record: match record {
+                "pcap" => Some(Form::Pcap),
+                "pcapng" => Some(Form::Pcapng),
+                _ => None,
+            },
         };
         let capture = Capture::open(&spec).map_err(os_error)?;
         Ok(LiveCapture { capture })
@@ -97,7 +101,7 @@ impl LiveCapture {
         self.capture.drops().map_err(os_error)
     }
 
-    /// Records of a pcap file, of the packets since the last call.
+    /// Records of a file, of the packets since the last call.
     fn take_records<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.capture.take_records())
     }

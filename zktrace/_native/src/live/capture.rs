@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::Cursor;
 use super::sys::{wait, Ring};
-use super::{Spec, Turn};
+use super::{Form, Spec, Turn};
 use crate::container::Packet;
 
 struct Listener {
@@ -18,7 +18,8 @@ struct Listener {
 pub struct Capture {
     listeners: Vec<Listener>,
     cooked: bool,
-    records: Option<Vec<u8>>,
+    record: Option<Form>,
+    records: Vec<u8>,
     drops: u64,
 }
 
@@ -35,7 +36,8 @@ impl Capture {
         Ok(Capture {
             listeners,
             cooked: spec.cooked,
-            records: spec.record.then(Vec::new),
+            record: spec.record,
+            records: Vec::new(),
             drops: 0,
         })
     }
@@ -113,8 +115,8 @@ impl Capture {
                 break;
             }
             f(frame.packet(self.cooked));
-            if let Some(records) = &mut self.records {
-                frame.record(self.cooked, records);
+            if let Some(form) = self.record {
+                frame.record(self.cooked, form, &mut self.records);
             }
             cursor.step(&frame);
             passed += 1;
@@ -136,11 +138,8 @@ impl Capture {
         Ok(self.drops)
     }
 
-    /// Records of a pcap file, of the packets since the last call.
+    /// Records of a file, of the packets since the last call.
     pub fn take_records(&mut self) -> Vec<u8> {
-        self.records
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
+        std::mem::take(&mut self.records)
     }
 }

@@ -2,6 +2,7 @@
 //! (`struct tpacket3_hdr`, then `struct sockaddr_ll`, in linux/if_packet.h). Plain bytes in, packets
 //! out; every length is checked, though it is the kernel that wrote them.
 
+use super::Form;
 use crate::container::Packet;
 use crate::link::{IPV4, IPV6};
 
@@ -19,6 +20,10 @@ const ADDRESSES: usize = 12;
 /// Those that the filter passes (`zktrace/capture/bpf.py`).
 const MOST_TAGS: usize = 2;
 const SLL2_HEADER: usize = 20;
+
+/// A block of pcapng, and what it holds besides the packet.
+const ENHANCED_PACKET: u32 = 6;
+const EPB_FRAME: usize = 32;
 
 /// Offsets within a block's descriptor.
 const BLOCK_PACKETS: usize = 12;
@@ -150,21 +155,30 @@ impl<'a> Frame<'a> {
         Some([a, b, c, d])
     }
 
-    /// Appends a record of a pcap file with nanoseconds and this machine's byte order. Of link type
-    /// Ethernet with the tag put back that the kernel took off; or, cooked, LINUX_SLL2 without any.
-    pub fn record(&self, cooked: bool, out: &mut Vec<u8>) {
+    /// Appends a record of a file. Of link type Ethernet with the tag put back that the kernel took
+    /// off; or, cooked, LINUX_SLL2 without any.
+    pub fn record(&self, cooked: bool, form: Form, out: &mut Vec<u8>) {
         let packet = self.packet(cooked);
         let tag = if cooked { None } else { self.tag() };
         let added = tag.map_or(0, |_| 4) + if cooked { SLL2_HEADER } else { 0 };
-        let (seconds, nanoseconds) = (self.ts_ns / 1_000_000_000, self.ts_ns % 1_000_000_000);
-        for field in [
-            seconds as u32,
-            nanoseconds as u32,
-            (packet.data.len() + added) as u32,
-            packet.wire_len.saturating_add(added as u32),
-        ] {
-            out.extend_from_slice(&field.to_ne_bytes());
+        let length = packet.data.len() + added;
+        let padding = length.wrapping_neg() % 4;
+        let block = (length + padding + EPB_FRAME) as u32;
+        match form {
+            Form::Pcap => {
+                append(out, (self.ts_ns / 1_000_000_000) as u32);
+                append(out, (self.ts_ns % 1_000_000_000) as u32);
+            }
+            Form::Pcapng => {
+                append(out, ENHANCED_PACKET);
+                append(out, block);
+                append(out, 0);
+                append(out, (self.ts_ns >> 32) as u32);
+                append(out, self.ts_ns as u32);
+            }
         }
+        append(out, length as u32);
+        append(out, packet.wire_len.saturating_add(added as u32));
         let mut data = packet.data;
         if cooked {
             self.sll2(data.first().copied().unwrap_or(0) >> 4, out);
@@ -175,6 +189,10 @@ impl<'a> Frame<'a> {
             data = rest;
         }
         out.extend_from_slice(data);
+        if form == Form::Pcapng {
+            out.resize(out.len() + padding, 0);
+            append(out, block);
+        }
     }
 
     /// The header of LINKTYPE_LINUX_SLL2.
@@ -188,6 +206,11 @@ impl<'a> Frame<'a> {
         out.extend_from_slice(&u16_at(header, ADDRESS + 8).to_be_bytes());
         out.extend_from_slice(header.get(ADDRESS + 10..).unwrap_or(&[0; 10]));
     }
+}
+
+#[inline]
+fn append(out: &mut Vec<u8>, field: u32) {
+    out.extend_from_slice(&field.to_ne_bytes());
 }
 
 #[inline]

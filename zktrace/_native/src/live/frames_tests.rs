@@ -104,7 +104,10 @@ fn cooked_frames_begin_at_the_ip_packet() {
 fn records(block: &[u8], cooked: bool) -> Vec<u8> {
     let mut out = Vec::new();
     let cursor = Cursor::first(block);
-    cursor.frame(block).unwrap().record(cooked, &mut out);
+    cursor
+        .frame(block)
+        .unwrap()
+        .record(cooked, Form::Pcap, &mut out);
     out
 }
 

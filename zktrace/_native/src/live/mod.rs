@@ -38,8 +38,16 @@ pub struct Spec {
     pub ring_bytes: usize,
     /// After this time a block is handed over though it is not full.
     pub block_ms: u32,
-    /// Packets are also to be had as records of a pcap file.
-    pub record: bool,
+    /// Packets are also to be had as records of a file.
+    pub record: Option<Form>,
+}
+
+/// A form of capture file, both with nanoseconds and this machine's byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Pcap,
+    /// Enhanced packet blocks of interface 0.
+    Pcapng,
 }
 
 #[derive(Clone, Copy, Debug)]
