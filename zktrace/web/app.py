@@ -47,7 +47,7 @@ _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/problem+json": {"schema": models.Problem.model_json_schema()}},
     }
     for code, words in (
-        (400, "The filter is wrong; position says where"),
+        (400, "The filter is wrong (position says where), or the body is no JSON"),
         (401, "No token"),
         (403, "It comes from another site"),
         (404, "Not known"),
@@ -133,7 +133,7 @@ def create_app(picture: Picture, *, metrics_top: int = 0) -> FastAPI:
     _groupings(app, api)
     _details(app, api)
     _whole(app, api)
-    slices.add(app, picture, _problems(403, 404, 413, 415, 422, 507))
+    slices.add(app, picture, _problems(400, 403, 404, 413, 415, 422, 507))
     _pages(app)
     return app
 
