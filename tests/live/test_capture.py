@@ -226,6 +226,18 @@ def test_an_idle_line_is_not_stuck(alone: Namespace, engine: str) -> None:
         process.ended(signal.SIGINT)
 
 
+def test_a_signal_cuts_no_line(alone: Namespace, engine: str) -> None:
+    """It comes while more is to be written than the pipe holds, and output is not buffered."""
+    with listening(alone, engine=engine, PYTHONUNBUFFERED="1") as process:
+        injected(alone, "lo", file=SAMPLES["57_v39_herd"].files[0])
+        for _ in range(200):  # until it waits for the pipe
+            if "pipe" in Path(f"/proc/{process.popen.pid}/wchan").read_text():
+                break
+            time.sleep(0.02)
+        out, _ = process.ended(signal.SIGINT)
+    assert [json.loads(line)["kind"] for line in out.splitlines()].count("coverage") == 1
+
+
 def test_stops_by_itself(alone: Namespace, engine: str) -> None:
     arguments = ["live", "-i", "lo", "--json", "--all-ports"]
     with alone.zktrace(*arguments, "--count", "10", engine=engine) as process:

@@ -127,7 +127,7 @@ class EventOutput:
     def write_native(self, run: Steps, filter: str | None) -> None:
         from zktrace.export.coverage import coverage_line
 
-        out = _binary_stdout()
+        out = _Output()
         for lines in self._native_lines(run, filter):
             if self._left is not None:
                 split = lines.splitlines(keepends=True)
@@ -163,7 +163,7 @@ class EventOutput:
         from zktrace.export.coverage import coverage_line
         from zktrace.export.jsonl import lines
 
-        out = _binary_stdout()
+        out = _Output()
         for batches in self._batches(run, filter, key):
             made = lines(batches)
             made = made[: self._take(len(made), run)]
@@ -191,6 +191,17 @@ class EventOutput:
         sys.stdout.write(joined(coverage_lines(self._coverage(run), style)))
 
 
-def _binary_stdout() -> BinaryIO:
-    sys.stdout.flush()
-    return sys.stdout.buffer
+class _Output:
+    """Standard output for bytes. Where Python does not buffer it (PYTHONUNBUFFERED), a signal can
+    end a write in the middle: the rest is written all the same.
+    """
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._file: BinaryIO = sys.stdout.buffer
+        self.flush = self._file.flush
+
+    def write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) or 0 :]
