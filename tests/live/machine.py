@@ -45,8 +45,16 @@ def run(
                 x = k
             elif code == bpf.LDX_MEM:
                 x = memory[k]
+            elif code == bpf.LD_MEM:
+                a = memory[k]
+            elif code == bpf.ST:
+                memory[k] = a
             elif code == bpf.STX:
                 memory[k] = x
+            elif code == bpf.XOR_X:
+                a ^= x
+            elif code == bpf.MUL_K:
+                a = a * k & _MASK
             elif code == bpf.ADD_X:
                 a = (a + x) & _MASK
             elif code == bpf.ADD_K:

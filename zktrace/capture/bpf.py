@@ -52,8 +52,12 @@ LD_W_X: Final = 0x40  # A = word at X + k
 LD_H_X: Final = 0x48
 LD_B_X: Final = 0x50
 LDX_IMM: Final = 0x01
+LD_MEM: Final = 0x60
 LDX_MEM: Final = 0x61
+ST: Final = 0x02
 STX: Final = 0x03
+XOR_X: Final = 0xAC
+MUL_K: Final = 0x24
 ADD_X: Final = 0x0C
 ADD_K: Final = 0x04
 AND_K: Final = 0x54
@@ -91,8 +95,11 @@ _EXTENSIONS = (0, 43, 60, 51)  # hop-by-hop, routing, destination options, authe
 #: Comparisons of which the first can still jump behind the last; so few that it is not worth it.
 _MANY, _FEW = 200, 8
 
-# Scratch memory: where the IP and the TCP header begin.
-_IP, _L4 = 0, 1
+# Scratch memory: where the IP and the TCP header begin, and what is summed up.
+_IP, _L4, _HASH, _PORTS = 0, 1, 2, 3
+
+#: Knuth's multiplicative hashing: 2^32 over the golden ratio.
+_GOLDEN = 0x9E37_79B1
 
 
 @dataclass(slots=True)
@@ -205,6 +212,7 @@ def compile_filter(
     tunnels: bool = False,
     snaplen: int = WHOLE,
     also: Expression | None = None,
+    sample: int = 0,
 ) -> list[Instruction]:
     """The program for sockets whose packets begin with an Ethernet header or, `cooked`, behind it.
 
@@ -214,6 +222,10 @@ def compile_filter(
     With `also`, what passes must match that, too; what it says of ports is not known of later
     fragments and behind IPv6 extension headers, and nothing is known of what is in tunnels: those
     pass.
+
+    With `sample` n of all connections one of 2^n passes, whole: chosen by a hash of both ends'
+    addresses and ports, the same in both directions and on every machine. Who passes with n + 1
+    passes with n. What has no ports or is in a tunnel passes.
     """
     asm = _Assembler()
     asm.op(LD_W, PACKET_TYPE)
@@ -230,9 +242,12 @@ def compile_filter(
     for version in (4, 6):
         for label, whole in ((f"whole{version}", True), (f"part{version}", False)):
             asm.label(label)
+            sampled = f"sample{version}" if whole and sample else "accept"
             if also is not None:
-                _expression(asm, also, version, whole, "accept", "drop")
-            asm.go("accept")
+                _expression(asm, also, version, whole, sampled, "drop")
+            asm.go(sampled)
+        if sample:
+            _sample(asm, version, sample)
     asm.label("accept")
     asm.op(RET_K, snaplen)
     asm.label("drop")
@@ -468,3 +483,31 @@ def _leaf(
             asm.jump(JGE_K, leaf.high + 1, miss, hit)
         asm.label(further)
     asm.go(yes if leaf.side is Side.both else no)
+
+
+def _sample(asm: _Assembler, version: int, level: int) -> None:
+    """To accept with one of 2^level connections, else drop."""
+    asm.label(f"sample{version}")
+    # Both ends are added without carry, so that it does not matter which is which.
+    offsets = range(12, 20, 4) if version == 4 else range(8, 40, 4)
+    for number, offset in enumerate(offsets):
+        asm.op(LDX_MEM, _IP)
+        asm.op(LD_W_X, offset)
+        if number:
+            asm.op(LDX_MEM, _HASH)
+            asm.op(XOR_X)
+        asm.op(ST, _HASH)
+    asm.op(LDX_MEM, _L4)
+    asm.op(LD_H_X, 0)
+    asm.op(ST, _PORTS)
+    asm.op(LD_H_X, 2)
+    asm.op(LDX_MEM, _PORTS)
+    asm.op(XOR_X)
+    asm.op(ST, _PORTS)
+    asm.op(LD_MEM, _HASH)
+    asm.op(MUL_K, _GOLDEN)
+    asm.op(LDX_MEM, _PORTS)
+    asm.op(XOR_X)
+    asm.op(MUL_K, _GOLDEN)
+    asm.op(RSH_K, 32 - level)
+    asm.jump(JEQ_K, 0, "accept", "drop")

@@ -87,8 +87,8 @@ class Plan:
         """Of the records."""
         return LINUX_SLL2 if self.cooked else ETHERNET
 
-    def program(self) -> list[Instruction]:
-        """For the kernel."""
+    def program(self, sample: int = 0) -> list[Instruction]:
+        """For the kernel. `sample` n: of 1 of 2^n connections."""
         return compile_filter(
             self.ports,
             self.hosts,
@@ -96,6 +96,7 @@ class Plan:
             tunnels=self.tunnels,
             snaplen=self.snaplen,
             also=self._also(),
+            sample=sample,
         )
 
     def _also(self) -> Expression | None:
@@ -134,6 +135,9 @@ class Capture(Protocol):
         """Hands packets that are there to an engine (of the kind that the capture was opened for),
         at most so many, for about `budget_ms`.
         """
+
+    def sample(self, level: int) -> bool:
+        """From now on captures 1 of 2^level connections; whether it can."""
 
     def drops(self) -> int | None:
         """Packets lost so far, in the kernel; None where it does not tell."""

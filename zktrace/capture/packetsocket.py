@@ -61,6 +61,7 @@ class PacketSockets:
     """See :class:`zktrace.capture.live.Capture`."""
 
     def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._cooked = plan.cooked
         self._form = plan.record
         self._records: list[bytes] = []
@@ -141,6 +142,12 @@ class PacketSockets:
         self._rows = taker.packet(frame.ts_ns, linktype, data, wire_len)
         if self._form is not None:
             self._records.append(_record(frame, self._cooked, self._form))
+
+    def sample(self, level: int) -> bool:
+        program = self._plan.program(level)
+        for one in self._sockets:
+            _attach(one, program)
+        return True
 
     def drops(self) -> int | None:
         for one in self._sockets:

@@ -114,6 +114,9 @@ class Sniffer:
                 break
         return count
 
+    def sample(self, level: int) -> bool:
+        return False
+
     def drops(self) -> int | None:
         return None
 

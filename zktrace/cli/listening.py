@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zktrace.capture.keep import File, Ring
     from zktrace.capture.live import Capture, CaptureFilter, Form
     from zktrace.engine.base import LiveEngine, Port
+    from zktrace.engine.budget import Budget
     from zktrace.engine.live import LiveRun
 
 #: Where no port is given: those of ZooKeeper's documentation.
@@ -163,6 +164,15 @@ def _also(text: str | None) -> CaptureFilter | None:
         return CaptureFilter(" ".join(text.split()), parse(text))
     except ExpressionError as error:
         raise Failure(marked("--capture-filter", error.message, text, error.position)) from None
+
+
+def budget(max_cpu: float | None, max_memory: str | None) -> Budget | None:
+    """What listening may cost."""
+    if max_cpu is None and max_memory is None:
+        return None
+    from zktrace.engine.budget import Budget
+
+    return Budget(max_cpu, None if max_memory is None else size("--max-memory", max_memory))
 
 
 def _notice(text: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from zktrace.cli.decode import EventOutput, json_form
 from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
-from zktrace.cli.listening import Listening
+from zktrace.cli.listening import Listening, budget
 from zktrace.cli.options import (
     BUFFER_MIB,
     KEEP,
@@ -31,6 +31,8 @@ from zktrace.cli.options import (
     Keep,
     KeepSize,
     MaxConnections,
+    MaxCpu,
+    MaxMemory,
     NoColor,
     Promisc,
     QuorumPort,
@@ -78,6 +80,8 @@ def live(
     ] = None,
     keep: Keep = KEEP,
     keep_size: KeepSize = KEEP_SIZE,
+    max_cpu: MaxCpu = None,
+    max_memory: MaxMemory = None,
     client_port: ClientPort = [],  # noqa: B006
     quorum_port: QuorumPort = [],  # noqa: B006
     election_port: ElectionPort = [],  # noqa: B006
@@ -144,7 +148,12 @@ def live(
         elif write is not None:
             keeper = listening.ring(write, keep, keep_size)
         run = listening.run(
-            create(options), capture, packets=count, duration_s=duration, keeper=keeper
+            create(options),
+            capture,
+            packets=count,
+            duration_s=duration,
+            keeper=keeper,
+            budget=budget(max_cpu, max_memory),
         )
         compiled(filter)  # a wrong one is told now; it loads libraries, so not before
         job = EventOutput(limit, prompt=True)

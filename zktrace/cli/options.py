@@ -127,6 +127,27 @@ KeepSize = Annotated[
         help="With --write DIR: what they may take, as in 500M, 2G; and slices as much again.",
     ),
 ]
+MaxCpu = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cpu",
+        min=0.1,
+        max=6400,
+        metavar="PERCENT",
+        show_default=False,
+        help="Of one core, all in all; beyond, only some connections are listened to, and it says "
+        "which share.",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        show_default=False,
+        help="As in 200M; beyond, only some connections are listened to, and it says which share.",
+    ),
+]
 UserOption = Annotated[
     str | None,
     typer.Option(

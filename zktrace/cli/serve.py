@@ -28,6 +28,8 @@ from zktrace.cli.options import (
     Keep,
     KeepSize,
     MaxConnections,
+    MaxCpu,
+    MaxMemory,
     Promisc,
     QuorumPort,
     Snaplen,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from zktrace.capture.live import Capture
     from zktrace.cli.listening import Listening
     from zktrace.engine.base import EngineOptions, Port
+    from zktrace.engine.budget import Budget
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
@@ -141,6 +144,8 @@ def serve(
     ] = None,
     keep: Keep = KEEP,
     keep_size: KeepSize = KEEP_SIZE,
+    max_cpu: MaxCpu = None,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Serve a page, a JSON API and metrics.
 
@@ -173,7 +178,9 @@ def serve(
     feed: Feed | LiveFeed
     with closing(_bound(http, address, port)) as bound:
         if interface:
-            from zktrace.cli.listening import Listening
+            from zktrace.cli.listening import Listening, budget
+
+            spend = budget(max_cpu, max_memory)
 
             listening = Listening(
                 interface,
@@ -191,7 +198,7 @@ def serve(
             )
             capture = listening.open(*_LATER)
             ring = None if write is None else listening.ring(write, keep, keep_size)
-            picture, feed = _live(listening, capture, ring, options, key)
+            picture, feed = _live(listening, capture, ring, spend, options, key)
         else:
             picture, feed = _files(read, pace, options, key)
         from zktrace.web.app import create_app, guarded
@@ -222,6 +229,7 @@ def _live(
     listening: Listening,
     capture: Capture,
     ring: Ring | None,
+    spend: Budget | None,
     options: EngineOptions,
     key: bytes | None,
 ) -> tuple[Picture, LiveFeed]:
@@ -239,7 +247,8 @@ def _live(
         )
     picture = Picture(options, hash_key=key)
     picture.ring = ring
-    return picture, LiveFeed(picture, listening.run(picture.engine, capture, keeper=ring))
+    run = listening.run(picture.engine, capture, keeper=ring, budget=spend)
+    return picture, LiveFeed(picture, run)
 
 
 def _serve(bound: socket.socket, app: FastAPI, guarded: App) -> None:

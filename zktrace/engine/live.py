@@ -15,6 +15,7 @@ from zktrace.capture.interfaces import is_there, is_up
 from zktrace.capture.keep import Keeper
 from zktrace.capture.live import Capture, Plan, described, refused
 from zktrace.engine.base import BATCH_ROWS, Engine, LiveEngine, choose
+from zktrace.engine.budget import Budget, Meter
 
 #: The longest wait for packets: rows of an idle line are late by no more.
 _WAIT_MS: Final = 100
@@ -69,10 +70,13 @@ class Listening:
     """Name to `up`, `down` or `gone`."""
     downs: int = 0
     """How often an interface went away or down."""
+    budget: Budget | None = None
+    """What listening may cost, and how much is left out for that."""
 
     def coverage(self) -> dict[str, Any]:
         """As members of the coverage."""
-        return {"interface_downs": self.downs} if self.downs else {}
+        downs = {"interface_downs": self.downs} if self.downs else {}
+        return downs | (self.budget.coverage() if self.budget is not None else {})
 
 
 class LiveRun:
@@ -92,10 +96,11 @@ class LiveRun:
         packets: int | None = None,
         duration_s: float | None = None,
         keeper: Keeper | None = None,
+        budget: Budget | None = None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`keeper` gets the packets (the plan must say `record`); `notice` is told what the user
-        should know.
+        """`keeper` gets the packets (the plan must say `record`); `budget` is what all of this
+        process may cost; `notice` is told what the user should know.
         """
         self.engine: Engine = engine
         self.guard: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -113,6 +118,8 @@ class LiveRun:
         self._capture = capture
         self._left = _ALL if packets is None else packets
         self._duration_s = duration_s
+        self.listening.budget = budget
+        self._meter = Meter()
         self._keeper = keeper
         self._notice = notice
         self._gone = False
@@ -202,9 +209,23 @@ class LiveRun:
             if self._keeper is not None:
                 self._keeper.drops(drops)
 
+    def _spend(self) -> None:
+        """Takes fewer connections where it costs too much, and more again."""
+        budget = self.listening.budget
+        if budget is None or not budget.check(*self._meter.read()):
+            return
+        if not self._capture.sample(budget.level):
+            self.listening.budget = None
+            self._notice("the budget cannot be kept: no connections can be left out here")
+        elif budget.level:
+            self._notice(f"budget: only 1 of {2**budget.level} connections is listened to")
+        else:
+            self._notice("all connections are listened to again")
+
     def _check(self) -> None:
-        """Once a second: losses, and whether the interfaces are there."""
+        """Once a second: losses, cost, and whether the interfaces are there."""
         self._drops()
+        self._spend()
         states = self.listening.interfaces
         for interface in self._plan.interfaces:
             before, state = states[interface.name], "up"

@@ -82,6 +82,7 @@ class NativeCapture:
     """See :class:`zktrace.capture.live.Capture`: rings shared with the kernel."""
 
     def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._capture: _LiveCapture | None = _LiveCapture(
             [(interface.index, interface.loopback) for interface in plan.interfaces],
             plan.program(),
@@ -103,6 +104,10 @@ class NativeCapture:
     def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
         assert isinstance(taker, NativeEngine)
         return Turn(*self._opened().turn(taker._engine, budget_ms, most))
+
+    def sample(self, level: int) -> bool:
+        self._opened().filter(self._plan.program(level))
+        return True
 
     def drops(self) -> int:
         return self._opened().drops()

@@ -120,6 +120,12 @@ def _not_seen(coverage: _Numbers) -> Iterator[str]:
     if gaps:
         lost = coverage.get("gap_bytes")
         yield _plural(gaps, "gap") + (f" ({size(lost)} never captured)" if lost else "")
+    sampling: _Numbers | None = coverage.get("sampling")
+    if sampling:
+        words = f"only some connections were listened to for {sampling['seconds']:,.0f} s (budget)"
+        if sampling["one_in"] > 1:
+            words += f", now 1 of {sampling['one_in']:,}"
+        yield words
     if coverage.get("skipped_bytes"):
         yield f"{size(coverage['skipped_bytes'])} could not be decoded"
     for key, one, many in _MISSING:

@@ -122,6 +122,17 @@ class PictureCollector:
             for name, state in picture.listening.interfaces.items():
                 up.add_metric([name], float(state == "up"))
             yield up
+        if picture.listening is not None and (budget := picture.listening.budget) is not None:
+            yield GaugeMetricFamily(
+                "zktrace_sampling_ratio",
+                "Share of connections that is listened to; counts are not scaled by it.",
+                value=2.0**-budget.level,
+            )
+            yield CounterMetricFamily(
+                "zktrace_sampling_seconds",
+                "Seconds for which only some connections were listened to.",
+                value=budget.seconds,
+            )
         yield from self._ops(ops)
         yield from self._rows("server", servers)
         if self._top:

@@ -96,6 +96,11 @@ impl LiveCapture {
         Ok((turn.packets, turn.idle, engine.waiting()))
     }
 
+    /// Puts another filter in place of the one it was opened with.
+    fn filter(&mut self, program: Vec<Instruction>) -> PyResult<()> {
+        self.capture.filter(&program).map_err(os_error)
+    }
+
     /// Packets lost in the kernel so far.
     fn drops(&mut self) -> PyResult<u64> {
         self.capture.drops().map_err(os_error)

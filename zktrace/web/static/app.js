@@ -107,6 +107,8 @@ async function strip() {
   const { source, coverage } = it;
   const how = { reading: source.speed ? `at ${source.speed}x speed` : "reading", done: "read to its end", failed: `failed: ${source.error}`, starting: "starting" }[source.state];
   const down = Object.entries(source.interfaces ?? {}).filter(([, state]) => state !== "up").map(([name, state]) => `${name} is ${state}`);
+  const oneIn = coverage.sampling?.one_in ?? 1;
+  if (oneIn > 1) down.push(`only 1 of ${count(oneIn)} connections (budget)`);
   $("source").textContent = source.listening && source.state === "reading"
     ? [source.listening, ...down, `${source.engine} engine`].join(" · ")
     : `${source.names.map((name) => name.split("/").pop()).join(", ")} · ${how} · ${source.engine} engine`;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::Cursor;
 use super::sys::{wait, Ring};
-use super::{Form, Spec, Turn};
+use super::{Form, Instruction, Spec, Turn};
 use crate::container::Packet;
 
 struct Listener {
@@ -128,6 +128,13 @@ impl Capture {
             at.cursor = Some(cursor);
         }
         passed
+    }
+
+    /// Another filter, from the next packet on.
+    pub fn filter(&mut self, program: &[Instruction]) -> io::Result<()> {
+        self.listeners
+            .iter()
+            .try_for_each(|at| at.ring.filter(program))
     }
 
     /// Packets lost in the kernel so far, since a ring was full.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Spec, Turn};
+use super::{Instruction, Spec, Turn};
 use crate::container::Packet;
 
 /// Cannot be had.
@@ -22,6 +22,10 @@ impl Capture {
     }
 
     pub fn turn(&mut self, _: Duration, _: u64, _: &mut impl FnMut(Packet<'_>)) -> Turn {
+        match *self {}
+    }
+
+    pub fn filter(&mut self, _: &[Instruction]) -> io::Result<()> {
         match *self {}
     }
 

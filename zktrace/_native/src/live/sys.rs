@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Interface, Spec};
+use super::{Instruction, Interface, Spec};
 
 /// Holds a packet of any length that there is (64 KiB, more with IPv6 jumbograms on loopback).
 const BLOCK: usize = 1 << 20;
@@ -50,7 +50,7 @@ impl Ring {
             let fd = libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, 0);
             OwnedFd::from_raw_fd(check(fd)?)
         };
-        attach_filter(&socket, spec)?;
+        attach_filter(&socket, &spec.program)?;
         if interface.loopback {
             // The filter sees to it as well: kernels before 4.20 do not know this.
             let _ = set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1i32);
@@ -102,6 +102,11 @@ impl Ring {
             )
         })?;
         Ok(())
+    }
+
+    /// Puts another filter in place of the one there is.
+    pub fn filter(&self, program: &[Instruction]) -> io::Result<()> {
+        attach_filter(&self.socket, program)
     }
 
     /// The current block, if the kernel has handed it over.
@@ -187,9 +192,8 @@ pub fn wait<'a>(rings: impl Iterator<Item = &'a Ring>, timeout_ms: i32) -> io::R
 /// linux/if_packet.h
 const PACKET_IGNORE_OUTGOING: i32 = 23;
 
-fn attach_filter(socket: &OwnedFd, spec: &Spec) -> io::Result<()> {
-    let mut program: Vec<libc::sock_filter> = spec
-        .program
+fn attach_filter(socket: &OwnedFd, program: &[Instruction]) -> io::Result<()> {
+    let mut program: Vec<libc::sock_filter> = program
         .iter()
         .map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
         .collect();
