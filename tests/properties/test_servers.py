@@ -18,9 +18,9 @@ from tests.support import mangle
 from tests.support.cases import records
 from tests.support.decoded import KINDS, decode_records
 from tests.wire.strategies import of_record
+from zktrace.stream.budget import Budget
 from zktrace.stream.election import ElectionMachine
 from zktrace.stream.events import Row
-from zktrace.stream.framer import PartialBudget
 from zktrace.stream.machine import Context
 from zktrace.stream.quorum import QuorumMachine
 from zktrace.stream.rows import Counters
@@ -61,7 +61,7 @@ class Sink:
 
 def machine(kind: Any, opened: bool = True) -> tuple[Any, Sink, Context]:
     sink = Sink()
-    context = Context(sink, SCHEMA, Scanner(SCHEMA), Counters(), PartialBudget())
+    context = Context(sink, SCHEMA, Scanner(SCHEMA), Counters(), Budget())
     return kind(context, WHO, opened), sink, context
 
 
@@ -123,7 +123,7 @@ def test_snapshots_are_read_to_their_end(
     after = wire.QuorumPacket(10, 2 << 32, b"text", None).encode()
     sink = fed(QuorumMachine, snap + snapshot.encode() + after, cuts, to_server=False)
     assert [row[4] for row in sink.rows] == ["SNAP", "NEWLEADER"]
-    assert sink.rows[0][-2:] == (len(snapshot.encode()), len(nodes))
+    assert sink.rows[0][-3:-1] == (len(snapshot.encode()), len(nodes))
     assert not sink.anomalies
 
 

@@ -37,7 +37,7 @@ ENGINES: Final = ("native", "python")
 
 #: Live connections; beyond, the one longest silent is dropped (and counted). Bounds memory on
 #: hostile input.
-MAX_CONNECTIONS: Final = 65_536
+MAX_CONNECTIONS: Final = 32_768
 
 #: Rows held before a batch is given out: large enough to amortise a batch's cost, small enough for
 #: flat memory.

@@ -211,4 +211,6 @@ class PythonEngine:
             "resyncs": client.resyncs,
             "cut_frames": self._analyzer.cut_frames,
             "held_limit_hits": self._analyzer.held_limit_hits,
+            "memory_limit_hits": self._analyzer.memory_limit_hits,
+            "given_up_requests": client.given_up_requests,
         }

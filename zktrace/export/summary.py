@@ -97,6 +97,12 @@ _MISSING: Final = (
     ("stray_segments", "segment of no known connection", "segments of no known connection"),
     ("evicted_connections", "connection forgotten (limit)", "connections forgotten (limit)"),
     ("buffer_limit_hits", "reordering given up (limit)", "reorderings given up (limit)"),
+    (
+        "memory_limit_hits",
+        "connection's state given up (limit)",
+        "connections' state given up (limit)",
+    ),
+    ("given_up_requests", "reply not waited for (limit)", "replies not waited for (limit)"),
 )
 
 

@@ -47,14 +47,14 @@ class FlowHandler(Protocol):
 class Limits:
     """What a hostile or huge capture may cost. The same defaults stand in the native engine."""
 
-    connections: int = 65_536
+    connections: int = 32_768
     """Live connections. A busy ensemble has some thousands; a SYN flood stops here."""
     side_buffer: int = 4 << 20
     """Bytes held for one side, behind a hole or before its start is known. Above jute.maxbuffer
     (1 MiB), and above any default receive window that could be in flight."""
-    total_buffer: int = 32 << 20
+    total_buffer: int = 16 << 20
     """Bytes held for all connections together; keeps the process below 100 MB."""
-    tombstones: int = 65_536
+    tombstones: int = 16_384
     """Ended connections remembered, so that their late packets do not look like new ones."""
 
 

@@ -62,6 +62,13 @@ class Direction(Way):
         super().resume()
         self.framer.restart()
 
+    @property
+    def cost(self) -> int:
+        return self.held + self.framer.cost
+
+    def cut(self) -> bool:
+        return self.framer.cut()
+
     def skip_tail(self, data: bytes, pos: int) -> int:
         """Skip what follows a request in ClickHouse Keeper's tracing dialect; the position after
         it.
@@ -296,9 +303,8 @@ class ClientMachine(StreamMachine[Direction]):
             self._anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
         asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, frame.damaged)
         quiet = frame.last_ts - self._last_frame_ts if self._ping_answered else 0
-        dropped = self._pairing.sent(asked, quiet)
-        if dropped is not None:
-            self._rows.no_reply(dropped)
+        self._pairing.sent(asked, quiet)
+        self._budget.take(asked.cost)
 
     def _reply(self, frame: Frame) -> None:
         head = frame.head
@@ -313,6 +319,7 @@ class ClientMachine(StreamMachine[Direction]):
         if asked is None:
             self._orphan(frame, xid, zxid, error)
             return
+        self._budget.release(asked.cost)
         shown: int | None = error
         if error == 0 and asked.op is not None:
             fields = asked.fields
@@ -376,9 +383,29 @@ class ClientMachine(StreamMachine[Direction]):
         if self._connect is not None:
             self._rows.connect(self._connect, None)
             self._connect = None
-        for asked in self._pairing.outstanding.values():
+        self._unanswered()
+
+    def _unanswered(self) -> int:
+        # no reply is waited for any more; the number of requests without one
+        given_up = self._pairing.give_up()
+        for asked in given_up:
+            self._budget.release(asked.cost)
             self._rows.no_reply(asked)
-        self._pairing = Pairing()
+        return len(given_up)
+
+    @property
+    def cost(self) -> int:
+        """What the connection holds."""
+        return super().cost + sum(asked.cost for asked in self._pairing.outstanding.values())
+
+    def give_up(self, ts: int) -> None:
+        """It holds nothing then: requests that wait for their reply are given up."""
+        super().give_up(ts)
+        if count := self._unanswered():
+            self._clean = False
+            self._counters.given_up_requests += count
+            detail = f"replies to {count} requests are not waited for: too much is held (limit)"
+            self._anomaly(ts, "given_up", events.TO_SERVER, None, detail)
 
     def _malformed(self, direction: str, frame: Frame, what: str) -> None:
         detail = f"{what}: the body does not fit its layout"

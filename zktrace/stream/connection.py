@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from zktrace.capture.segment import endpoint_text
 from zktrace.stream import probe
+from zktrace.stream.budget import PIECE_COST, Budget
 from zktrace.stream.client import ClientMachine
 from zktrace.stream.election import ElectionMachine
 from zktrace.stream.events import TO_SERVER, EventSink
 from zktrace.stream.fourletter import FourLetterMachine
-from zktrace.stream.framer import PartialBudget
 from zktrace.stream.joined import Judge, Side
 from zktrace.stream.machine import Context
 from zktrace.stream.probe import Verdict
@@ -53,8 +53,13 @@ class Item:
 
     @property
     def cost(self) -> int:
-        """What holding it costs."""
+        """What it counts as by the limits of its connection."""
         return len(self.data) + ITEM_COST
+
+    @property
+    def charge(self) -> int:
+        """What it costs all connections together."""
+        return len(self.data) + PIECE_COST
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +84,12 @@ class Connection:
     held: deque[Item] = field(default_factory=deque)
     held_bytes: int = 0
 
+    @property
+    def cost(self) -> int:
+        """What it holds, as the budget has it."""
+        cost = sum(item.charge for item in (*self.waiting, *self.held))
+        return cost if self.machine is None else cost + self.machine.cost
+
 
 class Analyzer:
     """Takes the flow layer's calls and gives rows: the handler of a `Reassembler`."""
@@ -87,20 +98,20 @@ class Analyzer:
         self._sink = sink
         self._roles = roles
         self.counters = Counters()
-        self._budget = PartialBudget()
+        self._budget = Budget()
         self._context = Context(sink, schema, Scanner(schema), self.counters, self._budget)
         self._judge = Judge(schema, self._context.scanner)
         self._connections: dict[int, Connection] = {}
         #: connections by role
         self.flows = dict.fromkeys((CLIENT, QUORUM, ELECTION, TLS, UNKNOWN), 0)
-        #: how often more than HOLD_MAX bytes were held
+        #: how often bytes of a server were let go before those that they answer
         self.held_limit_hits = 0
+        #: how often a connection gave up what it held, since all together held too much
+        self.memory_limit_hits = 0
 
     @property
     def cut_frames(self) -> int:
-        """Frames of which only a small head was kept since memory for unfinished frames was used
-        up.
-        """
+        """Frames that gave up their bytes but for a small head, since too much was held."""
         return self._budget.cut
 
     # ---- the flow layer's calls
@@ -108,18 +119,23 @@ class Analyzer:
     def open(self, conn: int, ts: int, a: Endpoint, b: Endpoint, syn: bool) -> None:
         """A connection begins (`syn`: it was seen to; else it was joined)."""
         self._connections[conn] = Connection(conn, ts, (a, b), syn)
+        self._budget.shared_by(len(self._connections))
+        self._make_room(ts)
 
     def data(self, conn: int, side: int, ts: int, need: int, data: bytes) -> None:
         """The next bytes of a side."""
         self._take(self._connections[conn], Item(side, ts, need, data))
+        self._make_room(ts)
 
     def gap(self, conn: int, side: int, ts: int, missing: int) -> None:
         """The next bytes of a side were not captured."""
         self._take(self._connections[conn], Item(side, ts, 0, b"", missing))
+        self._make_room(ts)
 
     def end(self, conn: int, ts: int, how: str) -> None:
         """A connection is over, or what can be known of it."""
         connection = self._connections.pop(conn)
+        self._budget.shared_by(len(self._connections))
         if connection.role is None and not connection.waiting and not sum(connection.shed):
             # refused, or nothing was said: its listener may be known from others
             self._settle(connection, self._roles.known(*connection.ends[1]) or UNKNOWN)
@@ -139,6 +155,7 @@ class Analyzer:
         if connection.role is None:
             connection.waiting.append(item)
             connection.waiting_bytes += item.cost
+            self._budget.take(item.charge)
             self._decide(connection, at_end=False)
         else:
             self._route(connection, item)
@@ -154,6 +171,7 @@ class Analyzer:
         elif connection.held or item.need > connection.client_position:
             connection.held.append(item)
             connection.held_bytes += item.cost
+            self._budget.take(item.charge)
             if connection.held_bytes > HOLD_MAX:
                 self.held_limit_hits += 1
                 self._let_go(connection, everything=True)
@@ -165,6 +183,7 @@ class Analyzer:
         while held and (everything or held[0].need <= connection.client_position):
             item = held.popleft()
             connection.held_bytes -= item.cost
+            self._budget.release(item.charge)
             self._deliver(connection, item)
 
     def _deliver(self, connection: Connection, item: Item) -> None:
@@ -179,6 +198,42 @@ class Analyzer:
             machine.to_server(item.ts, item.data)
         else:
             machine.to_client(item.ts, item.data)
+
+    # ---- what is held
+
+    def _make_room(self, ts: int) -> None:
+        """Where all connections hold too much, those that hold most give it up."""
+        budget = self._budget
+        if not budget.is_over:
+            return
+        holders = [(-connection.cost, connection) for connection in self._connections.values()]
+        holders.sort(key=lambda holder: (holder[0], holder[1].number))
+        for _, connection in holders:
+            if budget.used <= budget.goal:
+                break
+            self.memory_limit_hits += 1
+            if connection.role is None:
+                self._shed(connection, 0)
+                connection.look_at = 0
+                continue
+            if connection.held:
+                self.held_limit_hits += 1
+                self._let_go(connection, everything=True)
+            if connection.machine is not None:
+                connection.machine.give_up(ts)
+
+    def _shed(self, connection: Connection, most: int) -> None:
+        """Skip the oldest bytes of a connection without a role, but for so many."""
+        waiting = connection.waiting
+        count = 0
+        for item in waiting:
+            if connection.waiting_bytes <= most:
+                break
+            count += 1
+            connection.waiting_bytes -= item.cost
+            connection.shed[item.side] += len(item.data) + item.missing
+            self._budget.release(item.charge)
+        del waiting[:count]
 
     # ---- the role
 
@@ -195,6 +250,7 @@ class Analyzer:
         if connection.role is None:
             return
         waiting, connection.waiting = connection.waiting, []
+        self._budget.release(sum(item.charge for item in waiting))
         connection.client_position = connection.shed[connection.client_side]
         if connection.role in _DECODED:
             self.counters.skipped_bytes += sum(connection.shed)
@@ -272,7 +328,7 @@ class Analyzer:
         found = self._judge.judge(connection.waiting, ends, connection.syn, whole)
         if found is None:
             if connection.waiting_bytes > PROBE_MAX:
-                _shed(connection)
+                self._shed(connection, PROBE_MAX // 2)
             limit = GIVE_UP_HINTED if any(end.hint is not None for end in ends) else GIVE_UP
             return sum(connection.shed) > limit
         role, server_side, verdict = found
@@ -344,10 +400,3 @@ def _answered(connection: Connection) -> bool:
 
 def _is_word(first: bytes) -> bool:
     return len(first) >= 4 and all(0x20 <= byte < 0x7F for byte in first[:4])
-
-
-def _shed(connection: Connection) -> None:
-    while connection.waiting_bytes > PROBE_MAX // 2:
-        item = connection.waiting.pop(0)
-        connection.waiting_bytes -= item.cost
-        connection.shed[item.side] += len(item.data) + item.missing

@@ -21,7 +21,7 @@ from zktrace.stream.electionresync import (
 )
 from zktrace.stream.events import TO_CLIENT, TO_SERVER
 from zktrace.stream.framer import LENGTH_MAX
-from zktrace.stream.machine import Context, StreamMachine, Way
+from zktrace.stream.machine import GIVEN_UP_MESSAGE, Context, StreamMachine, Way
 from zktrace.stream.probe import ELECTION_VERSIONS, QUORUM_SASL
 from zktrace.stream.resync import Scan
 from zktrace.stream.rows import text
@@ -78,6 +78,10 @@ class Direction(Way):
     def lose(self) -> None:
         super().lose()
         self.next_message(_LENGTH)
+
+    @property
+    def held(self) -> int:
+        return super().held + (len(self.buf) if self.stage == _ADDRESS else 0)
 
 
 class ElectionMachine(StreamMachine[Direction]):
@@ -228,6 +232,15 @@ class ElectionMachine(StreamMachine[Direction]):
 
     def _fits(self, way: Direction, scan: Scan) -> bool:
         return all_notifications(scan)
+
+    def give_up(self, ts: int) -> None:
+        """An unfinished initial message is given up with what follows it."""
+        way = self._from_opener
+        if way.stage == _ADDRESS and way.buf:
+            self._counters.skipped_bytes += way.taken
+            self._anomaly(ts, "given_up", way.anomaly, way.taken, GIVEN_UP_MESSAGE)
+            self._lost(way)
+        super().give_up(ts)
 
 
 def _voted(value: int | None) -> int | None:

@@ -38,6 +38,14 @@ class FourLetterMachine:
         if not to_server:
             self._reply_bytes = None
 
+    @property
+    def cost(self) -> int:
+        """What it holds on behalf of the connection."""
+        return 0
+
+    def give_up(self, ts: int) -> None:
+        """It holds nothing."""
+
     def end(self, ts: int) -> None:
         """The connection is over."""
         self._sink.four_letter((self._ts, *self._who, self._word, self._reply_bytes))

@@ -9,17 +9,14 @@ the next frame begins it says so and stays `lost` until `restart`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from zktrace.stream.budget import Budget, Kept
 
 #: A frame is kept whole up to this: jute.maxbuffer's default (0xfffff) and some slack. Of larger
 #: frames (a server's answers are not limited, and jute.maxbuffer can be raised) the head is decoded
 #: and the rest is skipped.
 HEAD_MAX = 1_048_576 + 4_096
-#: What all unfinished frames of a capture may hold together; beyond it a new frame keeps SMALL_HEAD
-#: bytes only.
-PARTIAL_TOTAL_MAX = 32 * 1024 * 1024
-SMALL_HEAD = 4_096
 #: No ensemble is run with a larger jute.maxbuffer; a greater length is not a length.
 LENGTH_MAX = 64 * 1024 * 1024
 
@@ -37,27 +34,6 @@ class Frame(NamedTuple):
     damaged: bool
 
 
-@dataclass(slots=True)
-class PartialBudget:
-    """Bytes reserved by the unfinished frames of all connections of one capture."""
-
-    used: int = 0
-    #: frames of which only a small head was kept since the budget was used up
-    cut: int = 0
-
-    def reserve(self, length: int) -> int:
-        """How many bytes a frame of `length` may keep; to be given back with `release`."""
-        wanted = min(length, HEAD_MAX)
-        if self.used + wanted > PARTIAL_TOTAL_MAX and wanted > SMALL_HEAD:
-            wanted = SMALL_HEAD
-            self.cut += 1
-        self.used += wanted
-        return wanted
-
-    def release(self, reserved: int) -> None:
-        self.used -= reserved
-
-
 class Framer:
     """Frames of one direction.
 
@@ -67,14 +43,13 @@ class Framer:
     """
 
     __slots__ = (
-        "_budget",
-        "_buf",
         "_first_ts",
         "_frozen",
+        "_kept",
         "_last_ts",
         "_length",
         "_missing",
-        "_reserved",
+        "_size",
         "_taken",
         "bad_length",
         "extra_once",
@@ -84,8 +59,8 @@ class Framer:
         "new_length",
     )
 
-    def __init__(self, budget: PartialBudget, min_length: int) -> None:
-        self._budget = budget
+    def __init__(self, budget: Budget, min_length: int) -> None:
+        self._kept = Kept(budget)
         self.min_length = min_length
         self.max_length = LENGTH_MAX
         self.lost = False
@@ -94,10 +69,9 @@ class Framer:
         self.extra_once = 0
         #: length of the frame whose length feed has read last; the caller sets it back to -1
         self.new_length = -1
-        self._buf = bytearray()
+        self._size = b""  # bytes of the length field
         self._length = -1  # of the frame at hand; -1 while its length is not known
         self._taken = 0  # bytes of it seen or lost
-        self._reserved = 0
         self._frozen = False  # a byte of it was lost: what comes later is not kept
         self._missing = 0
         self._first_ts = 0
@@ -115,9 +89,8 @@ class Framer:
         self.lost = True
 
     def _drop(self) -> None:
-        self._budget.release(self._reserved)
-        self._reserved = 0
-        self._buf = bytearray()
+        self._kept.drop()
+        self._size = b""
         self._length = -1
         self._taken = 0
         self._frozen = False
@@ -126,7 +99,16 @@ class Framer:
     @property
     def pending(self) -> bool:
         """Whether part of a frame has been taken."""
-        return self._length >= 0 or bool(self._buf)
+        return self._length >= 0 or bool(self._size)
+
+    @property
+    def cost(self) -> int:
+        """What the frame at hand holds, or will."""
+        return self._kept.charged
+
+    def cut(self) -> bool:
+        """Give up the bytes of the frame at hand but for its head; whether there were more."""
+        return self._kept.cut()
 
     def feed(self, data: bytes, pos: int, ts: int) -> tuple[Frame | None, int]:
         """Take bytes from data[pos:] up to the end of one frame.
@@ -144,18 +126,18 @@ class Framer:
                 head = data[pos + 4 : min(stop, pos + 4 + HEAD_MAX)]
                 return Frame(head, length, ts, ts, False), stop
         if self._length < 0:
-            if not self._buf and pos < end:
+            if not self._size and pos < end:
                 self._first_ts = ts
                 self._last_ts = ts
-            want = 4 - len(self._buf)
-            self._buf += data[pos : pos + want]
+            want = 4 - len(self._size)
+            self._size += data[pos : pos + want]
             if end > pos:
                 self._last_ts = max(self._last_ts, ts)
             pos = min(pos + want, end)
-            if len(self._buf) < 4:
+            if len(self._size) < 4:
                 return None, pos
-            length = int.from_bytes(self._buf, "big", signed=True)
-            self._buf.clear()
+            length = int.from_bytes(self._size, "big", signed=True)
+            self._size = b""
             if length < self.min_length or length > self.max_length:
                 self.bad_length = length
                 self.stop()
@@ -163,14 +145,13 @@ class Framer:
             self._length = length + self.extra_once
             self.extra_once = 0
             self._taken = 0
-            self._reserved = self._budget.reserve(self._length)
+            self._kept.begin(min(self._length, HEAD_MAX))
             self.new_length = self._length
         take = min(self._length - self._taken, end - pos)
         if take:
             self._last_ts = max(self._last_ts, ts)
             if not self._frozen:
-                keep = self._reserved - len(self._buf)
-                self._buf += data[pos : pos + min(take, keep)]
+                self._kept.add(data, pos, take)
             self._taken += take
             pos += take
         if self._taken < self._length:
@@ -179,7 +160,7 @@ class Framer:
 
     def _finish(self) -> Frame:
         frame = Frame(
-            bytes(self._buf), self._length, self._first_ts, self._last_ts, self._missing > 0
+            bytes(self._kept.buf), self._length, self._first_ts, self._last_ts, self._missing > 0
         )
         self._drop()
         return frame

@@ -14,11 +14,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from zktrace.stream.budget import Budget
 from zktrace.stream.events import EventSink
-from zktrace.stream.framer import PartialBudget
 from zktrace.stream.resync import Scan
 from zktrace.stream.rows import Counters
 from zktrace.stream.schema import Scanner, Schema
+
+#: Anomalies where all connections together held too much.
+GIVEN_UP_BYTES = "bytes in which a boundary was looked for: too much is held (limit)"
+GIVEN_UP_MESSAGE = "what was kept of an unfinished message: too much is held (limit)"
 
 
 @dataclass(slots=True)
@@ -29,19 +33,35 @@ class Context:
     schema: Schema
     scanner: Scanner
     counters: Counters
-    budget: PartialBudget
+    budget: Budget
 
 
 class Way:
     """One direction of a connection."""
 
-    __slots__ = ("anomaly", "scan")
+    __slots__ = ("anomaly", "charged", "scan")
 
     def __init__(self, anomaly: str) -> None:
         #: the direction in the words of anomalies
         self.anomaly = anomaly
         #: bytes while boundaries are not known
         self.scan: Scan | None = None
+        #: what the budget has been told of `held`
+        self.charged = 0
+
+    @property
+    def held(self) -> int:
+        """What it holds by itself (what reads its messages tells the budget of it directly)."""
+        return 0 if self.scan is None else self.scan.cost
+
+    @property
+    def cost(self) -> int:
+        """All that it holds."""
+        return self.held
+
+    def cut(self) -> bool:
+        """Give up the bytes of the message at hand; whether there were any."""
+        return False
 
     def lose(self) -> None:
         """Where the next message begins is not known."""
@@ -66,6 +86,7 @@ class StreamMachine(ABC, Generic[AnyWay]):
     ) -> None:
         self._sink = context.sink
         self._counters = context.counters
+        self._budget = context.budget
         self._who = who
         self._ways = (to_server, to_client)
 
@@ -120,6 +141,7 @@ class StreamMachine(ABC, Generic[AnyWay]):
                 self._counters.skipped_bytes += way.scan.take_dropped()
                 if at >= 0:
                     chunks.extendleft(reversed(self._resume(way, way.scan, at)))
+        self._settle(way)
 
     def _resume(self, way: AnyWay, scan: Scan, at: int) -> list[tuple[int, bytes]]:
         # the chunks from the boundary on
@@ -144,6 +166,7 @@ class StreamMachine(ABC, Generic[AnyWay]):
         else:
             self._counters.skipped_bytes += way.scan.clear()
             self._missing_in_scan(way)
+        self._settle(way)
 
     def _end_scan(self, way: AnyWay) -> None:
         """The connection is over: nothing more can prove a boundary."""
@@ -158,6 +181,34 @@ class StreamMachine(ABC, Generic[AnyWay]):
         """The connection is over, or the capture is."""
         for way in self._ways:
             self._end_scan(way)
+            self._budget.release(way.charged)
+            way.charged = 0
+
+    # ---- what is held
+
+    def _settle(self, way: AnyWay) -> None:
+        # the budget is told of what has come or gone
+        held = way.held
+        if held != way.charged:
+            self._budget.take(held - way.charged)
+            way.charged = held
+
+    @property
+    def cost(self) -> int:
+        """What the connection holds."""
+        return sum(way.cost for way in self._ways)
+
+    def give_up(self, ts: int) -> None:
+        """All connections together hold too much, and this one most: it holds nothing then."""
+        for way in self._ways:
+            if way.scan is not None and way.scan.buf:
+                size = way.scan.clear()
+                self._counters.skipped_bytes += size
+                self._missing_in_scan(way)
+                self._anomaly(ts, "given_up", way.anomaly, size, GIVEN_UP_BYTES)
+            if way.cut():
+                self._anomaly(ts, "given_up", way.anomaly, None, GIVEN_UP_MESSAGE)
+            self._settle(way)
 
     # ---- telling
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import struct
 
-from zktrace.stream.framer import HEAD_MAX, LENGTH_MAX, PartialBudget
+from zktrace.stream.budget import Budget, Kept
+from zktrace.stream.framer import HEAD_MAX, LENGTH_MAX
 from zktrace.stream.packets import Packet
 from zktrace.stream.probe import QUORUM_SASL
 
@@ -30,13 +31,13 @@ class PacketReader:
     """Packets of one direction. `lost`: where the next one begins is not known."""
 
     __slots__ = (
-        *("_budget", "_buf", "_damaged", "_data", "_frozen", "_kinds", "_last_ts", "_left"),
-        *("_length", "_kind", "_reserved", "_stage", "_strings", "_zxid"),
+        *("_buf", "_damaged", "_frozen", "_kept", "_kinds", "_last_ts", "_left"),
+        *("_length", "_kind", "_stage", "_strings", "_zxid"),
         *("auth", "lost", "taken"),
     )
 
-    def __init__(self, budget: PartialBudget, kinds: dict[int, str]) -> None:
-        self._budget = budget
+    def __init__(self, budget: Budget, kinds: dict[int, str]) -> None:
+        self._kept = Kept(budget)
         self._kinds = kinds
         #: QuorumAuthPackets may come: nothing else was read yet
         self.auth = True
@@ -45,8 +46,6 @@ class PacketReader:
         self.taken = 0
         self._stage = _HEAD
         self._buf = b""
-        self._data = bytearray()
-        self._reserved = 0
         self._frozen = False
         self._damaged = False
         self._last_ts = 0
@@ -69,14 +68,21 @@ class PacketReader:
         self.lost = True
 
     def _drop(self) -> None:
-        self._budget.release(self._reserved)
-        self._reserved = 0
+        self._kept.drop()
         self._stage = _HEAD
         self._buf = b""
-        self._data = bytearray()
         self._frozen = False
         self._damaged = False
         self.taken = 0
+
+    @property
+    def cost(self) -> int:
+        """What the packet at hand holds, or will."""
+        return self._kept.charged
+
+    def cut(self) -> bool:
+        """Give up the data of the packet at hand but for its head; whether there were more."""
+        return self._kept.cut()
 
     def feed(self, data: bytes, pos: int, ts: int) -> tuple[Packet | None, int]:
         """Take bytes from data[pos:] up to the end of one packet.
@@ -102,8 +108,7 @@ class PacketReader:
             if self._stage in (_TOKEN, _DATA, _ID):
                 take = min(self._left, end - pos)
                 if self._stage == _DATA and not self._frozen:
-                    keep = self._reserved - len(self._data)
-                    self._data += data[pos : pos + min(take, keep)]
+                    self._kept.add(data, pos, take)
                 pos += take
                 self.taken += take
                 packet = self._took(take)
@@ -184,7 +189,7 @@ class PacketReader:
         self.auth = False
         self._kind, self._zxid, self._length = kind, zxid, length
         self._left = max(length, 0)
-        self._reserved = self._budget.reserve(self._left)
+        self._kept.begin(min(self._left, HEAD_MAX))
         self._stage = _DATA if self._left else _COUNT
 
     def _next_string(self) -> Packet | None:
@@ -199,6 +204,6 @@ class PacketReader:
 
     def _packet(self, size: int | None) -> Packet:
         return Packet(
-            *(self._kind, self._zxid, bytes(self._data), self._length, size),
+            *(self._kind, self._zxid, bytes(self._kept.buf), self._length, size),
             *(self._last_ts, self._damaged),
         )

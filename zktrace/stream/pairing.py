@@ -6,6 +6,9 @@ answers at receipt. Bytes that were not captured may hide a request or a reply; 
 ordinary xid still names its request, but a repeated one (-2, -4, -8, or one that is outstanding
 twice) does not, until an ordinary reply to a request sent after the loss has been seen: by then
 everything sent before that request is answered. The module knows xids and order, nothing of bodies.
+
+Where requests are given up for room that is such a loss, too: their replies will come, and must
+not be taken for those of later requests with the same xid.
 """
 
 from __future__ import annotations
@@ -13,16 +16,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from zktrace.stream.budget import PART_COST, PENDING_COST
 from zktrace.stream.schema import Fields, Op
 
 PING_XID = -2
 AUTH_XID = -4
 SET_WATCHES_XID = -8
 SPECIAL_XIDS = frozenset((PING_XID, AUTH_XID, SET_WATCHES_XID))
-
-#: Requests without a reply that a connection may hold; the oldest goes first. A server has 1,000 of
-#: all clients at work (globalOutstandingLimit), what waits in socket buffers comes on top.
-OUTSTANDING_MAX = 65_536
 
 #: A server that has just answered a ping and owes another answer, from before the capture began, is
 #: not silent for so long. Needed for idle connections, which carry nothing but pings.
@@ -42,6 +42,14 @@ class Pending:
     fields: Fields
     #: some of its bytes were lost, so that it is not known when it was complete
     damaged: bool
+
+    @property
+    def cost(self) -> int:
+        """What holding it costs."""
+        cost = PENDING_COST + len(self.fields.path or b"")
+        for _kind, path in self.fields.ops or ():
+            cost += PART_COST + len(path or b"")
+        return cost
 
 
 @dataclass(slots=True)
@@ -66,11 +74,8 @@ class Pairing:
     #: the last ordinary xid sent
     last_xid: int | None = None
 
-    def sent(self, pending: Pending, quiet_ns: int) -> Pending | None:
-        """Note a request, sent `quiet_ns` after the answer to a ping, nothing in between.
-
-        Returns the oldest outstanding one where that had to be given up for room.
-        """
+    def sent(self, pending: Pending, quiet_ns: int) -> None:
+        """Note a request, sent `quiet_ns` after the answer to a ping, nothing in between."""
         pending.number = self._next
         if self._joined and self._tainted and not self.outstanding and quiet_ns >= QUIET_NS:
             self._tainted = self._auth_tainted = False
@@ -85,11 +90,14 @@ class Pairing:
             self.last_xid = xid
         self.outstanding[pending.number] = pending
         self._by_xid.setdefault(xid, deque()).append(pending)
-        if len(self.outstanding) <= OUTSTANDING_MAX:
-            return None
-        oldest = next(iter(self.outstanding.values()))
-        self._remove(oldest)
-        return oldest
+
+    def give_up(self) -> list[Pending]:
+        """Take out all outstanding requests, oldest first: their replies may yet come."""
+        given_up = list(self.outstanding.values())
+        self.outstanding.clear()
+        self._by_xid.clear()
+        self.lost()
+        return given_up
 
     def joined(self) -> None:
         """The connection was already open when the capture began."""
@@ -97,7 +105,7 @@ class Pairing:
         self._joined = True
 
     def lost(self) -> None:
-        """Bytes that may have held a request or a reply were not captured."""
+        """Bytes that may have held a request or a reply were not captured, or not kept."""
         self._joined = False
         self._tainted = True
         self._auth_tainted = True

@@ -39,6 +39,13 @@ class Direction(Way):
         super().resume()
         self.reader.restart()
 
+    @property
+    def cost(self) -> int:
+        return self.held + self.reader.cost
+
+    def cut(self) -> bool:
+        return self.reader.cut()
+
 
 class QuorumMachine(StreamMachine[Direction]):
     """One connection of a learner. `opened`: seen from its first bytes; else joined mid-stream."""

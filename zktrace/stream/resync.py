@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
+from zktrace.stream.budget import MARK_COST
 from zktrace.stream.framer import HEAD_MAX
 from zktrace.stream.pairing import AUTH_XID, PING_XID, SET_WATCHES_XID, SPECIAL_XIDS, Pairing
 from zktrace.stream.schema import Fields, Scanner, Schema, plausible_path
@@ -66,6 +67,11 @@ class Scan:
         #: bytes skipped since the loss that are no longer in hand
         self.skipped = 0
         self._dropped = 0
+
+    @property
+    def cost(self) -> int:
+        """What is in hand."""
+        return len(self.buf) + MARK_COST * len(self._marks)
 
     def add(self, ts: int, data: bytes) -> None:
         """Take the next bytes."""

@@ -38,6 +38,7 @@ class Counters:
     skipped_bytes: int = 0
     desyncs: int = 0
     resyncs: int = 0
+    given_up_requests: int = 0
 
 
 class Rows:

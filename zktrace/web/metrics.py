@@ -75,6 +75,8 @@ _COVERAGE: Final = (
     ("unwritten_packets", "Packets that --write could not keep."),
     ("interface_downs", "Times that an interface went down or away."),
     ("evicted_connections", "Connections forgotten because there were too many."),
+    ("memory_limit_hits", "Connections that gave up what they held, since all held too much."),
+    ("given_up_requests", "Requests whose reply was not waited for, since all held too much."),
 )
 
 

@@ -1,10 +1,11 @@
 //! The client port's stream machine: frames of both directions in, event rows out. `zktrace/stream/client.py` is the
 //! reference. Secrets (passwords, credentials, tokens, ACL ids, node data) are measured, never kept.
 
+use crate::budget::Budget;
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::{Fed, Frame, Framer, LENGTH_MAX};
 use crate::machine::{self, Way as _};
-use crate::pairing::Pairing;
+use crate::pairing::{Pairing, Requests};
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
 use crate::rows::{AskedConnect, Shared};
 
@@ -26,6 +27,7 @@ enum Tail {
 pub(crate) struct Way {
     pub framer: Framer,
     scan: Option<Box<Scan>>,
+    charged: usize,
     tail: Tail,
     to_server: bool,
 }
@@ -35,6 +37,7 @@ impl Way {
         Way {
             framer: Framer::new(min_length),
             scan: None,
+            charged: 0,
             tail: Tail::None,
             to_server,
         }
@@ -185,13 +188,47 @@ impl ClientMachine {
         if let Some(asked) = state.connect.take() {
             shared.connect(&self.conn, state.session, Some(*asked), None);
         }
-        while let Some(asked) = state.pairing.take_oldest() {
-            shared.no_reply(&self.conn, state.session, asked);
+        state.unanswered(shared, &self.conn);
+    }
+
+    /// What the connection holds.
+    pub fn cost(&self, requests: &Requests) -> usize {
+        let ways = [&self.requests, &self.replies];
+        let held: usize = ways.iter().map(|way| way.charged + way.framer.cost()).sum();
+        held + self.state.pairing.cost(requests)
+    }
+
+    /// All connections together hold too much, and this one most: it holds nothing then, and requests that wait for their
+    /// replies are given up.
+    pub fn give_up<S: EventSink>(&mut self, shared: &mut Shared<S>, ts: i64) {
+        for to_server in [true, false] {
+            let (mut half, conn) = self.half(to_server);
+            machine::give_up(&mut half, shared, conn, ts);
+        }
+        let count = self.state.unanswered(shared, &self.conn);
+        if count > 0 {
+            self.state.clean = false;
+            shared.counters.given_up_requests += count;
+            let detail =
+                format!("replies to {count} requests are not waited for: too much is held (limit)");
+            let direction = Some(Direction::ToServer);
+            shared.anomaly(&self.conn, ts, "given_up", direction, None, &detail);
         }
     }
 }
 
 impl State {
+    /// No reply is waited for any more; the number of requests without one.
+    fn unanswered<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo) -> u64 {
+        let given_up = self.pairing.give_up(&mut shared.requests);
+        let count = given_up.len() as u64;
+        for asked in given_up {
+            shared.budget.release(asked.cost());
+            shared.no_reply(conn, self.session, asked);
+        }
+        count
+    }
+
     #[inline]
     fn dead(&self, to_server: bool) -> bool {
         self.compressed && (to_server || !self.await_connected)
@@ -373,6 +410,7 @@ impl<S: EventSink> machine::Way<S> for Half<'_> {
         }
         let context = ReplyContext {
             pairing: &state.pairing,
+            requests: &shared.requests,
             last_zxid: state.last_zxid,
             requests_in_sync: state.requests_in_sync,
             points: REPLY_POINTS,
@@ -409,6 +447,14 @@ impl<S: EventSink> machine::Way<S> for Half<'_> {
 
     fn missing_in_scan(&mut self) {
         self.state.pairing.lost();
+    }
+
+    fn charged(&mut self) -> &mut usize {
+        &mut self.way.charged
+    }
+
+    fn cut(&mut self, budget: &mut Budget) -> bool {
+        self.way.framer.cut(budget)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! The whole engine: capture bytes in, rows to a sink. Puts the layers together and nothing more.
 
-use crate::connection::Analyzer;
+use crate::analyzer::Analyzer;
 use crate::container::{Packet, PacketSink};
 use crate::counters::CaptureCounters;
 use crate::decap::{Decapsulator, SegmentSink};

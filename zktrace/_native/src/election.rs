@@ -6,7 +6,7 @@ use crate::election_resync::{
 };
 use crate::events::{ConnInfo, Direction, Election, EventSink};
 use crate::framer::LENGTH_MAX;
-use crate::machine::{self, Way as _};
+use crate::machine::{self, Way as _, GIVEN_UP_MESSAGE};
 use crate::probe::{ELECTION_VERSIONS, QUORUM_SASL};
 use crate::resync::Scan;
 use crate::rows::Shared;
@@ -16,6 +16,8 @@ use crate::schema::{int, long};
 const ADDRESS_MAX: i32 = 2_048;
 /// An observer's vote for leader, zxid and peer epoch.
 const NO_VOTE: i64 = i64::MIN;
+/// Room for the fields of a notification; that of an address is given back.
+const BUF_KEPT: usize = 64;
 /// Magic, status, length of the token.
 const AUTH_HEAD: usize = 16;
 
@@ -51,6 +53,7 @@ struct Way {
     ts: i64,
     damaged: bool,
     scan: Option<Box<Scan>>,
+    charged: usize,
     /// The sender, once it is known.
     sid: Option<i64>,
 }
@@ -71,6 +74,7 @@ impl Way {
             ts: 0,
             damaged: false,
             scan: (!opened).then(Box::default),
+            charged: 0,
             sid: None,
         }
     }
@@ -92,7 +96,11 @@ impl Way {
     /// A message begins here.
     fn next_message(&mut self, stage: Stage) {
         self.to(stage, 4);
-        self.buf.clear();
+        if self.buf.capacity() > BUF_KEPT {
+            self.buf = Vec::new();
+        } else {
+            self.buf.clear();
+        }
         self.taken = 0;
         self.damaged = false;
     }
@@ -319,6 +327,18 @@ impl<S: EventSink> machine::Way<S> for Way {
         }
     }
 
+    fn held(&mut self) -> usize {
+        let scan = self.scan.as_ref().map_or(0, |scan| scan.cost());
+        match self.stage {
+            Stage::Address => scan + self.buf.len(),
+            _ => scan,
+        }
+    }
+
+    fn charged(&mut self) -> &mut usize {
+        &mut self.charged
+    }
+
     fn fits(&mut self, _shared: &Shared<S>) -> bool {
         let scan = self.scan.as_ref();
         scan.is_some_and(|scan| all_notifications(scan.bytes()))
@@ -365,6 +385,7 @@ impl ElectionMachine {
             let behind = data.get(pos..).unwrap_or_default();
             machine::lost(way, shared, &conn, ts, behind);
         }
+        machine::settle(way, shared);
     }
 
     /// `missing` bytes of one direction were not captured.
@@ -377,6 +398,27 @@ impl ElectionMachine {
     ) {
         let conn = self.conn;
         machine::gap(self.way(from_opener), shared, &conn, ts, missing);
+    }
+
+    /// What the connection holds.
+    pub fn cost(&self) -> usize {
+        self.from_opener.charged + self.to_opener.charged
+    }
+
+    /// All connections together hold too much, and this one most: it holds nothing then. An unfinished initial message is
+    /// given up with what follows it.
+    pub fn give_up<S: EventSink>(&mut self, shared: &mut Shared<S>, ts: i64) {
+        let way = &mut self.from_opener;
+        if way.stage == Stage::Address && !way.buf.is_empty() {
+            shared.counters.skipped_bytes += way.taken;
+            let bytes = i64::try_from(way.taken).ok();
+            let direction = Some(way.towards());
+            let detail = GIVEN_UP_MESSAGE;
+            shared.anomaly(&self.conn, ts, "given_up", direction, bytes, detail);
+            way.lose(shared);
+        }
+        machine::give_up(&mut self.from_opener, shared, &self.conn, ts);
+        machine::give_up(&mut self.to_opener, shared, &self.conn, ts);
     }
 
     /// The connection is over, or the capture is.

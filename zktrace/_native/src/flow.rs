@@ -80,10 +80,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections: 65_536,
+            connections: 32_768,
             side_buffer: 4 << 20,
-            total_buffer: 32 << 20,
-            tombstones: 65_536,
+            total_buffer: 16 << 20,
+            tombstones: 16_384,
         }
     }
 }

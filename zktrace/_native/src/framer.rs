@@ -4,12 +4,11 @@
 //! losses inside a frame: as long as the loss ends before the frame does, the next boundary is still known. A frame that
 //! lies in one chunk is handed out in place, without a copy.
 
+use crate::budget::{Budget, Kept};
+
 /// A frame is kept whole up to this: jute.maxbuffer's default (0xfffff) and some slack. Of larger frames the head is
 /// decoded and the rest is skipped.
 pub const HEAD_MAX: usize = 1_048_576 + 4_096;
-/// What all unfinished frames of a capture may hold together; beyond it a new frame keeps SMALL_HEAD bytes only.
-pub const PARTIAL_TOTAL_MAX: usize = 32 * 1024 * 1024;
-pub const SMALL_HEAD: usize = 4_096;
 /// No ensemble is run with a larger jute.maxbuffer; a greater length is not a length.
 pub const LENGTH_MAX: i32 = 64 * 1024 * 1024;
 
@@ -40,26 +39,6 @@ impl<'a> Frame<'a> {
     /// Nothing of it is missing here.
     pub fn whole(&self) -> bool {
         self.head.len() == self.length
-    }
-}
-
-/// Bytes reserved by the unfinished frames of all connections of one capture.
-#[derive(Default, Debug)]
-pub struct PartialBudget {
-    pub used: usize,
-    /// Frames of which only a small head was kept since the budget was used up.
-    pub cut: u64,
-}
-
-impl PartialBudget {
-    pub fn reserve(&mut self, length: usize) -> usize {
-        let mut wanted = length.min(HEAD_MAX);
-        if self.used + wanted > PARTIAL_TOTAL_MAX && wanted > SMALL_HEAD {
-            wanted = SMALL_HEAD;
-            self.cut += 1;
-        }
-        self.used += wanted;
-        wanted
     }
 }
 
@@ -97,12 +76,14 @@ pub enum Fed {
 /// A frame that did not end with the chunk it began in.
 #[derive(Default)]
 struct Partial {
-    buf: Vec<u8>,
+    /// Bytes of the length field.
+    size: [u8; 4],
+    sized: usize,
+    kept: Kept,
     /// Of the frame at hand; None while its length is not known.
     length: Option<usize>,
     /// Bytes of it seen or lost.
     taken: usize,
-    reserved: usize,
     /// A byte of it was lost: what comes later is not kept.
     frozen: bool,
     first_ts: i64,
@@ -130,10 +111,24 @@ impl Framer {
     }
 
     /// Forgets the frame at hand.
-    pub fn drop_partial(&mut self, budget: &mut PartialBudget) {
-        if let Some(partial) = self.partial.take() {
-            budget.used -= partial.reserved;
+    pub fn drop_partial(&mut self, budget: &mut Budget) {
+        if let Some(mut partial) = self.partial.take() {
+            partial.kept.drop(budget);
         }
+    }
+
+    /// What the frame at hand holds, or will.
+    pub fn cost(&self) -> usize {
+        self.partial
+            .as_ref()
+            .map_or(0, |partial| partial.kept.charged)
+    }
+
+    /// Gives up the bytes of the frame at hand but for its head; whether there were more.
+    pub fn cut(&mut self, budget: &mut Budget) -> bool {
+        self.partial
+            .as_mut()
+            .is_some_and(|partial| partial.kept.cut(budget))
     }
 
     /// The body of the next frame, if all of it is at the start of `rest`: it needs no copy. Else `feed` takes it.
@@ -151,13 +146,7 @@ impl Framer {
     }
 
     /// Takes bytes from `data[pos..]` up to the end of one frame.
-    pub fn feed(
-        &mut self,
-        budget: &mut PartialBudget,
-        data: &[u8],
-        mut pos: usize,
-        ts: i64,
-    ) -> Fed {
+    pub fn feed(&mut self, budget: &mut Budget, data: &[u8], mut pos: usize, ts: i64) -> Fed {
         let end = data.len();
         if pos >= end {
             return Fed::More;
@@ -173,24 +162,25 @@ impl Framer {
         let length = match partial.length {
             Some(length) => length,
             None => {
-                let want = 4usize.saturating_sub(partial.buf.len());
-                let stop = end.min(pos + want);
-                partial
-                    .buf
-                    .extend_from_slice(data.get(pos..stop).unwrap_or_default());
-                pos = stop;
-                let Some(length) = crate::schema::int(&partial.buf, 0) else {
+                while let (Some(to), Some(from)) =
+                    (partial.size.get_mut(partial.sized), data.get(pos))
+                {
+                    *to = *from;
+                    partial.sized += 1;
+                    pos += 1;
+                }
+                if partial.sized < 4 {
                     return Fed::More;
-                };
+                }
+                let length = i32::from_be_bytes(partial.size);
                 if length < self.min_length || length > LENGTH_MAX {
                     self.drop_partial(budget);
                     return Fed::Lost(length, pos);
                 }
-                partial.buf.clear();
                 let length = length as usize + self.extra_once;
                 self.extra_once = 0;
                 partial.length = Some(length);
-                partial.reserved = budget.reserve(length);
+                partial.kept.begin(budget, length.min(HEAD_MAX));
                 self.new_length = Some(length);
                 length
             }
@@ -198,10 +188,8 @@ impl Framer {
         let take = (length - partial.taken).min(end - pos);
         if take > 0 {
             if !partial.frozen {
-                let keep = take.min(partial.reserved.saturating_sub(partial.buf.len()));
-                partial
-                    .buf
-                    .extend_from_slice(data.get(pos..pos + keep).unwrap_or_default());
+                let part = data.get(pos..pos + take).unwrap_or_default();
+                partial.kept.add(part);
             }
             partial.taken += take;
             pos += take;
@@ -215,11 +203,12 @@ impl Framer {
         }
     }
 
-    fn finish(&mut self, budget: &mut PartialBudget) -> Option<Joint> {
-        let partial = *self.partial.take()?;
-        budget.used -= partial.reserved;
+    fn finish(&mut self, budget: &mut Budget) -> Option<Joint> {
+        let mut partial = *self.partial.take()?;
+        let head = std::mem::take(&mut partial.kept.buf);
+        partial.kept.drop(budget);
         Some(Joint {
-            head: partial.buf,
+            head,
             length: partial.length?,
             first_ts: partial.first_ts,
             last_ts: partial.last_ts,
@@ -229,7 +218,7 @@ impl Framer {
 
     /// `missing` bytes were not captured: the frame that is over by it, if any, and whether the next boundary is still
     /// known.
-    pub fn gap(&mut self, budget: &mut PartialBudget, missing: usize) -> (Option<Joint>, bool) {
+    pub fn gap(&mut self, budget: &mut Budget, missing: usize) -> (Option<Joint>, bool) {
         let Some(partial) = self.partial.as_mut() else {
             return (None, false);
         };

@@ -5,7 +5,7 @@ use crate::connection::Item;
 use crate::election_resync::find_notifications;
 use crate::events::Role;
 use crate::packet_resync::find_packets;
-use crate::pairing::Pairing;
+use crate::pairing::{Pairing, Requests};
 use crate::probe::{is_whole_connect, probe, Verdict, QUORUM_SASL};
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
 use crate::schema::{int, Schema};
@@ -96,6 +96,7 @@ pub fn judge(
         let hinted = end(server).is_some_and(|end| end.hint == Some(Role::Client));
         let context = ReplyContext {
             pairing: &Pairing::default(),
+            requests: &Requests::default(),
             last_zxid: None,
             requests_in_sync: false,
             points: if hinted {

@@ -6,6 +6,8 @@
 
 pub mod agg;
 mod agg_rows;
+pub mod analyzer;
+pub mod budget;
 #[cfg(test)]
 mod capture_tests;
 pub mod client;

@@ -3,9 +3,15 @@
 
 use std::collections::VecDeque;
 
+use crate::budget::Budget;
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::resync::Scan;
 use crate::rows::Shared;
+
+/// Anomalies where all connections together held too much.
+const GIVEN_UP_BYTES: &str = "bytes in which a boundary was looked for: too much is held (limit)";
+pub const GIVEN_UP_MESSAGE: &str =
+    "what was kept of an unfinished message: too much is held (limit)";
 
 /// One direction of a connection, with what its machine says of it.
 pub trait Way<S: EventSink> {
@@ -37,6 +43,19 @@ pub trait Way<S: EventSink> {
         false
     }
 
+    /// What it holds by itself (what reads its messages tells the budget of it directly).
+    fn held(&mut self) -> usize {
+        self.scan().as_ref().map_or(0, |scan| scan.cost())
+    }
+
+    /// What the budget has been told of `held`.
+    fn charged(&mut self) -> &mut usize;
+
+    /// Gives up the bytes of the message at hand; whether there were any.
+    fn cut(&mut self, _budget: &mut Budget) -> bool {
+        false
+    }
+
     /// What is in hand at the end are messages from the first byte to the last.
     fn fits(&mut self, _shared: &Shared<S>) -> bool {
         false
@@ -64,6 +83,35 @@ pub fn lost<S: EventSink>(
         let behind = data.get(pos..).unwrap_or_default();
         rest(way, shared, conn, (ts, behind), &mut chunks);
     }
+    settle(way, shared);
+}
+
+/// Tells the budget of what has come or gone.
+pub fn settle<S: EventSink>(way: &mut impl Way<S>, shared: &mut Shared<S>) {
+    let held = way.held();
+    let charged = std::mem::replace(way.charged(), held);
+    shared.budget.change(charged, held);
+}
+
+/// All connections together hold too much, and this one most: this direction holds nothing then.
+pub fn give_up<S: EventSink>(
+    way: &mut impl Way<S>,
+    shared: &mut Shared<S>,
+    conn: &ConnInfo,
+    ts: i64,
+) {
+    let direction = Some(way.direction());
+    if let Some(scan) = way.scan().as_mut().filter(|scan| !scan.bytes().is_empty()) {
+        let size = scan.clear();
+        shared.counters.skipped_bytes += size;
+        way.missing_in_scan();
+        let size = i64::try_from(size).ok();
+        shared.anomaly(conn, ts, "given_up", direction, size, GIVEN_UP_BYTES);
+    }
+    if way.cut(&mut shared.budget) {
+        shared.anomaly(conn, ts, "given_up", direction, None, GIVEN_UP_MESSAGE);
+    }
+    settle(way, shared);
 }
 
 fn rest<S: EventSink>(
@@ -143,18 +191,18 @@ pub fn gap<S: EventSink>(
         }
         None => way.missing(shared, conn, missing),
     }
+    settle(way, shared);
 }
 
 /// The connection is over: nothing more can prove a boundary.
 pub fn end<S: EventSink>(way: &mut impl Way<S>, shared: &mut Shared<S>, conn: &ConnInfo) {
-    if way.scan().is_none() {
-        return;
-    }
-    if way.fits(shared) {
+    if way.scan().is_some() && way.fits(shared) {
         for (ts, data) in resume(way, shared, conn, 0) {
             way.decode(shared, conn, ts, &data);
         }
     } else if let Some(scan) = way.scan() {
         shared.counters.skipped_bytes += scan.clear();
     }
+    let charged = std::mem::take(way.charged());
+    shared.budget.release(charged);
 }

@@ -75,7 +75,7 @@ impl State {
             (int(frame.head, 0).map(i64::from), 16)
         };
         if frame.head.len() >= size
-            && xid.is_some_and(|xid| xid < 0 || self.pairing.peek(xid).is_some())
+            && xid.is_some_and(|xid| xid < 0 || self.pairing.peek(&shared.requests, xid).is_some())
         {
             return false;
         }
@@ -182,9 +182,8 @@ impl State {
         } else {
             0
         };
-        if let Some(dropped) = self.pairing.sent(pending, quiet) {
-            shared.no_reply(conn, self.session, dropped);
-        }
+        shared.budget.take(pending.cost());
+        self.pairing.sent(&mut shared.requests, pending, quiet);
     }
 
     #[inline]
@@ -205,7 +204,7 @@ impl State {
             return;
         };
         let body = at + 12;
-        if xid == WATCH_EVENT_XID && self.pairing.peek(xid).is_none() {
+        if xid == WATCH_EVENT_XID && self.pairing.peek(&shared.requests, xid).is_none() {
             self.watch_event(shared, conn, frame, body, zxid);
             return;
         }
@@ -213,10 +212,12 @@ impl State {
         if zxid > 0 {
             self.last_zxid = Some(zxid);
         }
-        let Some(asked) = self.pairing.answered(xid, self.requests_in_sync) else {
+        let in_sync = self.requests_in_sync;
+        let Some(asked) = self.pairing.answered(&mut shared.requests, xid, in_sync) else {
             self.orphan(shared, conn, frame, (xid, zxid, error));
             return;
         };
+        shared.budget.release(asked.cost());
         let mut reply = Fields::default();
         let mut shown = Some(error);
         if error == 0 {

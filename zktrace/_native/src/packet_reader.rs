@@ -1,7 +1,8 @@
 //! QuorumPackets out of one direction's bytes, in whatever pieces these come. `zktrace/stream/packetreader.py` is the
 //! reference. A packet that lies in one chunk is handed out in place, without a copy.
 
-use crate::framer::{PartialBudget, HEAD_MAX, LENGTH_MAX};
+use crate::budget::{Budget, Kept};
+use crate::framer::{HEAD_MAX, LENGTH_MAX};
 use crate::probe::QUORUM_SASL;
 use crate::schema::{int, long, Schema};
 
@@ -10,8 +11,6 @@ const IDS_MAX: i32 = 65_536;
 /// Type, zxid, length of the data; of a QuorumAuthPacket magic, status and length of the token.
 pub const HEAD: usize = 16;
 const SIZE_AT: usize = 12;
-/// A larger buffer is given back to the allocator.
-const SPARE_MAX: usize = 64 * 1024;
 
 /// A packet: what was kept of its data, how long that truly is (-1: null), the whole's size (None: not known), when its
 /// last byte was captured, whether bytes inside it were not.
@@ -84,8 +83,7 @@ pub struct PacketReader {
     stage: Stage,
     buf: [u8; HEAD],
     held: usize,
-    data: Vec<u8>,
-    reserved: usize,
+    kept: Kept,
     frozen: bool,
     damaged: bool,
     last_ts: i64,
@@ -104,8 +102,7 @@ impl PacketReader {
             stage: Stage::Head,
             buf: [0; HEAD],
             held: 0,
-            data: Vec::new(),
-            reserved: 0,
+            kept: Kept::default(),
             frozen: false,
             damaged: false,
             last_ts: 0,
@@ -118,28 +115,28 @@ impl PacketReader {
     }
 
     /// Begins at a boundary, or forgets what is at hand.
-    pub fn restart(&mut self, budget: &mut PartialBudget) {
+    pub fn restart(&mut self, budget: &mut Budget) {
         self.drop_partial(budget);
         self.auth = false;
     }
 
-    fn drop_partial(&mut self, budget: &mut PartialBudget) {
-        budget.used -= self.reserved;
-        self.reserved = 0;
+    fn drop_partial(&mut self, budget: &mut Budget) {
+        self.kept.drop(budget);
         self.stage = Stage::Head;
         self.held = 0;
-        self.data.clear();
         self.frozen = false;
         self.damaged = false;
         self.taken = 0;
     }
 
-    /// Takes back what a packet was put together in.
-    pub fn give_back(&mut self, joint: Joint) {
-        if joint.data.capacity() <= SPARE_MAX {
-            self.data = joint.data;
-            self.data.clear();
-        }
+    /// What the packet at hand holds, or will.
+    pub fn cost(&self) -> usize {
+        self.kept.charged
+    }
+
+    /// Gives up the data of the packet at hand but for its head; whether there were more.
+    pub fn cut(&mut self, budget: &mut Budget) -> bool {
+        self.kept.cut(budget)
     }
 
     /// Takes bytes from `data[pos..]` up to the end of one packet.
@@ -147,7 +144,7 @@ impl PacketReader {
     pub fn feed<'a>(
         &mut self,
         schema: &Schema,
-        budget: &mut PartialBudget,
+        budget: &mut Budget,
         data: &'a [u8],
         pos: usize,
         ts: i64,
@@ -166,7 +163,7 @@ impl PacketReader {
     fn feed_partial<'a>(
         &mut self,
         schema: &Schema,
-        budget: &mut PartialBudget,
+        budget: &mut Budget,
         data: &'a [u8],
         mut pos: usize,
         ts: i64,
@@ -181,9 +178,7 @@ impl PacketReader {
             let next = if matches!(self.stage, Stage::Token | Stage::Data | Stage::Id) {
                 let take = usize::try_from(self.left).map_or(left, |wanted| wanted.min(left));
                 if self.stage == Stage::Data && !self.frozen {
-                    let keep = take.min(self.reserved.saturating_sub(self.data.len()));
-                    let kept = data.get(pos..pos + keep).unwrap_or_default();
-                    self.data.extend_from_slice(kept);
+                    self.kept.add(data.get(pos..pos + take).unwrap_or_default());
                 }
                 pos += take;
                 self.taken += take as u64;
@@ -217,7 +212,7 @@ impl PacketReader {
 
     /// `missing` bytes were not captured: the packet that is over by it, its end reached or not known, if its head was
     /// seen; and whether the next boundary is still known.
-    pub fn gap(&mut self, budget: &mut PartialBudget, missing: u64) -> (Option<Joint>, bool) {
+    pub fn gap(&mut self, budget: &mut Budget, missing: u64) -> (Option<Joint>, bool) {
         self.damaged = true;
         self.frozen = true;
         let skipping = matches!(self.stage, Stage::Token | Stage::Data | Stage::Id);
@@ -235,7 +230,7 @@ impl PacketReader {
     }
 
     /// So many bytes of what has a size are over.
-    fn took(&mut self, budget: &mut PartialBudget, count: u64) -> Next {
+    fn took(&mut self, budget: &mut Budget, count: u64) -> Next {
         self.left -= count;
         if self.left > 0 {
             return Next::Go;
@@ -248,7 +243,7 @@ impl PacketReader {
         Next::Go
     }
 
-    fn step(&mut self, schema: &Schema, budget: &mut PartialBudget) -> Next {
+    fn step(&mut self, schema: &Schema, budget: &mut Budget) -> Next {
         let Some(size) = int(&self.buf, 0) else {
             return Next::Lost;
         };
@@ -271,7 +266,7 @@ impl PacketReader {
         }
     }
 
-    fn head(&mut self, schema: &Schema, budget: &mut PartialBudget) -> Next {
+    fn head(&mut self, schema: &Schema, budget: &mut Budget) -> Next {
         let head = self.buf;
         let (Some(kind), Some(zxid), Some(length)) =
             (int(&head, 0), long(&head, 4), int(&head, SIZE_AT))
@@ -296,7 +291,8 @@ impl PacketReader {
         self.auth = false;
         (self.kind, self.zxid, self.length) = (kind, zxid, length);
         self.left = length.max(0) as u64;
-        self.reserved = budget.reserve(length.max(0) as usize);
+        let most = (length.max(0) as usize).min(HEAD_MAX);
+        self.kept.begin(budget, most);
         self.stage = if self.left > 0 {
             Stage::Data
         } else {
@@ -306,7 +302,7 @@ impl PacketReader {
     }
 
     /// Scheme and id of each of a client's ids: skipped, they may hold password hashes.
-    fn next_string(&mut self, budget: &mut PartialBudget) -> Next {
+    fn next_string(&mut self, budget: &mut Budget) -> Next {
         if self.strings > 0 {
             self.strings -= 1;
             self.stage = Stage::Size;
@@ -319,7 +315,7 @@ impl PacketReader {
 
     fn joint(&mut self, size: Option<u64>) -> Joint {
         Joint {
-            data: std::mem::take(&mut self.data),
+            data: std::mem::take(&mut self.kept.buf),
             packet: Packet {
                 kind: self.kind,
                 zxid: self.zxid,

@@ -1,10 +1,12 @@
 //! Which request a reply answers. `zktrace/stream/pairing.py` is the reference and says why the rules are what they are.
 //!
 //! Ordinary xids grow in nearly every connection: then they are found by binary search in the order of sending. Only when
-//! one repeats, or goes backwards, an index by xid is built and kept.
+//! one repeats, or goes backwards, an index by xid is built and kept. The requests themselves lie in one place for all
+//! connections: a connection that is idle holds none, and no room for them.
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::budget::{PART_COST, PENDING_COST};
 use crate::events::Watches;
 use crate::scan::Values;
 
@@ -12,16 +14,25 @@ pub const PING_XID: i64 = -2;
 pub const AUTH_XID: i64 = -4;
 pub const SET_WATCHES_XID: i64 = -8;
 
-/// Requests without a reply that a connection may hold; the oldest goes first.
-pub const OUTSTANDING_MAX: usize = 65_536;
 /// A server that has just answered a ping and owes another answer, from before the capture began, is not silent for so
 /// long.
 const QUIET_NS: i64 = 1_000_000_000;
 
 const AUTH: usize = 1;
 
-/// Requests answered out of order that binary search may have to step over.
-const HOLES_MAX: usize = 64;
+/// Requests answered out of order that a queue holds beside as many that are not.
+const HOLES_MAX: usize = 16;
+
+/// Places in a queue that are kept when they are not needed.
+const ROOM_KEPT: usize = 64;
+
+/// Gives room back that a queue needed once.
+#[inline]
+fn trim<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() > ROOM_KEPT && queue.len() < queue.capacity() / 4 {
+        queue.shrink_to(2 * queue.len());
+    }
+}
 
 #[inline]
 fn special(xid: i64) -> Option<usize> {
@@ -60,6 +71,73 @@ pub struct Pending {
     pub rare: Option<Box<PendingRare>>,
 }
 
+impl Pending {
+    /// What holding it costs.
+    #[inline]
+    pub fn cost(&self) -> usize {
+        let path = self.path.as_ref().map_or(0, Vec::len);
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.cost());
+        PENDING_COST + path + rare
+    }
+}
+
+impl PendingRare {
+    fn cost(&self) -> usize {
+        let ops = self.ops.as_ref();
+        ops.map_or(0, |ops| PART_COST * ops.ops.len() + ops.bytes.len())
+    }
+}
+
+/// The requests of all connections that wait for their replies: each has a place that is used again.
+#[derive(Default)]
+pub struct Requests {
+    places: Vec<Option<Pending>>,
+    free: Vec<u32>,
+}
+
+impl Requests {
+    #[inline]
+    fn put(&mut self, pending: Pending) -> u32 {
+        if let Some(place) = self.free.pop() {
+            if let Some(slot) = self.places.get_mut(place as usize) {
+                *slot = Some(pending);
+            }
+            return place;
+        }
+        self.places.push(Some(pending));
+        (self.places.len() - 1) as u32
+    }
+
+    #[inline]
+    fn take(&mut self, place: u32) -> Option<Pending> {
+        let found = self.places.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        Some(found)
+    }
+
+    #[inline]
+    fn get(&self, place: u32) -> Option<&Pending> {
+        self.places.get(place as usize)?.as_ref()
+    }
+}
+
+/// An ordinary request: its xid and its place.
+#[derive(Clone, Copy)]
+struct Sent {
+    xid: i64,
+    place: u32,
+}
+
+/// Stands for the place of a request that was answered out of order.
+const ANSWERED: u32 = u32::MAX;
+
+impl Sent {
+    #[inline]
+    fn is_answered(&self) -> bool {
+        self.place == ANSWERED
+    }
+}
+
 /// What only setWatches and multi hold.
 #[derive(Default)]
 pub struct PendingRare {
@@ -70,15 +148,15 @@ pub struct PendingRare {
 /// The outstanding requests of one connection.
 #[derive(Default)]
 pub struct Pairing {
-    /// Oldest first; None is one that was answered out of order.
-    ordinary: VecDeque<Option<Pending>>,
-    /// How many were answered out of order since the index was last not needed.
+    /// Oldest first.
+    ordinary: VecDeque<Sent>,
+    /// How many of them were answered out of order.
     holes: usize,
-    /// Ordinary requests taken from the front so far: the place of `ordinary`'s first in the order of all.
+    /// Ordinary requests taken from the front so far: the number of `ordinary`'s first in the order of all.
     base: u64,
-    /// Places by xid, where binary search will not do.
+    /// Numbers in `ordinary` by xid, where binary search will not do.
     by_xid: Option<HashMap<i64, VecDeque<u64>>>,
-    special: [VecDeque<Pending>; 3],
+    special: [VecDeque<u32>; 3],
     live: usize,
     next: u64,
     tainted: bool,
@@ -93,10 +171,9 @@ pub struct Pairing {
 }
 
 impl Pairing {
-    /// Notes a request, sent `quiet_ns` after the answer to a ping, nothing in between. Gives the oldest outstanding one where
-    /// that had to be given up for room.
+    /// Notes a request, sent `quiet_ns` after the answer to a ping, nothing in between.
     #[inline]
-    pub fn sent(&mut self, mut pending: Pending, quiet_ns: i64) -> Option<Pending> {
+    pub fn sent(&mut self, requests: &mut Requests, mut pending: Pending, quiet_ns: i64) {
         if self.joined && self.tainted && self.live == 0 && quiet_ns >= QUIET_NS {
             self.tainted = false;
             self.auth_tainted = false;
@@ -107,29 +184,26 @@ impl Pairing {
         self.next += 1;
         self.live += 1;
         let xid = pending.xid;
+        let place = requests.put(pending);
         if let Some(queue) = special(xid).and_then(|kind| self.special.get_mut(kind)) {
-            queue.push_back(pending);
-        } else {
-            if let Some(last) = self.last_xid {
-                // signed distance, so that the wrap of an int is a step forward
-                if (xid.wrapping_sub(last) as i32) <= 0 {
-                    self.repeats = true;
-                }
-            }
-            self.last_xid = Some(xid);
-            if self.by_xid.is_none() && !self.stays_sorted(xid) {
-                self.build_index();
-            }
-            let place = self.base + self.ordinary.len() as u64;
-            if let Some(index) = &mut self.by_xid {
-                index.entry(xid).or_default().push_back(place);
-            }
-            self.ordinary.push_back(Some(pending));
+            queue.push_back(place);
+            return;
         }
-        if self.live <= OUTSTANDING_MAX {
-            return None;
+        if let Some(last) = self.last_xid {
+            // signed distance, so that the wrap of an int is a step forward
+            if (xid.wrapping_sub(last) as i32) <= 0 {
+                self.repeats = true;
+            }
         }
-        self.take_oldest()
+        self.last_xid = Some(xid);
+        if self.by_xid.is_none() && !self.stays_sorted(xid) {
+            self.build_index();
+        }
+        let number = self.base + self.ordinary.len() as u64;
+        if let Some(index) = &mut self.by_xid {
+            index.entry(xid).or_default().push_back(number);
+        }
+        self.ordinary.push_back(Sent { xid, place });
     }
 
     /// Whether xids still grow from the first outstanding one on, within half of their range.
@@ -138,9 +212,9 @@ impl Pairing {
         let (Some(first), Some(last)) = (self.ordinary.front(), self.ordinary.back()) else {
             return true;
         };
-        let (Some(first), Some(last)) = (first, last) else {
+        if first.is_answered() || last.is_answered() {
             return false;
-        };
+        }
         offset(last.xid, first.xid) < offset(xid, first.xid)
             && offset(xid, first.xid) < 1 << 31
             && xid.wrapping_sub(first.xid).unsigned_abs() < 1 << 32
@@ -148,9 +222,9 @@ impl Pairing {
 
     fn build_index(&mut self) {
         let mut index: HashMap<i64, VecDeque<u64>> = HashMap::new();
-        for (place, pending) in (self.base..).zip(&self.ordinary) {
-            if let Some(pending) = pending {
-                index.entry(pending.xid).or_default().push_back(place);
+        for (number, sent) in (self.base..).zip(&self.ordinary) {
+            if !sent.is_answered() {
+                index.entry(sent.xid).or_default().push_back(number);
             }
         }
         self.by_xid = Some(index);
@@ -162,7 +236,7 @@ impl Pairing {
         self.joined = true;
     }
 
-    /// Bytes that may have held a request or a reply were not captured.
+    /// Bytes that may have held a request or a reply were not captured, or not kept.
     pub fn lost(&mut self) {
         self.joined = false;
         self.tainted = true;
@@ -177,112 +251,126 @@ impl Pairing {
         }
     }
 
-    /// Place of the first outstanding ordinary request with this xid, and whether there are more.
+    /// Number of the first outstanding ordinary request with this xid, and whether there are more.
     #[inline]
     fn find(&self, xid: i64) -> Option<(u64, bool)> {
         if let Some(index) = &self.by_xid {
-            let places = index.get(&xid)?;
-            return Some((*places.front()?, places.len() > 1));
+            let numbers = index.get(&xid)?;
+            return Some((*numbers.front()?, numbers.len() > 1));
         }
-        let first = self.ordinary.front()?.as_ref()?;
+        let first = self.ordinary.front()?;
         if first.xid == xid {
             return Some((self.base, false));
         }
         let wanted = offset(xid, first.xid);
-        // answered ones in between have no xid any more: look at the next one that has
-        let (mut low, mut high) = (0, self.ordinary.len());
-        while low < high {
-            let middle = (low + high) / 2;
-            let mut at = middle;
-            let found = loop {
-                match self.ordinary.get(at) {
-                    Some(Some(pending)) if at < high => break Some(pending),
-                    Some(None) if at < high => at += 1,
-                    _ => break None,
-                }
-            };
-            match found {
-                None => high = middle,
-                Some(pending) if pending.xid == xid => return Some((self.base + at as u64, false)),
-                Some(pending) if offset(pending.xid, first.xid) < wanted => low = at + 1,
-                Some(_) => high = middle,
-            }
-        }
-        None
+        let at = self
+            .ordinary
+            .partition_point(|sent| offset(sent.xid, first.xid) < wanted);
+        let found = self.ordinary.get(at)?;
+        (found.xid == xid && !found.is_answered()).then_some((self.base + at as u64, false))
     }
 
     /// The request a reply with this xid would be matched to by xid alone.
-    pub fn peek(&self, xid: i64) -> Option<&Pending> {
+    pub fn peek<'r>(&self, requests: &'r Requests, xid: i64) -> Option<&'r Pending> {
         if let Some(queue) = special(xid).and_then(|kind| self.special.get(kind)) {
-            return queue.front();
+            return requests.get(*queue.front()?);
         }
-        let (place, _) = self.find(xid)?;
-        self.at(place)
+        let (number, _) = self.find(xid)?;
+        self.at(requests, number)
     }
 
-    fn at(&self, place: u64) -> Option<&Pending> {
-        let index = usize::try_from(place.checked_sub(self.base)?).ok()?;
-        self.ordinary.get(index)?.as_ref()
+    fn at<'r>(&self, requests: &'r Requests, number: u64) -> Option<&'r Pending> {
+        let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
+        requests.get(self.ordinary.get(index)?.place)
     }
 
     /// Takes out the request that a reply with this xid answers; None where there is none, or where it is not certain
-    /// which one. `requests_in_sync`: no request is missed at present.
+    /// which one. `in_sync`: requests are being framed, none is missed at present.
     #[inline]
-    pub fn answered(&mut self, xid: i64, requests_in_sync: bool) -> Option<Pending> {
+    pub fn answered(
+        &mut self,
+        requests: &mut Requests,
+        xid: i64,
+        in_sync: bool,
+    ) -> Option<Pending> {
         // the common case: nothing was lost, and replies come in the order of requests
         if xid >= 0 && self.by_xid.is_none() && !self.tainted && !self.auth_tainted {
-            if let Some(Some(first)) = self.ordinary.front() {
+            if let Some(first) = self.ordinary.front() {
                 if first.xid == xid {
-                    return self.take_first();
+                    return self.take_first(requests);
                 }
             }
         }
-        self.answered_rarely(xid, requests_in_sync)
+        self.answered_rarely(requests, xid, in_sync)
     }
 
     /// Takes out the first outstanding ordinary request, where there is no index by xid.
     #[inline]
-    fn take_first(&mut self) -> Option<Pending> {
+    fn take_first(&mut self, requests: &mut Requests) -> Option<Pending> {
         let found = self.ordinary.pop_front()?;
         self.base += 1;
         self.live -= 1;
-        while let Some(None) = self.ordinary.front() {
+        self.drop_answered();
+        requests.take(found.place)
+    }
+
+    /// The first and the last of `ordinary` always wait for their replies.
+    #[inline]
+    fn drop_answered(&mut self) {
+        while self.ordinary.front().is_some_and(Sent::is_answered) {
             self.ordinary.pop_front();
             self.base += 1;
+            self.holes -= 1;
         }
-        found
+        trim(&mut self.ordinary);
+    }
+
+    /// A request that is never answered would keep all that were sent after it.
+    #[cold]
+    fn forget_answered(&mut self) {
+        self.ordinary.retain(|sent| !sent.is_answered());
+        self.ordinary.shrink_to_fit();
+        self.holes = 0;
+        if self.by_xid.is_some() {
+            self.build_index();
+        }
     }
 
     #[inline(never)]
-    fn answered_rarely(&mut self, xid: i64, requests_in_sync: bool) -> Option<Pending> {
+    fn answered_rarely(
+        &mut self,
+        requests: &mut Requests,
+        xid: i64,
+        in_sync: bool,
+    ) -> Option<Pending> {
         if let Some(kind) = special(xid) {
-            return self.answered_special(kind);
+            return self.answered_special(requests, kind);
         }
-        let (mut place, several) = self.find(xid)?;
+        let (mut number, several) = self.find(xid)?;
         let repeated = several || (self.tainted && self.repeats);
         if repeated {
             if self.tainted {
                 return None;
             }
-            place = self.first_clean(xid)?;
+            number = self.first_clean(requests, xid)?;
         }
-        let found = self.take(place)?;
-        if !repeated && requests_in_sync && found.number >= self.taint_from {
-            self.settle(&found);
+        let found = self.take(requests, number)?;
+        if !repeated && in_sync && found.number >= self.taint_from {
+            self.settle(requests, &found);
         }
         Some(found)
     }
 
-    fn first_clean(&self, xid: i64) -> Option<u64> {
-        let places = self.by_xid.as_ref()?.get(&xid)?;
-        let from = places.partition_point(|place| {
-            self.at(*place)
+    fn first_clean(&self, requests: &Requests, xid: i64) -> Option<u64> {
+        let numbers = self.by_xid.as_ref()?.get(&xid)?;
+        let from = numbers.partition_point(|number| {
+            self.at(requests, *number)
                 .is_some_and(|pending| pending.number < self.clean_from)
         });
-        places.get(from).copied()
+        numbers.get(from).copied()
     }
 
-    fn answered_special(&mut self, kind: usize) -> Option<Pending> {
+    fn answered_special(&mut self, requests: &mut Requests, kind: usize) -> Option<Pending> {
         let (tainted, clean_from) = if kind == AUTH {
             (self.auth_tainted, self.auth_clean_from)
         } else {
@@ -292,14 +380,19 @@ impl Pairing {
             return None;
         }
         let queue = self.special.get_mut(kind)?;
-        let at = queue.partition_point(|pending| pending.number < clean_from);
-        let found = queue.remove(at)?;
+        let at = queue.partition_point(|place| {
+            requests
+                .get(*place)
+                .is_some_and(|pending| pending.number < clean_from)
+        });
+        let place = queue.remove(at)?;
+        trim(queue);
         self.live -= 1;
-        Some(found)
+        requests.take(place)
     }
 
     #[inline]
-    fn settle(&mut self, found: &Pending) {
+    fn settle(&mut self, requests: &Requests, found: &Pending) {
         if self.tainted {
             self.tainted = false;
             self.clean_from = found.number;
@@ -307,6 +400,7 @@ impl Pairing {
         if self.auth_tainted {
             // an auth sent after `found` may have been answered already, ahead of order
             let later = self.special.get(AUTH).and_then(VecDeque::back);
+            let later = later.and_then(|place| requests.get(*place));
             if later.is_none_or(|later| later.number < found.number) {
                 self.auth_tainted = false;
                 self.auth_clean_from = self.next;
@@ -315,61 +409,63 @@ impl Pairing {
     }
 
     #[inline]
-    fn take(&mut self, place: u64) -> Option<Pending> {
-        let index = usize::try_from(place.checked_sub(self.base)?).ok()?;
-        let found = self.ordinary.get_mut(index)?.take()?;
+    fn take(&mut self, requests: &mut Requests, number: u64) -> Option<Pending> {
+        let index = usize::try_from(number.checked_sub(self.base)?).ok()?;
+        let sent = self.ordinary.get_mut(index)?;
+        let (xid, place) = (sent.xid, sent.place);
+        let found = requests.take(place)?;
+        sent.place = ANSWERED;
+        self.holes += 1;
         self.live -= 1;
         if let Some(by_xid) = &mut self.by_xid {
-            if let Some(places) = by_xid.get_mut(&found.xid) {
-                if let Ok(at) = places.binary_search(&place) {
-                    places.remove(at);
+            if let Some(numbers) = by_xid.get_mut(&xid) {
+                if let Ok(at) = numbers.binary_search(&number) {
+                    numbers.remove(at);
                 }
-                if places.is_empty() {
-                    by_xid.remove(&found.xid);
+                if numbers.is_empty() {
+                    by_xid.remove(&xid);
                 }
             }
         }
-        while let Some(None) = self.ordinary.front() {
-            self.ordinary.pop_front();
-            self.base += 1;
-        }
-        if index > 0 && self.by_xid.is_none() {
-            self.holes += 1;
-            if self.ordinary.is_empty() {
-                self.holes = 0;
-            } else if self.holes > HOLES_MAX {
-                self.build_index();
-            }
-        }
-        while let Some(None) = self.ordinary.back() {
+        self.drop_answered();
+        while self.ordinary.back().is_some_and(Sent::is_answered) {
             self.ordinary.pop_back();
+            self.holes -= 1;
+        }
+        if self.ordinary.is_empty() {
+            self.by_xid = None;
+        } else if self.holes > HOLES_MAX && self.holes > self.ordinary.len() / 2 {
+            self.forget_answered();
         }
         Some(found)
     }
 
-    /// Takes out the request sent first.
-    pub fn take_oldest(&mut self) -> Option<Pending> {
-        let mut oldest = u64::MAX;
-        let mut from = None;
-        if let Some(Some(pending)) = self.ordinary.front() {
-            oldest = pending.number;
-        }
-        for (kind, queue) in self.special.iter().enumerate() {
-            if let Some(pending) = queue.front() {
-                if pending.number < oldest {
-                    oldest = pending.number;
-                    from = Some(kind);
-                }
-            }
-        }
-        match from {
-            Some(kind) => {
-                let found = self.special.get_mut(kind)?.pop_front();
-                self.live -= usize::from(found.is_some());
-                found
-            }
-            None => self.take(self.base),
-        }
+    /// What the outstanding requests cost.
+    pub fn cost(&self, requests: &Requests) -> usize {
+        let places = self.ordinary.iter().map(|sent| sent.place);
+        let places = places.chain(self.special.iter().flatten().copied());
+        places
+            .filter_map(|place| requests.get(place))
+            .map(Pending::cost)
+            .sum()
+    }
+
+    /// Takes out all outstanding requests, oldest first: their replies may yet come.
+    pub fn give_up(&mut self, requests: &mut Requests) -> Vec<Pending> {
+        let ordinary = std::mem::take(&mut self.ordinary);
+        self.base += ordinary.len() as u64;
+        self.by_xid = None;
+        self.holes = 0;
+        self.live = 0;
+        let special = std::mem::take(&mut self.special);
+        let places = ordinary.into_iter().map(|sent| sent.place);
+        let mut given_up: Vec<Pending> = places
+            .chain(special.into_iter().flatten())
+            .filter_map(|place| requests.take(place))
+            .collect();
+        given_up.sort_unstable_by_key(|pending| pending.number);
+        self.lost();
+        given_up
     }
 }
 

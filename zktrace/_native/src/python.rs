@@ -351,6 +351,8 @@ impl Engine {
         all.set_item("resyncs", client.resyncs)?;
         all.set_item("cut_frames", analyzer.shared.budget.cut)?;
         all.set_item("held_limit_hits", analyzer.held_limit_hits)?;
+        all.set_item("memory_limit_hits", analyzer.memory_limit_hits)?;
+        all.set_item("given_up_requests", client.given_up_requests)?;
         Ok(all)
     }
 }

@@ -1,6 +1,7 @@
 //! The quorum port's stream machine: a learner's connection to its leader, packet by packet.
 //! `zktrace/stream/quorum.py` is the reference.
 
+use crate::budget::Budget;
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::machine::{self, Way as _};
 use crate::packet_reader::{Fed, Packet, PacketReader};
@@ -23,6 +24,7 @@ struct Way {
     reader: PacketReader,
     /// Bytes while the boundary is not known.
     scan: Option<Box<Scan>>,
+    charged: usize,
     snap: Option<Box<Snap>>,
 }
 
@@ -32,6 +34,7 @@ impl Way {
             to_leader,
             reader: PacketReader::new(),
             scan: (!opened).then(Box::default),
+            charged: 0,
             snap: None,
         }
     }
@@ -130,7 +133,6 @@ impl<S: EventSink> machine::Way<S> for Way {
                 Fed::Joint(joint, next) => {
                     pos = next;
                     self.packet(shared, conn, &joint.packet());
-                    self.reader.give_back(joint);
                 }
                 Fed::More => return data.len(),
                 Fed::Lost(next) => {
@@ -167,6 +169,14 @@ impl<S: EventSink> machine::Way<S> for Way {
             self.end_snapshot(shared, conn);
             self.lose(shared);
         }
+    }
+
+    fn charged(&mut self) -> &mut usize {
+        &mut self.charged
+    }
+
+    fn cut(&mut self, budget: &mut Budget) -> bool {
+        self.reader.cut(budget)
     }
 
     fn fits(&mut self, shared: &Shared<S>) -> bool {
@@ -228,6 +238,18 @@ impl QuorumMachine {
             &mut self.to_learner
         };
         machine::gap(way, shared, &self.conn, ts, missing);
+    }
+
+    /// What the connection holds.
+    pub fn cost(&self) -> usize {
+        let ways = [&self.to_leader, &self.to_learner];
+        ways.iter().map(|way| way.charged + way.reader.cost()).sum()
+    }
+
+    /// All connections together hold too much, and this one most: it holds nothing then.
+    pub fn give_up<S: EventSink>(&mut self, shared: &mut Shared<S>, ts: i64) {
+        machine::give_up(&mut self.to_leader, shared, &self.conn, ts);
+        machine::give_up(&mut self.to_learner, shared, &self.conn, ts);
     }
 
     /// The connection is over, or the capture is.

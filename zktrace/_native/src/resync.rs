@@ -1,8 +1,9 @@
 //! Finding a frame boundary again after bytes were lost, or in a connection that was joined mid-stream.
 //! `zktrace/stream/resync.py` is the reference and says what earns points and why.
 
+use crate::budget::{append, MARK_COST};
 use crate::framer::HEAD_MAX;
-use crate::pairing::{Pairing, AUTH_XID, PING_XID, SET_WATCHES_XID};
+use crate::pairing::{Pairing, Requests, AUTH_XID, PING_XID, SET_WATCHES_XID};
 use crate::scan::Fields;
 use crate::schema::{int, long, plausible_path, Schema};
 
@@ -62,7 +63,7 @@ impl Scan {
             return;
         }
         self.marks.push((self.buf.len(), ts));
-        self.buf.extend_from_slice(data);
+        append(&mut self.buf, data);
         if self.buf.len() > SCAN_MAX {
             self.drop_front(self.buf.len() - SCAN_MAX / 2);
         }
@@ -70,6 +71,7 @@ impl Scan {
 
     fn drop_front(&mut self, count: usize) {
         self.buf.drain(..count);
+        self.buf.shrink_to_fit();
         let first = self
             .marks
             .iter()
@@ -90,6 +92,11 @@ impl Scan {
         self.dropped += count as u64;
     }
 
+    /// What is in hand.
+    pub fn cost(&self) -> usize {
+        self.buf.len() + MARK_COST * self.marks.len()
+    }
+
     /// Bytes dropped for room since the last call.
     pub fn take_dropped(&mut self) -> u64 {
         std::mem::take(&mut self.dropped)
@@ -99,10 +106,10 @@ impl Scan {
     pub fn clear(&mut self) -> u64 {
         let held = self.buf.len() as u64;
         self.skipped += held;
-        self.buf.clear();
-        self.marks.clear();
+        self.buf = Vec::new();
+        self.marks = Vec::new();
         self.seen = 0;
-        self.waiting.clear();
+        self.waiting = Vec::new();
         held + self.take_dropped()
     }
 
@@ -182,6 +189,7 @@ pub fn find_requests(scan: &mut Scan, schema: &Schema, last_xid: Option<i64>) ->
 /// What is known of a connection's replies where its framing was lost.
 pub struct ReplyContext<'a> {
     pub pairing: &'a Pairing,
+    pub requests: &'a Requests,
     pub last_zxid: Option<i64>,
     pub requests_in_sync: bool,
     pub points: u32,
@@ -288,7 +296,7 @@ fn reply_chain(view: &[u8], at: usize, schema: &Schema, context: &ReplyContext<'
         let wide = i64::from(xid);
         let is_event = xid == EVENT_XID;
         let is_special = matches!(wide, PING_XID | AUTH_XID | SET_WATCHES_XID);
-        let request = context.pairing.peek(wide);
+        let request = context.pairing.peek(context.requests, wide);
         let opcode = request.map_or(0, |request| request.opcode);
         if zxid == -1 {
             if !is_event && error == 0 {

@@ -1,11 +1,12 @@
 //! Rows of client connections: what a machine found, given to the sink. `zktrace/stream/rows.py` is the reference.
 
+use crate::budget::Budget;
 use crate::events::{
     Anomaly, ConnInfo, Connect, Direction, Election, EventSink, Exchange, State, SubOp, WatchEvent,
 };
-use crate::framer::{Frame, PartialBudget};
+use crate::framer::Frame;
 use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
-use crate::pairing::Pending;
+use crate::pairing::{Pending, Requests};
 use crate::scan::Fields;
 use crate::schema::{unknown_op, Schema};
 
@@ -24,12 +25,13 @@ pub struct Counters {
     pub skipped_bytes: u64,
     pub desyncs: u64,
     pub resyncs: u64,
+    pub given_up_requests: u64,
 }
 
 /// Buffers of paths that are kept for the next request.
 const POOL_MAX: usize = 1_024;
-/// A larger buffer is given back to the allocator.
-const POOLED_BYTES_MAX: usize = 4_096;
+/// A larger buffer is given back to the allocator: most paths are shorter, and what is kept for a short one may be large.
+const POOLED_BYTES_MAX: usize = 256;
 
 /// What all machines of a capture share.
 pub struct Shared<S> {
@@ -38,7 +40,9 @@ pub struct Shared<S> {
     /// Number of the next row.
     pub seq: i64,
     pub counters: Counters,
-    pub budget: PartialBudget,
+    pub budget: Budget,
+    /// Requests that wait for their replies.
+    pub requests: Requests,
     pool: Vec<Vec<u8>>,
 }
 
@@ -66,7 +70,8 @@ impl<S: EventSink> Shared<S> {
             sink,
             seq: 0,
             counters: Counters::default(),
-            budget: PartialBudget::default(),
+            budget: Budget::default(),
+            requests: Requests::default(),
             pool: Vec::new(),
         }
     }
