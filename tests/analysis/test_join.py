@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zktrace
-from zktrace.analysis.columns import NONE, Words, first_rows, ints
+from zktrace.analysis.columns import NONE, Texts, Words, first_rows, grouped, ints, ranked
 from zktrace.analysis.join import FOLLOWER, KIND, OBSERVER, Join, Joiner, asof, join
 
 PCAPS = Path(__file__).parents[2] / "pcaps"
@@ -110,7 +110,7 @@ def check(joined: Join, tables: dict[str, pa.Table]) -> None:
             assert packet["cxid"] == cxid
             assert packet["ts_ns"] >= exchange["ts_ns"]
         path = exchange["path"]
-        assert joined.write_paths[at].as_py() == path
+        assert joined.write_paths[at] == path
     # What is left out made no session.
     assert all(exchange["op"] == "connect" for exchange in wanted_rows.values())
 
@@ -237,6 +237,35 @@ def test_asof(
 def test_first_rows(keys: list[int], wanted: list[int]) -> None:
     found = first_rows(np.array(keys, np.int64), np.array(wanted, np.int64))
     assert found.tolist() == [keys.index(key) if key in keys else -1 for key in wanted]
+
+
+@given(st.lists(st.integers(min_value=-(1 << 63), max_value=(1 << 63) - 1) | small))
+def test_ranked(values: list[int]) -> None:
+    found, which = ranked(np.array(values, np.int64))
+    assert found.tolist() == sorted(set(values))
+    assert found[which].tolist() == values
+
+
+@given(st.lists(st.tuples(small, small, small)))
+def test_grouped(rows: list[tuple[int, int, int]]) -> None:
+    columns = [np.array([row[i] for row in rows], np.int64) for i in range(3)]
+    found, which = grouped(*columns)
+    assert found == sorted(set(rows))
+    assert [found[at] for at in which.tolist()] == rows
+
+
+def test_texts() -> None:
+    """Dictionaries that go on and others; rows that are chosen; nulls."""
+    texts = Texts()
+    batches: list[list[str | None]] = [["a", None, "b"], ["b", "ä", "a"], ["x", "a"]]
+    growing = [["a", "b"], ["a", "b", "ä"], ["x", "a"]]
+    for words, dictionary in zip(batches, growing, strict=True):
+        codes = [None if word is None else dictionary.index(word) for word in words]
+        column = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(dictionary))
+        texts.add(column.slice(1), None if len(dictionary) != 3 else np.array([1, 0]))
+    assert [texts[i] for i in range(len(texts))] == [None, "b", "a", "ä", "a"]
+    texts.keep(np.array([3, 0]))
+    assert [texts[i] for i in range(len(texts))] == ["ä", None]
 
 
 def test_columns() -> None:

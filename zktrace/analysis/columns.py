@@ -13,7 +13,6 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Codes: TypeAlias = npt.NDArray[np.int32]
@@ -25,11 +24,29 @@ NONE: Final = -(1 << 63)
 
 
 def ints(column: pa.Array) -> Ints:
-    """An integer column as int64, :data:`NONE` where it is null."""
-    if column.null_count:
-        column = pc.fill_null(column.cast(pa.int64()), NONE)
-    values: Ints = column.to_numpy(zero_copy_only=False)
-    return values if values.dtype == np.int64 else values.astype(np.int64)
+    """An integer column as int64, :data:`NONE` where it is null.
+
+    A copy: an array that shows a batch's memory holds all of the batch.
+    """
+    raw, known = _raw(column)
+    values: Ints = raw.astype(np.int64)
+    if known is not None:
+        values[~known] = NONE
+    return values
+
+
+def _raw(column: pa.Array) -> tuple[npt.NDArray[Any], Bools | None]:
+    """An integer column's values, those of nulls being anything, and which are none (None: all).
+
+    By the buffers themselves: pyarrow.compute takes longer to import than this takes.
+    """
+    validity, data = column.buffers()
+    begin, end = column.offset, column.offset + len(column)
+    values = np.frombuffer(data, dtype=column.type.to_pandas_dtype())[begin:end]
+    if not column.null_count or validity is None:
+        return values, None
+    bits = np.unpackbits(np.frombuffer(validity, dtype=np.uint8), count=end, bitorder="little")
+    return values, bits[begin:].view(np.bool_)
 
 
 class Words:
@@ -60,11 +77,135 @@ class Words:
     def codes(self, column: pa.Array) -> Codes:
         """The numbers of a dictionary-encoded column."""
         table = np.array([*map(self.code, column.dictionary.to_pylist()), -1], dtype=np.int32)
-        indices = column.indices
-        if indices.null_count:
-            indices = pc.fill_null(indices, len(table) - 1)
-        codes: Codes = table[indices.to_numpy(zero_copy_only=False)]
-        return codes
+        return table[places(column)]
+
+
+def places(column: pa.Array) -> Codes:
+    """Places of a dictionary-encoded column in its dictionary, -1 for null."""
+    if not len(column.indices):
+        return np.empty(0, dtype=np.int32)
+    values, known = _raw(column.indices)
+    found: Codes = values.astype(np.int32)
+    if known is not None:
+        found[~known] = -1
+    return found
+
+
+def ranked(values: Ints) -> tuple[Ints, Ints]:
+    """Distinct values in ascending order, and which one each value is.
+
+    By a table where values are close together, as zxids of an epoch are; else by sorting.
+    """
+    if not len(values):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    low, high = int(values.min()), int(values.max())
+    if high - low < _TABLE_ROWS * len(values) + _TABLE_MIN:
+        near = values - low
+        there = np.zeros(high - low + 1, dtype=np.bool_)
+        there[near] = True
+        found = np.flatnonzero(there)
+        number = np.empty(len(there), dtype=np.int64)
+        number[found] = np.arange(len(found))
+        return found + low, number[near]
+    ordered = np.sort(values)
+    ordered = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
+    return ordered, np.searchsorted(ordered, values)
+
+
+class Texts:
+    """A text column as numbers and dictionaries, read one by one when it is shown.
+
+    Batches of the native engine have one dictionary that grows: it is held once.
+    """
+
+    def __init__(self) -> None:
+        self._dictionaries: list[_Dictionary] = []
+        self._batch: list[Codes] = []
+        self._place: list[Codes] = []
+        self._whole: tuple[Codes, Codes] | None = None
+
+    def add(self, column: pa.Array, rows: Ints | None = None) -> None:
+        """Takes a batch's column, or some rows of it."""
+        where = places(column)
+        where = where if rows is None else where[rows]
+        dictionary = _Dictionary(column.dictionary)
+        if self._dictionaries and dictionary.continues(self._dictionaries[-1]):
+            if len(dictionary) > len(self._dictionaries[-1]):
+                self._dictionaries[-1] = dictionary.copy()
+        else:
+            self._dictionaries.append(dictionary.copy())
+        self._batch.append(np.full(len(where), len(self._dictionaries) - 1, dtype=np.int32))
+        self._place.append(where)
+        self._whole = None
+
+    def keep(self, rows: Ints) -> None:
+        """Only these rows, in this order."""
+        batch, place = self._arrays()
+        self._whole = (batch[rows], place[rows])
+        self._batch, self._place = [self._whole[0]], [self._whole[1]]
+
+    def __len__(self) -> int:
+        return len(self._arrays()[0])
+
+    def __getitem__(self, row: int) -> str | None:
+        batch, place = self._arrays()
+        if place[row] < 0:
+            return None
+        dictionary = self._dictionaries[int(batch[row])]
+        return dictionary[int(place[row])]
+
+    def _arrays(self) -> tuple[Codes, Codes]:
+        if self._whole is None:
+            empty = np.empty(0, dtype=np.int32)
+            self._whole = (
+                np.concatenate(self._batch or [empty]),
+                np.concatenate(self._place or [empty]),
+            )
+            self._batch, self._place = [self._whole[0]], [self._whole[1]]
+        return self._whole
+
+
+#: A table of numbers may have so many rows per value, and so many in any case.
+_TABLE_ROWS: Final = 4
+_TABLE_MIN: Final = 65_536
+
+
+class _Dictionary:
+    """The words of a dictionary as two blocks of memory."""
+
+    def __init__(self, words: pa.Array) -> None:
+        self._size = len(words)
+        self._ends: Any = np.zeros(1, dtype=np.int32)
+        self._bytes: Any = b""
+        if self._size:
+            _, ends, data = words.buffers()
+            begin = words.offset
+            self._ends = np.frombuffer(ends, dtype=np.int32)[begin : begin + self._size + 1]
+            self._bytes = memoryview(data) if data is not None else b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, place: int) -> str:
+        begin, end = int(self._ends[place]), int(self._ends[place + 1])
+        return bytes(self._bytes[begin:end]).decode("utf-8", "replace")
+
+    def copy(self) -> _Dictionary:
+        """The same in memory of its own."""
+        made = _Dictionary.__new__(_Dictionary)
+        made._size = self._size
+        made._ends = self._ends.copy()
+        made._bytes = bytes(self._bytes[: int(self._ends[-1])])
+        return made
+
+    def continues(self, other: _Dictionary) -> bool:
+        """Whether it begins with all words of another one."""
+        end = int(other._ends[-1])
+        return (
+            self._size >= other._size
+            and np.array_equal(self._ends[: other._size + 1], other._ends)
+            and bytes(self._bytes[:end]) == other._bytes
+        )
 
 
 class Gatherer:
@@ -76,23 +217,49 @@ class Gatherer:
         self._parts: dict[str, list[Any]] = {name: [] for name in (*self._numbers, *self._words)}
         self.rows = 0
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Takes the columns of a batch."""
+    def add(self, batch: pa.RecordBatch, rows: Ints | None = None) -> None:
+        """Takes the columns of a batch, or some rows of them."""
         for name in self._numbers:
-            self._parts[name].append(ints(batch.column(name)))
+            column = ints(batch.column(name))
+            self._parts[name].append(column if rows is None else column[rows])
         for name, words in self._words.items():
-            self._parts[name].append(words.codes(batch.column(name)))
-        self.rows += batch.num_rows
+            codes = words.codes(batch.column(name))
+            self._parts[name].append(codes if rows is None else codes[rows])
+        self.rows += batch.num_rows if rows is None else len(rows)
 
     def take(self) -> dict[str, Any]:
         """The arrays, each as long as all batches together."""
-        return {
-            name: np.concatenate(parts) if parts else np.empty(0, self._dtype(name))
-            for name, parts in self._parts.items()
-        }
+        taken = {}
+        for name, parts in self._parts.items():
+            taken[name] = np.concatenate(parts) if parts else np.empty(0, self._dtype(name))
+            parts.clear()  # one column at a time is there twice
+            parts.append(taken[name])
+        return taken
 
     def _dtype(self, name: str) -> type[np.signedinteger[Any]]:
         return np.int32 if name in self._words else np.int64
+
+
+def grouped(*columns: Ints | Codes) -> tuple[list[tuple[int, ...]], Ints]:
+    """Distinct tuples of columns of small numbers, in order, and which one each row has.
+
+    Numbers are those of things that were counted (none below 0), so that a tuple fits 63 bits.
+    """
+    if not len(columns[0]):
+        return [], np.empty(0, dtype=np.int64)
+    sizes = [int(column.max()) + 1 for column in columns]
+    packed = columns[0].astype(np.int64)
+    for column, size in zip(columns[1:], sizes[1:], strict=True):
+        packed = packed * size + column
+    found, which = ranked(packed)
+    rows = []
+    for key in found.tolist():
+        row = []
+        for size in reversed(sizes[1:]):
+            key, rest = divmod(key, size)
+            row.append(rest)
+        rows.append((key, *reversed(row)))
+    return rows, which
 
 
 def first_rows(keys: Ints, wanted: Ints) -> Ints:

@@ -382,19 +382,19 @@ def _reaped(join: Join) -> dict[str, Any]:
     made: dict[str, str] = {}
     kinds = {join.ops.code("createContainer"): "container", join.ops.code("createTTL"): "ttl"}
     for at in np.flatnonzero(np.isin(txns.type, list(kinds))).tolist():
-        path = join.packet_paths[int(txns.row[at])].as_py()
+        path = join.packet_paths[int(txns.row[at])]
         if path is not None:
             made[path] = kinds[int(txns.type[at])]
     nodes = []
     for at in own[:SHOWN].tolist():
         row = int(txns.row[at])
-        path = join.packet_paths[row].as_py()
+        path = join.packet_paths[row]
         nodes.append(
             {
                 "ts_ns": int(join.packets.ts[row]),
                 "path": path,
                 "zxid": zxid_text(int(txns.zxid[at])),
-                "kind": made.get(path),
+                "kind": None if path is None else made.get(path),
             }
         )
     return {"count": len(own), "nodes": nodes}

@@ -22,7 +22,20 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from zktrace.analysis.columns import NONE, Bools, Codes, Gatherer, Ints, Words, first_rows, ints
+from zktrace.analysis.columns import (
+    NONE,
+    Bools,
+    Codes,
+    Gatherer,
+    Ints,
+    Texts,
+    Words,
+    first_rows,
+    grouped,
+    ints,
+    places,
+    ranked,
+)
 from zktrace.analysis.joined import (
     FOLLOWER,
     KIND,
@@ -105,8 +118,8 @@ class Joiner:
         )
         self._write_rows: list[Ints] = []
         self._exchanges = 0
-        self._packet_paths: list[pa.Array] = []
-        self._write_paths: list[pa.Array] = []
+        self._packet_paths = Texts()
+        self._write_paths = Texts()
         # Handshakes are few: sid and epoch of them are kept apart.
         self._told: dict[int, tuple[int, int]] = {}
         self._wanted = vocabulary().writes | {"connect"}
@@ -123,27 +136,22 @@ class Joiner:
     def _add_packets(self, batch: pa.RecordBatch) -> None:
         base = self._packets.rows
         self._packets.add(batch)
-        self._packet_paths.append(batch.column("path"))
+        self._packet_paths.add(batch.column("path"))
         kinds = batch.column("type")
         handshake = [name in _HANDSHAKE for name in kinds.dictionary.to_pylist()]
         if any(handshake):
-            indices = kinds.indices.to_numpy(zero_copy_only=False)
-            rows = np.flatnonzero(np.array(handshake)[indices])
-            chosen = batch.select(["sid", "epoch"]).take(pa.array(rows))
-            told = zip(*(ints(column).tolist() for column in chosen.columns), strict=True)
+            rows = np.flatnonzero(np.array([*handshake, False])[places(kinds)])
+            columns = (ints(batch.column(name))[rows].tolist() for name in ("sid", "epoch"))
+            told = zip(*columns, strict=True)
             self._told.update(zip((rows + base).tolist(), told, strict=True))
 
     def _add_exchanges(self, batch: pa.RecordBatch) -> None:
         ops = batch.column("op")
-        words = ops.dictionary.to_pylist()
-        wanted = np.array([*(word in self._wanted for word in words), False])
-        indices = ops.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-        rows = np.flatnonzero(wanted[indices])
+        wanted = np.array([*(op in self._wanted for op in ops.dictionary.to_pylist()), False])
+        rows = np.flatnonzero(wanted[places(ops)])
         if len(rows):
-            names = [*_WRITE_NUMBERS, "op", "server", "client", "state", "path"]
-            chosen = batch.select(names).take(pa.array(rows))
-            self._writes.add(chosen)
-            self._write_paths.append(chosen.column("path"))
+            self._writes.add(batch, rows)
+            self._write_paths.add(batch.column("path"), rows)
             self._write_rows.append(rows + self._exchanges)
         self._exchanges += batch.num_rows
 
@@ -162,8 +170,8 @@ class Joiner:
             ops=self.ops,
             addresses=self.addresses,
             states=self.states,
-            packet_paths=_chunked(self._packet_paths),
-            write_paths=_chunked(self._write_paths),
+            packet_paths=self._packet_paths,
+            write_paths=self._write_paths,
         )
 
     # ---- connections
@@ -223,9 +231,9 @@ class Joiner:
         """
         made = packets.of_kind(KIND["REQUEST"])
         rows = np.flatnonzero(made & (packets.txn_type == self.ops.code("createSession")))
-        pairs = np.column_stack((packets.peer[rows], packets.session[rows] >> 56 & 0xFF))
         sids: dict[int, set[int]] = {}
-        for peer, sid in np.unique(pairs, axis=0).tolist():
+        pairs, _ = grouped(packets.peer[rows], packets.session[rows] >> 56 & 0xFF)
+        for peer, sid in pairs:
             sids.setdefault(peer, set()).add(sid)
         for peer, found in sids.items():
             if peers[peer].sid is None and len(found) == 1:
@@ -253,7 +261,7 @@ class Joiner:
         )
         txn[lost] = np.where(found >= 0, left[found] if len(left) else -1, -1)
         kept = np.flatnonzero(~connect | (txn >= 0))
-        self._write_paths = [_chunked(self._write_paths).take(pa.array(kept)).combine_chunks()]
+        self._write_paths.keep(kept)
         txn = txn[kept]
         request = np.where(txn >= 0, txns.request_row[txn] if len(txns.zxid) else -1, -1)
         # A REQUEST older than the client's is that of an earlier one with this xid.
@@ -321,20 +329,20 @@ def asof(
     n = len(ts)
     if not n or not len(at):
         return np.full(len(at), -1, dtype=np.int64)
-    first = np.concatenate((keys[0], wanted[0]))
-    second = np.concatenate((keys[1], wanted[1]))
+    _, first = ranked(np.concatenate((keys[0], wanted[0])))
+    _, second = ranked(np.concatenate((keys[1], wanted[1])))
+    pair = first * (int(second.max()) + 1) + second
     times = np.concatenate((ts, at))
     asks = np.arange(len(times)) >= n
-    order = np.lexsort((~asks if forward else asks, times, second, first))
+    order = np.lexsort((~asks if forward else asks, times, pair))
     if forward:
         order = order[::-1]
-    places = np.where(asks[order], -1, np.arange(len(order)))
-    last = np.maximum.accumulate(places)
+    last = np.maximum.accumulate(np.where(asks[order], -1, np.arange(len(order))))
     mine = np.flatnonzero(asks[order])
     near = last[mine]
     found = order[near]
     asker = order[mine]
-    fits = (near >= 0) & (first[found] == first[asker]) & (second[found] == second[asker])
+    fits = (near >= 0) & (pair[found] == pair[asker])
     result = np.full(len(at), -1, dtype=np.int64)
     result[asker - n] = np.where(fits, found, -1)
     return result
@@ -346,11 +354,6 @@ def _batches(table: pa.Table | pa.RecordBatch | None) -> Iterable[pa.RecordBatch
     return table.to_batches() if isinstance(table, pa.Table) else (table,)
 
 
-def _chunked(parts: list[pa.Array]) -> pa.ChunkedArray:
-    kind = pa.dictionary(pa.int32(), pa.utf8())
-    return pa.chunked_array(parts, kind) if parts else pa.chunked_array([], kind)
-
-
 def _numbered(values: Ints) -> tuple[Ints, Ints, Ints]:
     """Distinct small numbers in ascending order, where each comes first, and which one each value
     is. An engine numbers connections 0, 1, 2 ..., so a table by number is small.
@@ -358,10 +361,10 @@ def _numbered(values: Ints) -> tuple[Ints, Ints, Ints]:
     size = int(values.max()) + 1 if len(values) else 0
     first = np.full(size, -1, dtype=np.int64)
     first[values[::-1]] = np.arange(len(values) - 1, -1, -1)
-    distinct = np.flatnonzero(first >= 0)
-    places = np.empty(size, dtype=np.int64)
-    places[distinct] = np.arange(len(distinct))
-    return distinct, first[distinct], places[values]
+    there = np.flatnonzero(first >= 0)
+    number = np.empty(size, dtype=np.int64)
+    number[there] = np.arange(len(there))
+    return there, first[there], number[values]
 
 
 def _roles(packets: Packets, peers: list[Peer]) -> None:
@@ -370,7 +373,7 @@ def _roles(packets: Packets, peers: list[Peer]) -> None:
     """
     acks = packets.of_kind(KIND["ACK"]) & (packets.zxid & 0xFFFFFFFF != 0)
     for kinds, role in ((acks, FOLLOWER), (packets.of_kind(*_INFORMS), OBSERVER)):
-        for at in np.unique(packets.peer[kinds]).tolist():
+        for at in np.flatnonzero(np.bincount(packets.peer[kinds])).tolist():
             peer = peers[at]
             if peer.role is None and not (role == OBSERVER and peer.handshake):
                 peer.role = role
@@ -386,11 +389,8 @@ def _deliveries(
 
     acks = packets.of_kind(KIND["ACK"]) & known & (packets.zxid & 0xFFFFFFFF != 0)
     told = np.flatnonzero(carried | acks | (packets.of_kind(*_COMMITS) & known))
-    zxids = np.unique(packets.zxid[told])
-    place = np.searchsorted(zxids, packets.zxid[told])
-    keys = packets.peer[told] * len(zxids) + place
-    distinct = np.unique(keys)
-    at = np.searchsorted(distinct, keys)
+    zxids, place = ranked(packets.zxid[told])
+    pairs, at = ranked(packets.peer[told] * len(zxids) + place)
     kinds = packets.kind[told]
     last = {}
     for name, wanted in (
@@ -399,14 +399,14 @@ def _deliveries(
         ("commit", _COMMITS),
         ("inform", _INFORMS),
     ):
-        mine = np.flatnonzero(np.isin(kinds, wanted))[::-1]
-        last[name] = np.full(len(distinct), -1, dtype=np.int64)
+        mine = np.flatnonzero(np.logical_or.reduce([kinds == one for one in wanted]))[::-1]
+        last[name] = np.full(len(pairs), -1, dtype=np.int64)
         last[name][at[mine]] = told[mine]
-    peer = distinct // len(zxids) if len(zxids) else distinct
-    zxid = zxids[distinct % len(zxids)] if len(zxids) else distinct
+    peer = pairs // len(zxids) if len(zxids) else pairs
+    zxid = zxids[pairs % len(zxids)] if len(zxids) else pairs
 
     carrier = np.where(last["proposal"] >= 0, last["proposal"], last["inform"])
-    txn = np.full(len(distinct), -1, dtype=np.int64)
+    txn = np.full(len(pairs), -1, dtype=np.int64)
     if len(rows):
         number = np.full(len(packets.ts), -1, dtype=np.int64)
         number[rows] = txn_of
@@ -415,16 +415,15 @@ def _deliveries(
         bare = np.flatnonzero(txn < 0)
         sent = np.searchsorted(zxids, packets.zxid[rows])
         sent = leaders[packets.peer[rows]].astype(np.int64) * len(zxids) + sent
-        wanted_keys = leaders[peer[bare]].astype(np.int64) * len(zxids) + distinct[bare] % len(
-            zxids
-        )
+        bare_at = pairs[bare] % len(zxids)
+        wanted_keys = leaders[peer[bare]].astype(np.int64) * len(zxids) + bare_at
         found = first_rows(sent, wanted_keys)
         txn[bare] = np.where(found >= 0, txn_of[found], -1)
     live_from = np.array([p.live_from for p in peers], dtype=np.int64)
     # Told by what the leader sent; an ACK alone is of the broadcast or not as its time is.
     sent_row = np.where(carrier >= 0, carrier, last["commit"])
     sent_row = np.where(sent_row >= 0, sent_row, last["ack"])
-    syncing = sent_row < live_from[peer] if len(peers) else np.zeros(len(distinct), np.bool_)
+    syncing = sent_row < live_from[peer] if len(peers) else np.zeros(len(pairs), np.bool_)
     deliveries = Deliveries(
         peer=peer,
         zxid=zxid,

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
-from zktrace.analysis.columns import Bools, Codes, Ints, Words
+from zktrace.analysis.columns import Bools, Codes, Ints, Texts, Words
 from zktrace.wire.quorum import PACKET_TYPES
 
 #: Types of quorum packets are meant by their number on the wire.
@@ -152,7 +151,7 @@ class Join:
     ops: Words
     addresses: Words
     states: Words
-    packet_paths: pa.ChunkedArray
+    packet_paths: Texts
     """``path`` of the quorum table."""
-    write_paths: pa.ChunkedArray
+    write_paths: Texts
     """``path`` of the writes, by place in :class:`Writes`."""

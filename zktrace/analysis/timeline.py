@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from zktrace.analysis.columns import NONE, Bools, Codes, Ints
+from zktrace.analysis.columns import NONE, Bools, Codes, Ints, ranked
 from zktrace.analysis.join import KIND, Join, Peer
 
 PROPOSAL: Final = 0
@@ -96,11 +96,11 @@ class Timeline:
 
 def delivery_places(d_peer: Ints, d_zxid: Ints, peer: Ints, zxid: Ints) -> Ints:
     """Where deliveries, ordered by peer and zxid, have these; -1 where they do not."""
-    zxids = np.unique(d_zxid)
+    zxids, own = ranked(d_zxid)
     n = len(zxids)
     if not n:
         return np.full(len(peer), -1, dtype=np.int64)
-    keys = d_peer * n + np.searchsorted(zxids, d_zxid)
+    keys = d_peer * n + own
     place = np.minimum(np.searchsorted(zxids, zxid), n - 1)
     wanted = peer * n + place
     found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -130,11 +130,7 @@ def timeline(join: Join) -> Timeline:
         return np.where(rows >= 0, packets.peer[rows], -1)
 
     def path_of(write: int, txn: int) -> str | None:
-        if write >= 0:
-            path: str | None = join.write_paths[write].as_py()
-        else:
-            path = join.packet_paths[int(txns.row[txn])].as_py()
-        return path
+        return join.write_paths[write] if write >= 0 else join.packet_paths[int(txns.row[txn])]
 
     told = np.where(deliveries.commit_row >= 0, deliveries.commit_row, deliveries.inform_row)
     reply = np.where(writes.latency != NONE, writes.ts + writes.latency, NONE)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from zktrace.analysis.hashing import SessionHasher, make_key
 from zktrace.analysis.tables import KINDS, batch_from_rows, table_from_batches
@@ -135,6 +134,8 @@ class Trace:
         """The rows of :attr:`quorum` that carry a transaction: one for each learner it was sent
         to.
         """
+        from pyarrow import compute as pc
+
         table = self._tables["quorum"]
         return table.filter(pc.is_in(table["type"], pa.array(TXN_PACKETS)))
 

@@ -27,7 +27,7 @@ from typing import Final
 
 import numpy as np
 
-from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words
+from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, grouped
 from zktrace.analysis.join import FOLLOWER
 from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, Seen, Timeline, at
 
@@ -237,21 +237,18 @@ def quorums(
     n = len(timeline.zxid)
     if not n:
         return []
-    epoch = timeline.zxid >> 32
-    keys = np.column_stack((timeline.leader.astype(np.int64), epoch))
-    distinct, which = np.unique(keys, axis=0, return_inverse=True)
-    which = which.reshape(-1)
+    reigns, which = _reigns(timeline)
     before = _before(timeline, acks, commit)
     answered = np.diff(acks.start)
     # Where an ACK was lost the count before the commit may be too low.
     whole = (commit != NONE) & (acks.proposals > 0) & (answered >= acks.proposals)
-    followers = np.zeros(len(distinct), dtype=np.int64)
+    followers = np.zeros(len(reigns), dtype=np.int64)
     np.maximum.at(followers, which, acks.proposals)
-    least = np.full(len(distinct), _FAR)
+    least = np.full(len(reigns), _FAR)
     np.minimum.at(least, which[whole], before[whole])
-    counts = np.bincount(which, minlength=len(distinct))
+    counts = np.bincount(which, minlength=len(reigns))
     found = []
-    for at_, (leader, number) in enumerate(distinct.tolist()):
+    for at_, (leader, number) in enumerate(reigns):
         low = (int(followers[at_]) + 1) // 2 + 1
         fewest = None if least[at_] == _FAR else int(least[at_])
         needed: int | None = low
@@ -277,6 +274,12 @@ def quorums(
     return found
 
 
+def _reigns(timeline: Timeline) -> tuple[list[tuple[int, ...]], Ints]:
+    """Leaders with their epochs, and which one each txn is of."""
+    # As an unsigned number; a made-up epoch may take all 32 bits.
+    return grouped(timeline.leader, timeline.zxid >> 32 & 0xFFFFFFFF)
+
+
 def _made(
     timeline: Timeline, acks: _Acks, commit: Ints, found: list[Quorum]
 ) -> tuple[Ints, Ints, Ints]:
@@ -286,10 +289,8 @@ def _made(
     n = len(timeline.zxid)
     needed = np.zeros(n, dtype=np.int64)
     if n:
-        epoch = timeline.zxid >> 32
-        keys = np.column_stack((timeline.leader.astype(np.int64), epoch))
-        _, which = np.unique(keys, axis=0, return_inverse=True)
-        needed = np.array([q.needed or 0 for q in found], dtype=np.int64)[which.reshape(-1)]
+        _, which = _reigns(timeline)
+        needed = np.array([q.needed or 0 for q in found], dtype=np.int64)[which]
     # The leader's vote and so many ACKs.
     place = acks.start[:-1] + needed - 2
     fits = (needed >= 2) & (place < acks.start[1:])
@@ -318,17 +319,14 @@ def _servers(timeline: Timeline, write: Ints, txn: Ints, addresses: Words) -> tu
     homes: dict[tuple[int, int], set[int]] = {}
     sure = np.flatnonzero(seen & (peer >= 0))
     if len(sure):
-        triples = np.unique(np.column_stack((server[sure], leader[sure], peer[sure])), axis=0)
-        for one, other, home in triples.tolist():
+        triples, _ = grouped(server[sure], leader[sure], peer[sure])
+        for one, other, home in triples:
             homes.setdefault((one, other), set()).add(home)
     unsure = np.flatnonzero(seen & (peer < 0))
     if not len(unsure):
         return peer, role
-    pairs, which = np.unique(
-        np.column_stack((server[unsure], leader[unsure])), axis=0, return_inverse=True
-    )
-    which = which.reshape(-1)
-    for number, (one, other) in enumerate(pairs.tolist()):
+    pairs, which = grouped(server[unsure], leader[unsure])
+    for number, (one, other) in enumerate(pairs):
         mine = unsure[which == number]
         known = homes.get((one, other)) or _by_address(timeline, one, other, addresses)
         if known:

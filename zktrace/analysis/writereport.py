@@ -23,7 +23,7 @@ from zktrace.analysis.blame import (
     length,
     parts,
 )
-from zktrace.analysis.columns import NONE, Bools, Ints, Words
+from zktrace.analysis.columns import NONE, Bools, Ints, Words, ranked
 from zktrace.analysis.histogram import Histogram
 from zktrace.analysis.join import FOLLOWER
 from zktrace.analysis.points import Clock
@@ -405,7 +405,7 @@ class WriteReport:
             column = self._parts[rows, PART[name]]
             if not column.any():
                 continue
-            places, which = np.unique(self._places(whose)[rows], return_inverse=True)
+            places, which = ranked(self._places(whose)[rows])
             # In halves, so that sums are exact.
             high = np.bincount(which, weights=column >> 20)
             low = np.bincount(which, weights=column & 0xFFFFF)
