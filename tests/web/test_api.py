@@ -153,7 +153,12 @@ def test_sessions() -> None:
     assert (moved["moves"], moved["connects"], moved["state"]) == (1, 2, "closed")
     detail = client.json("/api/sessions/0x0100001e10f50001")
     models.SessionDetail.model_validate(detail)
-    assert [one["event"] for one in detail["timeline"]] == ["connected", "moved", "closed"]
+    events = ["connected", "moved", "connection reset", "closed", "connection closed"]
+    assert [one["event"] for one in detail["timeline"]] == events
+    assert (expired["silent"], expired["near_misses"]) == ("client", 1)
+    # Another client tried this session with a wrong password, and was told that it expired.
+    other = rows["0x0300001e110d0000"]
+    assert (other["state"], other["silent"]) == ("closed", "client")
     assert client.json("/api/sessions/0100001E10F50001")["session"] == moved
 
 

@@ -192,6 +192,11 @@ class Picture:
             return last + int((time.monotonic() - self._fed_at) * (self.speed or 1.0))
         return last
 
+    def now_ns(self) -> int:
+        """The capture's clock in nanoseconds. To be called with the lock held."""
+        last: int | None = self.engine.coverage().get("last_ts_ns")
+        return max(last or 0, (self.clock() or 0) * 1_000_000_000)
+
     def span(self, name: str) -> Span:
         """The span of that name (:data:`SPANS`), up to now."""
         with self.asking():

@@ -5,7 +5,6 @@ As :mod:`zktrace.web.views`, of which this is the other half.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from zktrace.analysis.tables import SCHEMAS
 from zktrace.store.part import WATCH_EVENTS, shown, us
 from zktrace.store.picture import Picture, Span
 from zktrace.store.sessions import Session
+from zktrace.store.verdict import RULE, verdict
 from zktrace.web.views import Matching, Object, stats_row, window
 
 _SECOND: Final = 1_000_000_000
@@ -31,9 +31,10 @@ def hex_zxid(value: int | None) -> str | None:
     return None if value is None else f"0x{value & _MASK:x}"
 
 
-def session_row(session_id: int, one: Session, now_ns: int) -> Object:
+def session_row(one: Session, now_ns: int) -> Object:
+    judged = verdict(one)
     return {
-        "session": hex_session(session_id),
+        "session": hex_session(one.id),
         "state": one.state,
         "client": one.client,
         "server": one.server,
@@ -46,17 +47,13 @@ def session_row(session_id: int, one: Session, now_ns: int) -> Object:
         "requests": one.requests,
         "errors": one.errors,
         "watch_events": one.watch_events,
-        "silence_ms": round(one.longest_silence_ns / 1e6, 3),
-        "silence_at_ns": one.longest_silence_at_ns,
+        "near_misses": one.near_misses,
+        "silence_ms": round(one.silence_ns / 1e6, 3),
+        "silence_at_ns": one.silence_at_ns,
         "silence_percent": one.silence_percent(),
+        "silent": None if judged is None else judged.who,
+        "silent_why": None if judged is None else judged.why,
     }
-
-
-_SESSION_KEYS: Final[Mapping[str, str]] = {
-    "last_seen": "last_seen_ns",
-    "first_seen": "first_seen_ns",
-    "silence": "silence_ms",
-}
 
 
 def sessions(
@@ -64,23 +61,19 @@ def sessions(
 ) -> Object:
     span = picture.span(span_name)
     wanted = Matching(picture, span, where).sessions() if where is not None else None
+    since = None if span.whole else span.start * _SECOND
     with picture.asking():
-        now = (picture.clock() or 0) * _SECOND
-        found = [
-            session_row(key, one, now)
-            for key, one in picture.sessions.known.items()
-            if (wanted is None or key in wanted)
-            and (span.whole or one.last_ns >= span.start * _SECOND)
-        ]
-        forgotten, expired = picture.sessions.forgotten, picture.sessions.expired
-    key = _SESSION_KEYS.get(sort, sort)
-    found.sort(key=lambda row: (-(row[key] or 0), row["session"]))
+        now = picture.now_ns()
+        found, groups = picture.sessions.select(sort, now, since, wanted, limit=limit)
+        forgotten, states = picture.sessions.forgotten, picture.sessions.states(now)
     return {
         "window": window(span),
-        "groups": len(found),
+        "groups": groups,
         "forgotten": forgotten,
-        "expired": expired,
-        "rows": found[:limit],
+        "expired": states["expired"],
+        "states": states,
+        "rule": RULE,
+        "rows": [session_row(one, now) for one in found],
     }
 
 
@@ -111,16 +104,15 @@ def session(picture: Picture, session_id: int, limit: int) -> Object | None:
     span = picture.span("all")
     signed = session_id - (1 << 64) if session_id >> 63 else session_id
     with picture.asking():
-        one = picture.sessions.known.get(signed)
+        now = picture.now_ns()
+        one = picture.sessions.get(signed, now)
         if one is None:
             return None
-        row = session_row(signed, one, (picture.clock() or 0) * _SECOND)
-        timeline = list(one.events)
         entries = [x for x in picture.slow.entries() if x["session"] == signed]
     detail = _detail(picture, span, f"session == {hex_session(signed)}", limit)
     return {
-        "session": row,
-        "timeline": timeline,
+        "session": session_row(one, now),
+        "timeline": one.events,
         "events": detail["events"],
         "complete": detail["complete"],
         "ops": detail["ops"],
@@ -136,23 +128,18 @@ def client(picture: Picture, address: str, span_name: str, limit: int) -> Object
     at = [i for i, key in enumerate(part.keys) if key == (address, False)]
     detail = _detail(picture, span, f"client == {address}", limit)
     with picture.asking():
-        now = (picture.clock() or 0) * _SECOND
-        own = [
-            session_row(key, one, now)
-            for key, one in picture.sessions.known.items()
-            if _address(one.client) == address
-        ]
+        now = picture.now_ns()
+        own, _ = picture.sessions.select("last_seen", now, client=address, limit=limit)
         entries = [x for x in picture.slow.entries() if _address(x["client"]) == address]
     if not at and not own and detail["total"] is None:
         return None
-    own.sort(key=lambda row: -row["last_seen_ns"])
     total = shown(part.take(np.array(at)))[0] if at else None
     return {
         "client": address,
         "window": window(span),
         **detail,
         "total": total,
-        "sessions": own[:limit],
+        "sessions": [session_row(one, now) for one in own],
         "slow": [slow_row(entry) for entry in entries[:limit]],
     }
 

@@ -143,15 +143,16 @@ class PictureCollector:
                 named = [i for i, key in enumerate(part.keys) if key[0] is not None and not key[1]]
                 yield from self._rows(by, part.take(np.array(named[: self._top], dtype=np.int64)))
         with picture.asking():
-            open_sessions = sum(one.state == "open" for one in picture.sessions.known.values())
-            expired = picture.sessions.expired
+            states = picture.sessions.states(picture.now_ns())
             fired = dict(picture.watches.fired)
             registered = dict(picture.watches.registered)
         yield GaugeMetricFamily(
-            "zktrace_sessions_open", "Sessions seen and not seen to end.", value=open_sessions
+            "zktrace_sessions_open", "Sessions seen and not seen to end.", value=states["open"]
         )
         yield CounterMetricFamily(
-            "zktrace_sessions_expired", "Sessions that a server called expired.", value=expired
+            "zktrace_sessions_expired",
+            "Sessions that a server called expired.",
+            value=states["expired"],
         )
         for name, help_text, values, label in (
             ("watches_registered", "Watches registered.", registered, "kind"),

@@ -59,6 +59,7 @@ class SessionSort(StrEnum):
     moves = "moves"
     silence = "silence"
     silence_percent = "silence_percent"
+    near_misses = "near_misses"
 
 
 class SlowSort(StrEnum):
@@ -186,7 +187,10 @@ class SessionEvent(BaseModel):
 
 class SessionRow(Model):
     session: str
-    state: str = Field(description="open, closed, expired; as far as seen")
+    state: str = Field(
+        description="open, closed, expired; overdue: for longer than its timeout nothing was seen "
+        "of it, so servers will have expired it"
+    )
     client: str | None
     server: str | None
     timeout_ms: int | None
@@ -201,6 +205,12 @@ class SessionRow(Model):
     silence_ms: float = Field(description="The longest time between two requests")
     silence_at_ns: int | None
     silence_percent: float | None = Field(description="The same as a share of the timeout")
+    near_misses: int = Field(description="Silences of two thirds of the timeout or more")
+    silent: str | None = Field(
+        description="Who was silent then: client, server, network, unknown; an inference from one "
+        "place, by `rule` of /api/sessions. Null: nobody for too long"
+    )
+    silent_why: str | None
 
 
 class SessionList(Model):
@@ -208,6 +218,8 @@ class SessionList(Model):
     groups: int
     forgotten: int
     expired: int
+    states: dict[str, int]
+    rule: str = Field(description="How `silent` is judged, and what it cannot know")
     rows: list[SessionRow]
 
 

@@ -66,9 +66,7 @@ def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
     whole = shown(total(parts["server"]))
     with picture.asking():
         clock = picture.clock()
-        states: dict[str, int] = {"open": 0, "closed": 0, "expired": 0}
-        for one in picture.sessions.known.values():
-            states[one.state] = states.get(one.state, 0) + 1
+        states = picture.sessions.states(picture.now_ns())
         start = max(span.start, picture.windows.first or 0)
     seconds = max(span.end - start, 1)
     if span.whole and coverage.get("first_ts_ns") is not None:

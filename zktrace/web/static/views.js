@@ -142,11 +142,13 @@ const silence = (row) => {
 function sessionTable(rows, more) {
   return table("Sessions", [
     { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
-    { name: "state", label: "state", cell: (row) => h("span", { class: `tag ${{ open: "good", expired: "bad" }[row.state] ?? "dim"}` }, row.state) },
+    { name: "state", label: "state", cell: (row) => h("span", { class: `tag ${{ open: "good", expired: "bad", overdue: "bad" }[row.state] ?? "dim"}` }, row.state) },
     { name: "client", label: "client", class: "mono", cell: (row) => clientLink(row.client) },
     { name: "server", label: "server", class: "mono", cell: (row) => row.server ?? "–" },
     { name: "timeout", label: "timeout", num: true, cell: (row) => row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000) },
     { name: "silence", label: "longest silence / timeout", sort: "silence_percent", num: true, cell: silence },
+    { name: "silent", label: "who was silent", cell: (row) => row.silent === null ? "" : h("span", { title: row.silent_why }, row.silent) },
+    { name: "near", label: "near misses", sort: "near_misses", num: true, cell: (row) => count(row.near_misses) },
     { name: "connects", label: "connects", sort: "connects", num: true, cell: (row) => count(row.connects) },
     { name: "moves", label: "moves", sort: "moves", num: true, cell: (row) => count(row.moves) },
     { name: "requests", label: "requests", sort: "requests", num: true, cell: (row) => count(row.requests) },
@@ -161,7 +163,8 @@ export async function sessions(ask, state) {
   return [
     h("h1", null, "Sessions"), h("div", { class: "tools" }, csv("sessions", params)),
     h("p", { class: "note" }, `${count(answer.groups)} sessions, ${count(answer.expired)} seen to expire.`, answer.forgotten ? ` ${count(answer.forgotten)} forgotten (limit).` : "",
-      " A silence is the time between two requests, pings among them; from 66 % of the timeout on it was near expiry."),
+      " A silence is the time between two requests, pings among them; from 66 % of the timeout on it was a near miss."),
+    h("details", null, h("summary", null, "Who was silent: how that is judged, and what it cannot know"), h("p", { class: "note" }, answer.rule)),
     sessionTable(answer.rows, { sorted: state.sort ?? "last_seen", onsort: state.onsort })];
 }
 
@@ -176,9 +179,11 @@ export async function session(ask, state) {
       pair("state", row.state), pair("client", clientLink(row.client)), pair("server", row.server ?? "–"), pair("timeout", row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000)),
       pair("seen", `${date(row.first_seen_ns)} to ${date(row.last_seen_ns)} UTC`),
       pair("longest silence", [duration(row.silence_ms * 1000), row.silence_percent === null ? "" : ` (${row.silence_percent} % of the timeout)`, row.silence_at_ns === null ? "" : `, from ${clock(row.silence_at_ns, 3)}`]),
+      row.silent !== null && pair("who was silent", `${row.silent}: ${row.silent_why}`),
+      pair("near misses", count(row.near_misses)),
       pair("requests", `${count(row.requests)}, ${count(row.errors)} with an error`), pair("watch events", count(row.watch_events))),
     h("h2", null, "What happened"),
-    h("ol", { class: "timeline" }, it.timeline.map((event) => h("li", null, `${clock(event.ts_ns, 3)} ${event.event}${event.error ? ` (${event.error})` : ""}: ${event.client} at ${event.server}`)), !it.timeline.length && h("li", null, "No connect was seen: it was there before the capture began.")),
+    h("ol", { class: "timeline" }, it.timeline.map((event) => h("li", null, `${clock(event.ts_ns, 3)} ${event.event}${event.detail ? ` (${event.detail})` : ""}${event.client ? `: ${event.client} at ${event.server}` : ""}`)), !it.timeline.length && h("li", null, "No connect was seen: it was there before the capture began.")),
     h("p", null, link(`#/events?filter=${encodeURIComponent(`session == ${row.session}`)}`, "Its events")),
     detail(it), h("h2", null, "Slowest"), slowTable(it.slow)];
 }
