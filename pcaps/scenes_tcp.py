@@ -377,7 +377,7 @@ def joined_event() -> Scene:
     for xid in range(6, 40):
         talk.get(xid, f"/n/{xid}", 0x1_0000_0010 + xid)
         if xid % 5 == 0:
-            talk.event(3, "/h/n", 0x1_0000_0010 + xid)
+            talk.event(3, "/h/n", 0x1_0000_0011 + xid)
     talk.goodbye(40, 0x1_0000_0100)
     scene.connections = [
         {"flow": talk.flow, "role": "client", "event": "joined"},

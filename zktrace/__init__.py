@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zktrace.analysis.filter import FilterError
     from zktrace.analysis.trace import Batches, Trace, iter_batches, read
+    from zktrace.analysis.verify import Verified, verify
     from zktrace.capture.errors import CaptureError
     from zktrace.engine.base import EngineError
 
@@ -22,9 +23,11 @@ __all__ = [
     "EngineError",
     "FilterError",
     "Trace",
+    "Verified",
     "__version__",
     "iter_batches",
     "read",
+    "verify",
 ]
 
 _HOMES = {
@@ -33,8 +36,10 @@ _HOMES = {
     "EngineError": "zktrace.engine.base",
     "FilterError": "zktrace.analysis.filter",
     "Trace": "zktrace.analysis.trace",
+    "Verified": "zktrace.analysis.verify",
     "iter_batches": "zktrace.analysis.trace",
     "read": "zktrace.analysis.trace",
+    "verify": "zktrace.analysis.verify",
 }
 
 

@@ -285,6 +285,11 @@ def read(
         engine=engine,
         progress=progress,
     )
+    return gather(steps)
+
+
+def gather(steps: Batches) -> Trace:
+    """All of a capture that is decoded step by step."""
     held: dict[str, list[pa.RecordBatch]] = {kind: [] for kind in KINDS}
     for batches in steps:
         for kind, batch in batches.items():

@@ -20,7 +20,7 @@ try:
     from typer.core import TyperGroup
 
     from zktrace import __version__
-    from zktrace.cli import decode, ensemble, live, schema, serve, stats, top, trace
+    from zktrace.cli import decode, ensemble, live, schema, serve, stats, top, trace, verify
     from zktrace.cli.failure import Failure
 except KeyboardInterrupt:
     # Most of a start is this; whoever ends it then wants no traceback.
@@ -95,6 +95,7 @@ app.command("decode")(decode.decode)
 app.command("stats")(stats.stats)
 app.command("trace")(trace.trace)
 app.command("ensemble")(ensemble.ensemble)
+app.command("verify")(verify.verify)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("top")(top.top)
