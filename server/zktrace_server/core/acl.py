@@ -43,12 +43,15 @@ class AclCache:
         self._uses: dict[int, int] = {}
         self._last = 0
 
-    def use(self, acl: Iterable[ACL] | None) -> int:
-        """The number of an ACL, for one more node."""
+    def use(self, acl: Iterable[ACL] | None, key: bytes | None = None) -> int:
+        """The number of an ACL, for one more node. `key`: its entries, encoded, where they are at
+        hand.
+        """
         if acl is None:
             return OPEN
         wanted = tuple(acl)
-        key = b"".join(a.encode() for a in wanted)
+        if key is None:
+            key = b"".join(a.encode() for a in wanted)
         number = self._numbers.get(key)
         if number is None:
             self._last = number = self._last + 1

@@ -76,6 +76,9 @@ WRITES: Final = frozenset(
     )
 )
 
+#: Reads that are the same for all who may read, as long as the node does not change.
+KEPT: Final = frozenset((EXISTS, GET_DATA, GET_CHILDREN, GET_CHILDREN2))
+
 # CreateMode.
 SEQUENTIAL_FLAGS: Final = frozenset((2, 3, 6))
 EPHEMERAL_FLAGS: Final = frozenset((1, 3))

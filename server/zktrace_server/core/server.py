@@ -25,6 +25,7 @@ from zktrace.wire.records import (
     CreateResponse,
     ErrorResponse,
     PathRequest,
+    PathWatchRequest,
     SaslToken,
     StatResponse,
     WatcherEvent,
@@ -40,6 +41,7 @@ from zktrace_server.core.errors import (
     UNIMPLEMENTED,
     KeeperError,
 )
+from zktrace_server.core.fast import Fast
 from zktrace_server.core.prepare import Preparer
 from zktrace_server.core.read import Reader
 from zktrace_server.core.reaper import Reaper
@@ -50,6 +52,7 @@ from zktrace_server.core.tree import DataTree
 
 _REPLY: Final = struct.Struct(">iiqi").pack
 _LENGTH: Final = struct.Struct(">i")
+_KIND: Final = _LENGTH.pack
 _HEADER: Final = struct.Struct(">ii")
 _HEADER_SIZE: Final = 16
 _WATCH_XID: Final = -1
@@ -67,9 +70,18 @@ class Refused(Exception):
 
 
 class Server:
-    """`dirty` are the connections that have something to send, or are to be closed."""
+    """`dirty` are the connections that have something to send, or are to be closed. `fast`: take
+    the short way where there is one.
+    """
 
-    def __init__(self, settings: Settings, tree: DataTree, timeouts: dict[int, int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tree: DataTree,
+        timeouts: dict[int, int],
+        *,
+        fast: bool = True,
+    ) -> None:
         self.settings = settings
         self.tree = tree
         self.wall_ms = 0
@@ -80,6 +92,8 @@ class Server:
         self.sessions: Sessions
         self.preparer: Preparer
         self._timeouts = timeouts
+        self._want_fast = fast and not settings.skip_acl
+        self._fast: Fast | None = None
         self._of_session: dict[int, Connection] = {}
         self._reader = Reader(tree, settings.skip_acl, self._send_event)
         self._reaper = Reaper(tree, settings)
@@ -97,6 +111,8 @@ class Server:
         for session_id in [i for i in self.tree.ephemerals if i not in self._timeouts]:
             self.tree.end_session(session_id, None, self.tree.last_zxid)
         self.preparer = Preparer(self.tree, self.sessions, settings)
+        if self._want_fast:
+            self._fast = Fast(self.tree, self.preparer, self.log, settings.max_buffer)
         self.set_time(wall_ms, now_ms)
         self._reaper.start(now_ms)
 
@@ -107,7 +123,8 @@ class Server:
 
     def take_log(self) -> list[bytes]:
         """Txns since the last call, in order, encoded: to be durable before anything is sent."""
-        taken, self.log = self.log, []
+        taken = self.log.copy()
+        self.log.clear()
         return taken
 
     def tick(self) -> None:
@@ -163,8 +180,14 @@ class Server:
             data = bytes(connection.rest)
             connection.rest.clear()
         pos, end = 0, len(data)
+        if connection.state is State.OPEN and not self._touch(connection):
+            return
         try:
             while connection.state is not State.ENDING:
+                if self._fast is not None and connection.state is State.OPEN:
+                    before, pos = pos, self._fast.take(connection, data, pos, end)
+                    if pos != before:
+                        self.dirty[connection] = None
                 if end - pos < 4:
                     connection.need = 4
                     break
@@ -275,9 +298,6 @@ class Server:
 
     def _request(self, connection: Connection, request: Request) -> None:
         kind = request.kind
-        if not self.sessions.touch(request.session_id, connection.timeout_ms, self.now_ms):
-            # Being expired: Java drops the request; the connection is closed with the session.
-            return
         handler = self._reader.handlers.get(kind)
         if handler is not None:
             try:
@@ -286,6 +306,8 @@ class Server:
                 self._reply(connection, request.xid, self.tree.last_zxid, error.code)
             else:
                 self._reply(connection, request.xid, self.tree.last_zxid, OK, body)
+                if kind in op.KEPT:
+                    self._keep(request, body)
         elif kind == op.PING:
             self._reply(connection, _PING_XID, self.tree.last_zxid, OK)
         elif kind in op.WRITES and kind not in (op.CREATE_SESSION, op.DELETE_CONTAINER):
@@ -294,6 +316,20 @@ class Server:
             # A bare `check` is among these: as a txn it would break every server that reads it.
             self._reply(connection, request.xid, _NO_ZXID, UNIMPLEMENTED)
             self._end(connection)
+
+    def _keep(self, request: Request, body: bytes) -> None:
+        """Keeps an answer that is the same for all who ask."""
+        record = request.read(PathWatchRequest)
+        node = self.tree.nodes.get(record.path or "")
+        if node is not None and not record.watch and self.tree.acls.world[node.acl] & rights.READ:
+            self.tree.replies.keep(_KIND(request.kind) + request.body, body, node)
+
+    def _touch(self, connection: Connection) -> bool:
+        """Bytes keep a session alive. If it is being expired Java drops the requests; the
+        connection is closed with the session.
+        """
+        session_id = connection.session_id
+        return self.sessions.touch(session_id, connection.timeout_ms, self.now_ms)
 
     def _write(self, connection: Connection, request: Request) -> None:
         try:

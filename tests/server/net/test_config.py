@@ -1,0 +1,63 @@
+"""zoo.cfg as Java's server reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zktrace_server.net.config import Config, ConfigError, from_values, load, parse
+
+
+def test_a_properties_file() -> None:
+    text = "# a\n! b\n\na=1\nb: 2\n c  3 \nd.e = x=y \nlong=one\\\n   two\nempty=\nbare\n"
+    assert parse(text) == {
+        "a": "1",
+        "b": "2",
+        "c": "3",
+        "d.e": "x=y",
+        "long": "onetwo",
+        "empty": "",
+        "bare": "",
+    }
+
+
+def given(**more: str) -> tuple[Config, list[str]]:
+    warnings: list[str] = []
+    values = {"dataDir": "/d", "clientPort": "2181", **more}
+    return from_values(values, warnings.append), warnings
+
+
+def test_defaults_are_javas() -> None:
+    config, warnings = given()
+    settings = config.settings
+    assert warnings == []
+    assert (settings.tick_ms, settings.min_session_timeout_ms) == (3000, 6000)
+    assert settings.max_session_timeout_ms == 60_000
+    assert (config.max_client_connections, config.outstanding_limit) == (60, 1000)
+    assert (config.snap_count, config.preallocate) == (100_000, 64 << 20)
+    assert config.words == {"srvr"}
+    assert config.data_log_dir == config.data_dir == Path("/d")
+    assert settings.max_buffer == 1_048_575
+
+
+def test_the_sample_that_java_comes_with(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.cfg"
+    path.write_text("tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir=/tmp/x\nclientPort=2181\n")
+    warnings: list[str] = []
+    assert load(path, warnings.append).settings.max_session_timeout_ms == 40_000
+    assert warnings == []
+
+
+def test_what_is_not_served_is_said() -> None:
+    _, warnings = given(**{"admin.serverPort": "8080", "server.1": "a:1:2", "what": "ever"})
+    assert warnings == [
+        "server.1 is the only server: it stands alone",
+        "admin.serverPort is not supported yet, and has no effect",
+        "unknown key what, ignored",
+    ]
+
+
+def test_without_a_port() -> None:
+    with pytest.raises(ConfigError, match="clientPort is not set"):
+        from_values({"dataDir": "/d"}, pytest.fail)
