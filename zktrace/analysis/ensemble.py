@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zktrace.analysis.columns import NONE, Ints
+from zktrace.analysis.columns import NONE, Ints, ranked
 from zktrace.analysis.elections import Handshake, Lost, elections
 from zktrace.analysis.join import FOLLOWER, KIND, Join, Joiner
-from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, timeline
+from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, Timeline, timeline
 from zktrace.analysis.writereport import WriteReport, spread, us
 from zktrace.wire.zxid import epoch, session_text
 from zktrace.wire.zxid import text as zxid_text
@@ -90,7 +90,7 @@ class EnsembleCollector:
             "learners": self._learners(join, report),
             "elections": folded,
             "sessions": self._sessions(join, report, shown),
-            "reaped": _reaped(join),
+            "reaped": _reaped(join, _seen(line)),
         }
 
     def _leader_sids(self, folded: list[dict[str, Any]]) -> dict[str, int]:
@@ -155,7 +155,7 @@ class EnsembleCollector:
     def _sessions(
         self, join: Join, report: WriteReport, shown: Callable[[int], int]
     ) -> dict[str, Any]:
-        txns, packets = join.txns, join.packets
+        txns, seen = join.txns, _seen(report.timeline)
         created = txns.type == join.ops.code("createSession")
         closed = txns.type == join.ops.code("closeSession")
         # The leader closes with cxid 0 what expired; a client's request has its xid.
@@ -175,7 +175,7 @@ class EnsembleCollector:
             },
             "expiries": [
                 {
-                    "ts_ns": int(packets.ts[txns.row[at]]),
+                    "ts_ns": int(seen[at]),
                     "session": session_text(shown(int(txns.session[at]))),
                     "zxid": zxid_text(int(txns.zxid[at])),
                 }
@@ -238,7 +238,7 @@ def _epochs(join: Join) -> dict[int, int]:
     )
     live_from = np.array([peer.live_from for peer in join.peers], dtype=np.int64)
     rows = rows[rows >= live_from[packets.peer[rows]]] if len(live_from) else rows
-    numbers, which = np.unique(packets.zxid[rows] >> 32, return_inverse=True)
+    numbers, which = ranked(packets.zxid[rows] >> 32 & 0xFFFFFFFF)
     first, _ = _span(which, packets.ts[rows], len(numbers))
     return dict(zip(numbers.tolist(), first.tolist(), strict=True))
 
@@ -254,14 +254,14 @@ def _span(group: Ints, ts: Ints, count: int) -> tuple[Ints, Ints]:
 def _leaders(join: Join, report: WriteReport, sids: Mapping[str, int]) -> list[dict[str, Any]]:
     """Each leader's epochs, by time."""
     txns, line = join.txns, report.timeline
-    ts = join.packets.ts[txns.row] if len(txns.row) else txns.row
+    ts = _seen(line)
     committed = np.zeros(len(txns.zxid), dtype=np.bool_)
     told = (line.d_txn >= 0) & (line.d_seen[COMMIT].sent != NONE)
     committed[line.d_txn[told]] = True
     found = []
     for quorum in report.paths.quorums:
         mine = (txns.leader == join.addresses.code(quorum.leader)) & (
-            txns.zxid >> 32 == quorum.epoch
+            txns.zxid >> 32 & 0xFFFFFFFF == quorum.epoch
         )
         zxids = txns.zxid[mine]
         done = txns.zxid[mine & committed]
@@ -289,6 +289,16 @@ def _leaders(join: Join, report: WriteReport, sids: Mapping[str, int]) -> list[d
     return found
 
 
+def _seen(line: Timeline) -> Ints:
+    """When each txn was first seen."""
+    first = np.full(len(line.zxid), np.iinfo(np.int64).max)
+    for kind in (PROPOSAL, COMMIT):
+        times = line.d_seen[kind].sent
+        told = (line.d_txn >= 0) & (times != NONE)
+        np.minimum.at(first, line.d_txn[told], times[told])
+    return first
+
+
 def _idle(leader: str, sid: int | None, number: int) -> dict[str, Any]:
     """A leader without a txn."""
     return {
@@ -307,7 +317,7 @@ def _idle(leader: str, sid: int | None, number: int) -> dict[str, Any]:
 
 
 def _sync(
-    kind: str | None, rows: list[dict[str, Any]], line: Any, peer: int
+    kind: str | None, rows: list[dict[str, Any]], line: Timeline, peer: int
 ) -> dict[str, Any] | None:
     """How a learner was brought up to date."""
     if kind is None:
@@ -329,7 +339,7 @@ def _sync(
     }
 
 
-def _lag(line: Any, peer: int) -> dict[str, Any] | None:
+def _lag(line: Timeline, peer: int) -> dict[str, Any] | None:
     """How many txns a learner was behind: a follower by what it had not acknowledged, an observer
     by what it had not been sent when others had. None where nothing was sent to it.
     """
@@ -366,7 +376,7 @@ def _lag(line: Any, peer: int) -> dict[str, Any] | None:
     }
 
 
-def _first_commit(line: Any) -> Ints:
+def _first_commit(line: Timeline) -> Ints:
     times = line.d_seen[COMMIT].sent
     first = np.full(len(line.zxid), np.iinfo(np.int64).max)
     told = (line.d_txn >= 0) & (times != NONE)
@@ -375,7 +385,7 @@ def _first_commit(line: Any) -> Ints:
     return first
 
 
-def _reaped(join: Join) -> dict[str, Any]:
+def _reaped(join: Join, seen: Ints) -> dict[str, Any]:
     """Container and TTL nodes that the leader deleted (ContainerManager): txns of no session."""
     txns = join.txns
     own = np.flatnonzero((txns.session == 0) & (txns.type == join.ops.code("deleteContainer")))
@@ -391,7 +401,7 @@ def _reaped(join: Join) -> dict[str, Any]:
         path = join.packet_paths[row]
         nodes.append(
             {
-                "ts_ns": int(join.packets.ts[row]),
+                "ts_ns": int(seen[at]),
                 "path": path,
                 "zxid": zxid_text(int(txns.zxid[at])),
                 "kind": None if path is None else made.get(path),

@@ -108,7 +108,9 @@ def paths(timeline: Timeline, addresses: Words, ops: Words, voters: int | None =
     needed, acker, before = _made(timeline, acks, commit, found)
     proposed = _first(timeline, PROPOSAL)
 
-    alone = np.flatnonzero(timeline.write < 0)
+    # What was seen only while a learner was brought up to date went its way before.
+    went = (proposed != NONE) | (commit != NONE) | (timeline.asked.sent != NONE)
+    alone = np.flatnonzero((timeline.write < 0) & went)
     write = np.concatenate((np.arange(len(timeline.txn)), np.full(len(alone), -1)))
     txn = np.concatenate((timeline.txn, alone))
     k = len(write)
