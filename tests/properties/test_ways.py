@@ -19,7 +19,7 @@ from zktrace.export.text import Look
 from zktrace.export.waterfall import Waterfall
 
 NAMES = ("08_sync_diff", "12_leader_kill", "13_session_expiry_move", "15_container_ttl_reap")
-SEEDS = 25
+SEEDS = 15
 
 
 def told(trace: zktrace.Trace) -> dict[str, Any]:
