@@ -22,7 +22,7 @@ import pyarrow as pa
 from zktrace.analysis.hashing import SessionHasher, make_key
 from zktrace.analysis.tables import KINDS, batch_from_rows, table_from_batches
 from zktrace.capture.source import Source
-from zktrace.engine.base import MAX_CONNECTIONS, EngineOptions, Rows, create, parse_port
+from zktrace.engine.base import BATCH_ROWS, MAX_CONNECTIONS, EngineOptions, Rows, create, parse_port
 from zktrace.engine.driver import Run, Steps
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 #: A port of any address, or "IP:N" / "[IPv6]:N".
 PortSpec: TypeAlias = int | str
+
+#: Rows that :func:`read` takes at a time: dictionaries and batches cost something each.
+_READ_ROWS: Final = 32_768
 
 #: Types of packets that carry a transaction.
 TXN_PACKETS: Final = ("PROPOSAL", "INFORM", "INFORMANDACTIVATE")
@@ -229,6 +232,35 @@ def iter_batches(
     """A capture step by step, for what does not fit in memory. Parameters as those of
     :func:`read`.
     """
+    return _batches(
+        source,
+        client_ports=client_ports,
+        quorum_ports=quorum_ports,
+        election_ports=election_ports,
+        filter=filter,
+        hash_sessions=hash_sessions,
+        hash_key=hash_key,
+        max_connections=max_connections,
+        engine=engine,
+        progress=progress,
+        batch_rows=BATCH_ROWS,
+    )
+
+
+def _batches(
+    source: Source | Iterable[Source],
+    *,
+    client_ports: Iterable[PortSpec],
+    quorum_ports: Iterable[PortSpec],
+    election_ports: Iterable[PortSpec],
+    filter: str | None,
+    hash_sessions: bool,
+    hash_key: str | None,
+    max_connections: int,
+    engine: str | None,
+    progress: Callable[[int, int | None], None] | None,
+    batch_rows: int,
+) -> Batches:
     options = EngineOptions(
         client_ports=tuple(parse_port(str(port)) for port in client_ports),
         quorum_ports=tuple(parse_port(str(port)) for port in quorum_ports),
@@ -242,7 +274,7 @@ def iter_batches(
         where = compile_filter(filter)
     hashed = hash_sessions or hash_key is not None
     return Batches(
-        Run(_sources(source), create(options, engine), progress=progress),
+        Run(_sources(source), create(options, engine), batch_rows=batch_rows, progress=progress),
         where=where,
         hash_key=make_key(hash_key) if hashed else None,
     )
@@ -273,7 +305,7 @@ def read(
     :class:`zktrace.CaptureError` when a source is no capture, OSError when it cannot be read.
     Damage further on raises nothing: it is counted in :attr:`Trace.coverage`.
     """
-    steps = iter_batches(
+    steps = _batches(
         source,
         client_ports=client_ports,
         quorum_ports=quorum_ports,
@@ -284,6 +316,7 @@ def read(
         max_connections=max_connections,
         engine=engine,
         progress=progress,
+        batch_rows=_READ_ROWS,
     )
     return gather(steps)
 
@@ -296,7 +329,30 @@ def gather(steps: Batches) -> Trace:
             held[kind].append(batch)
     tables = {
         # One dictionary per column, as pandas and most writers want it.
-        kind: table_from_batches(kind, batches).unify_dictionaries()
+        kind: _one_dictionary(table_from_batches(kind, batches))
         for kind, batches in held.items()
     }
     return Trace(tables, steps.coverage)
+
+
+def _one_dictionary(table: pa.Table) -> pa.Table:
+    """The same rows with one dictionary per column. An engine's dictionaries live on from batch to
+    batch: where each is the beginning of the last one, that does for all, and no index is touched.
+    """
+    columns = table.columns
+    for at, column in enumerate(columns):
+        if not pa.types.is_dictionary(column.type) or column.num_chunks < 2:
+            continue
+        chunks = column.chunks
+        last = chunks[-1].dictionary
+        if all(_begins(last, chunk.dictionary) for chunk in chunks):
+            columns[at] = pa.chunked_array(
+                [pa.DictionaryArray.from_arrays(one.indices, last, safe=False) for one in chunks]
+            )
+        else:
+            columns[at] = column.unify_dictionaries()
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _begins(whole: pa.Array, part: pa.Array) -> bool:
+    return len(part) <= len(whole) and whole.slice(0, len(part)).equals(part)

@@ -12,6 +12,7 @@ use arrow_buffer::{
 };
 use arrow_schema::{ArrowError, Field, Fields};
 
+use crate::block_columns::Blanks;
 use crate::intern::Interner;
 
 /// Entries of a dictionary that is kept in any case from one batch to the next.
@@ -124,6 +125,20 @@ impl<T: Copy + Default> Column<T> {
     }
 }
 
+impl<T: Copy + Default + ArrowNativeType> Column<T> {
+    /// As `finish`, of a column that most batches have no value of.
+    pub fn finish_sparse<P: ArrowPrimitiveType<Native = T>>(
+        &mut self,
+        rows: usize,
+        blanks: &mut Blanks,
+    ) -> ArrayRef {
+        if self.values.is_empty() {
+            return blanks.of(&P::DATA_TYPE, rows);
+        }
+        self.finish::<P>(rows)
+    }
+}
+
 impl Column<bool> {
     pub fn finish_bool(&mut self, rows: usize) -> ArrayRef {
         let (values, nulls) = self.take(rows);
@@ -205,7 +220,7 @@ impl Dictionary {
     /// The column of these keys, and whether the dictionary starts anew (keys known from before are void).
     pub fn finish(
         &mut self,
-        keys: Vec<i32>,
+        keys: ScalarBuffer<i32>,
         nulls: Option<NullBuffer>,
     ) -> Result<(ArrayRef, bool), ArrowError> {
         let rows = keys.len();
@@ -223,7 +238,7 @@ impl Dictionary {
                 values
             }
         };
-        let keys = PrimitiveArray::<Int32Type>::new(ScalarBuffer::from(keys), nulls);
+        let keys = PrimitiveArray::<Int32Type>::new(keys, nulls);
         let array = DictionaryArray::try_new(keys, values)?;
         let limit = MAX_ENTRIES.min(KEEP_ENTRIES.max(rows * KEEP_PER_ROW));
         let renew = self.texts.len() > limit || self.texts.byte_len() > MAX_DICTIONARY_BYTES;
@@ -257,6 +272,18 @@ impl DictColumn {
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
         Ok(self.keys.finish_keys(&mut self.dictionary, rows)?.0)
     }
+
+    /// As `finish`, of a column that most batches have no value of.
+    pub fn finish_sparse(
+        &mut self,
+        rows: usize,
+        blanks: &mut Blanks,
+    ) -> Result<ArrayRef, ArrowError> {
+        if self.keys.values.is_empty() {
+            return Ok(blanks.of(&crate::table_schema::text(), rows));
+        }
+        self.finish(rows)
+    }
 }
 
 impl Column<i32> {
@@ -267,7 +294,7 @@ impl Column<i32> {
         rows: usize,
     ) -> Result<(ArrayRef, bool), ArrowError> {
         let (keys, nulls) = self.take(rows);
-        dictionary.finish(keys, nulls)
+        dictionary.finish(keys.into(), nulls)
     }
 }
 

@@ -84,6 +84,8 @@ pub mod python_windows;
 #[cfg(feature = "python")]
 mod quorum_table;
 #[cfg(feature = "python")]
+mod slab;
+#[cfg(feature = "python")]
 pub mod table_schema;
 #[cfg(feature = "python")]
 pub mod tables;

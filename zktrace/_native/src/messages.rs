@@ -324,7 +324,11 @@ fn kept(rare: &Rare<'_>) -> Box<PendingRare> {
 }
 
 fn kept_ops(ops: &[(i32, Option<&[u8]>)]) -> SubOps {
-    let mut kept = SubOps::default();
+    let bytes = ops.iter().filter_map(|op| op.1).map(<[u8]>::len).sum();
+    let mut kept = SubOps {
+        ops: Vec::with_capacity(ops.len()),
+        bytes: Vec::with_capacity(bytes),
+    };
     for (kind, path) in ops {
         let place = path.map(|path| {
             let from = kept.bytes.len();

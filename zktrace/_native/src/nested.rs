@@ -6,7 +6,7 @@ use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{ArrayRef, StructArray};
 use arrow_schema::{ArrowError, DataType};
 
-use crate::block_columns::{Blanks, BlockColumn};
+use crate::block_columns::{BlockColumn, Out};
 use crate::columns::{Column, ListOffsets, StructValidity, TextColumn};
 use crate::events::{SubOp, Watches};
 use crate::table_schema::{stat_fields, sub_fields, sub_item, watches_fields};
@@ -52,23 +52,23 @@ impl StatColumns {
         pzxid.extend(word, all, stats().map(long_at::<60>));
     }
 
-    pub fn finish(&mut self, rows: usize, blanks: &mut Blanks) -> Result<ArrayRef, ArrowError> {
+    pub fn finish(&mut self, rows: usize, out: &mut Out) -> Result<ArrayRef, ArrowError> {
         let kind = DataType::Struct(stat_fields());
         if self.longs.iter().all(BlockColumn::is_empty) {
             self.longs.iter_mut().for_each(BlockColumn::start_anew);
             self.ints.iter_mut().for_each(BlockColumn::start_anew);
-            return Ok(blanks.of(&kind, rows));
+            return Ok(out.blanks.of(&kind, rows));
         }
         let [czxid, ..] = &mut self.longs;
-        let nulls = czxid.finish_nulls(rows);
+        let nulls = czxid.finish_nulls(rows, out);
         let [czxid, mzxid, ctime, mtime, owner, pzxid] = self
             .longs
             .each_mut()
-            .map(|column| column.finish_unmarked::<Int64Type>(rows));
+            .map(|column| column.finish_unmarked::<Int64Type>(rows, out));
         let [version, cversion, aversion, data_length, num_children] = self
             .ints
             .each_mut()
-            .map(|column| column.finish_unmarked::<Int32Type>(rows));
+            .map(|column| column.finish_unmarked::<Int32Type>(rows, out));
         let children = vec![
             czxid,
             mzxid,
@@ -118,10 +118,10 @@ impl SubColumns {
         }
     }
 
-    pub fn finish(&mut self, rows: usize, blanks: &mut Blanks) -> Result<ArrayRef, ArrowError> {
+    pub fn finish(&mut self, rows: usize, out: &mut Out) -> Result<ArrayRef, ArrowError> {
         let field = sub_item();
         if self.lists.is_empty() {
-            return Ok(blanks.of(&DataType::List(field), rows));
+            return Ok(out.blanks.of(&DataType::List(field), rows));
         }
         let items = self.lists.items;
         let children = vec![
@@ -155,9 +155,9 @@ impl WatchesColumns {
         }
     }
 
-    pub fn finish(&mut self, rows: usize, blanks: &mut Blanks) -> Result<ArrayRef, ArrowError> {
+    pub fn finish(&mut self, rows: usize, out: &mut Out) -> Result<ArrayRef, ArrowError> {
         if self.rows.is_empty() {
-            return Ok(blanks.of(&DataType::Struct(watches_fields()), rows));
+            return Ok(out.blanks.of(&DataType::Struct(watches_fields()), rows));
         }
         let counts = self.counts.each_mut();
         let children = counts.map(|column| column.finish::<Int32Type>(rows));

@@ -31,7 +31,8 @@ impl Kind {
     }
 }
 
-fn text() -> DataType {
+/// Type of the columns of texts.
+pub fn text() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 

@@ -10,6 +10,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, SchemaRef};
 
+use crate::block_columns::{Columns, Out};
 use crate::columns::{Column, DictColumn, Dictionary, TextColumn};
 use crate::events::WatchEvent;
 use crate::events::{
@@ -65,9 +66,74 @@ impl Ends {
         (client, server)
     }
 
+    /// The columns of client and server.
+    pub fn finish<const LONGS: usize, const INTS: usize>(
+        &mut self,
+        columns: &mut Columns<LONGS, INTS>,
+        [client, server]: [usize; 2],
+        rows: usize,
+        out: &mut Out,
+    ) -> Result<[ArrayRef; 2], ArrowError> {
+        let (client, client_renewed) = columns.finish_keys(client, &mut self.client, rows, out)?;
+        let (server, server_renewed) = columns.finish_keys(server, &mut self.server, rows, out)?;
+        if client_renewed || server_renewed {
+            self.forget();
+        }
+        Ok([client, server])
+    }
+
     /// A dictionary started anew.
     pub fn forget(&mut self) {
         self.known.fill((-1, 0, 0));
+    }
+}
+
+/// Numbers whose keys are remembered.
+const DIRECT: usize = 160;
+
+/// Names that are functions of small numbers.
+pub struct Names {
+    dictionary: Dictionary,
+    first: i32,
+    /// Keys + 1 by number from `first` on, 0 if not known yet.
+    keys: [i32; DIRECT],
+}
+
+impl Names {
+    pub fn new(first: i32) -> Self {
+        Names {
+            dictionary: Dictionary::default(),
+            first,
+            keys: [0; DIRECT],
+        }
+    }
+
+    #[inline]
+    pub fn key(&mut self, number: i32, name: &str) -> i32 {
+        let place = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
+        match self.keys.get_mut(place) {
+            Some(known) => {
+                if *known == 0 {
+                    *known = self.dictionary.key(name.as_bytes()) + 1;
+                }
+                *known - 1
+            }
+            None => self.dictionary.key(name.as_bytes()),
+        }
+    }
+
+    pub fn finish<const LONGS: usize, const INTS: usize>(
+        &mut self,
+        columns: &mut Columns<LONGS, INTS>,
+        column: usize,
+        rows: usize,
+        out: &mut Out,
+    ) -> Result<ArrayRef, ArrowError> {
+        let (array, renewed) = columns.finish_keys(column, &mut self.dictionary, rows, out)?;
+        if renewed {
+            self.keys = [0; DIRECT];
+        }
+        Ok(array)
     }
 }
 

@@ -1,0 +1,81 @@
+//! Memory of finished columns: put one behind the other into large pieces that are shared by all of them.
+//!
+//! A column by itself would be an allocation that is grown, touched page by page and given back. Columns are made where
+//! the last ones were made, and copied here once, in full; a piece whose columns were all let go is used again. When all
+//! tables of a capture are kept, page faults cost as much as decoding. Knows nothing of what it holds.
+
+use arrow_buffer::Buffer;
+use bytes::BytesMut;
+
+/// What Arrow recommends; every type of a column is content with it.
+const ALIGN: usize = 64;
+/// The first piece; each further one is twice as large, up to the last size.
+const FIRST: usize = 256 << 10;
+const LAST: usize = 8 << 20;
+
+#[derive(Default)]
+pub struct Slab {
+    piece: BytesMut,
+    /// The piece before: consumers that take batch after batch have let go of it when this one is full.
+    before: BytesMut,
+    size: usize,
+}
+
+impl Slab {
+    /// A copy of these bytes.
+    pub fn put(&mut self, bytes: &[u8]) -> Buffer {
+        if bytes.is_empty() {
+            return Buffer::from(Vec::<u8>::new());
+        }
+        if self.piece.capacity() < bytes.len() + ALIGN {
+            self.renew(bytes.len() + ALIGN);
+        }
+        // the piece is empty: what was put was split off
+        let address = self.piece.as_ptr().addr();
+        let padding = address.next_multiple_of(ALIGN) - address;
+        let zeros = [0; ALIGN];
+        self.piece
+            .extend_from_slice(zeros.get(..padding).unwrap_or_default());
+        drop(self.piece.split());
+        self.piece.extend_from_slice(bytes);
+        Buffer::from(self.piece.split().freeze())
+    }
+
+    /// Takes a piece that has room.
+    #[cold]
+    fn renew(&mut self, room: usize) {
+        std::mem::swap(&mut self.piece, &mut self.before);
+        if self.piece.try_reclaim(room) {
+            return;
+        }
+        self.size = (self.size * 2).clamp(FIRST, LAST);
+        self.piece = BytesMut::with_capacity(self.size.max(room));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_what_was_put_apart() {
+        let mut slab = Slab::default();
+        let bytes = |i: usize| vec![i as u8; i * 7 % 3000];
+        let buffers: Vec<Buffer> = (0..2000).map(|i| slab.put(&bytes(i))).collect();
+        for (i, buffer) in buffers.iter().enumerate() {
+            assert_eq!(buffer.as_slice(), bytes(i));
+            assert!(buffer.is_empty() || buffer.as_ptr().addr() % ALIGN == 0);
+        }
+        assert!(slab.put(&vec![1; 3 * LAST]).iter().all(|byte| *byte == 1));
+    }
+
+    #[test]
+    fn uses_pieces_again() {
+        let mut slab = Slab::default();
+        for i in 0..1000 {
+            let buffer = slab.put(&[i as u8; 10_000]);
+            assert_eq!(buffer.len(), 10_000);
+        }
+        assert!(slab.size <= 2 * FIRST, "{}", slab.size);
+    }
+}
