@@ -417,21 +417,24 @@ def _network(timeline: Timeline) -> tuple[Ints, Bools]:
         mine = mine[whole[mine] & ~both[mine]]
         if len(mine) and len(when):
             estimate = round_trip(when, took, proposal.sent[mine])
-            network[mine] = np.minimum(estimate, ack.received[mine] - proposal.sent[mine])
+            # An ACK that was quicker than any PING about then says that PINGs waited elsewhere.
+            fits = estimate <= ack.received[mine] - proposal.sent[mine]
+            network[mine] = np.where(fits, estimate, NONE)
     return network, both
 
 
 def round_trip(when: Ints, took: Ints, times: Ints) -> Ints:
-    """What PINGs took about a time: the median of those around it, NONE where none is near."""
+    """What PINGs took about a time, NONE where none is near: the quickest of those around it. The
+    others waited, too, for a pause of the process, say; the network is what all of them took.
+    """
     width = min(_PING_WINDOW, len(took))
-    windows = np.lib.stride_tricks.sliding_window_view(took, width)
-    medians = np.sort(windows, axis=1)[:, width // 2]
-    centres = when[width // 2 : width // 2 + len(medians)]
+    least = np.lib.stride_tricks.sliding_window_view(took, width).min(axis=1)
+    centres = when[width // 2 : width // 2 + len(least)]
     right = np.minimum(np.searchsorted(centres, times), len(centres) - 1)
     left = np.maximum(right - 1, 0)
     nearer = np.where(np.abs(centres[left] - times) <= np.abs(centres[right] - times), left, right)
     near = np.abs(centres[nearer] - times) <= _PING_NEAR_NS
-    found: Ints = np.where(near, medians[nearer], NONE)
+    found: Ints = np.where(near, least[nearer], NONE)
     return found
 
 
