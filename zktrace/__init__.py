@@ -6,9 +6,12 @@ first used, so that importing ``zktrace`` costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# Not from `typing`, which takes a while: Ctrl-C during a start is handled only where `zktrace.cli`
+# has begun.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from zktrace.analysis.filter import FilterError
     from zktrace.analysis.trace import Batches, Trace, iter_batches, read
     from zktrace.analysis.verify import Verified, verify

@@ -184,6 +184,16 @@ def test_limit(engine: str) -> None:
     assert "limit reached" in lines[2]
 
 
+def test_limit_that_nothing_is_left_out_by(engine: str) -> None:
+    everything = objects(output("decode", "--json", BASIC, engine=engine))
+    count = len(everything) - 1
+    rows = objects(output("decode", "--json", "-n", str(count), BASIC, engine=engine))
+    assert rows == everything
+    rows = objects(output("decode", "--json", "-n", str(count - 1), BASIC, engine=engine))
+    assert rows[-1]["limited"] is True
+    assert "limit" not in output("decode", "-n", str(count), BASIC, engine=engine).splitlines()[-1]
+
+
 def test_filter(engine: str) -> None:
     rows = objects(output("decode", "--json", "--filter", 'op == "create"', BASIC, engine=engine))
     assert [row.get("op") for row in rows[:-1]] == ["create"] * 15

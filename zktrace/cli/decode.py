@@ -76,14 +76,15 @@ def decode(
     # A bar would be torn by lines on the same terminal.
     with progress(not sys.stdout.isatty()) as report:
         # What comes through a pipe may come slowly: lines go out as soon as they are there.
-        prompt = not all(can_reopen(source) for source in sources) or sys.stdout.isatty()
+        slow = not all(can_reopen(source) for source in sources)
+        prompt = slow or sys.stdout.isatty()
         run = Run(
             sources,
             create(options),
             batch_rows=1 if prompt or limit is not None else BATCH_ROWS,
             progress=report,
         )
-        job = EventOutput(limit, prompt)
+        job = EventOutput(limit, prompt, at_once=slow)
         with interruptible(run):
             if native:
                 job.write_native(run, filter)
@@ -103,24 +104,33 @@ def json_form() -> str:
 class EventOutput:
     """Events to standard output, each form of it; then the coverage."""
 
-    def __init__(self, limit: int | None, prompt: bool) -> None:
-        """`limit`: events to show; `prompt`: lines go out as soon as they are there."""
+    def __init__(self, limit: int | None, prompt: bool, *, at_once: bool = False) -> None:
+        """`limit`: events to show; `prompt`: lines go out as soon as they are there; `at_once`: the
+        limit ends the run even if it is not known whether there is more, which may take long.
+        """
         self._left = limit
+        self._limited = False
         self._prompt = prompt
+        self._at_once = at_once
 
     def _coverage(self, run: Steps) -> dict[str, Any]:
         coverage = run.coverage()
-        if self._left == 0 and coverage.pop("interrupted", False):
+        if self._limited:
+            coverage.pop("interrupted", None)
             coverage["limited"] = True
         return coverage
 
     def _take(self, count: int, run: Steps) -> int:
-        """How many of `count` lines may still be written; stops the run after the last."""
+        """How many of `count` lines may still be written; stops the run where there are more, or
+        other events, so that a limit that nothing was left out by is not told.
+        """
         if self._left is None:
             return count
+        more = self._left == 0 or self._at_once
         allowed = min(count, self._left)
         self._left -= allowed
-        if self._left == 0:
+        if count > allowed or (self._left == 0 and more and not run.ended):
+            self._limited = True
             run.stop()
         return allowed
 

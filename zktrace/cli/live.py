@@ -156,7 +156,7 @@ def live(
             budget=budget(max_cpu, max_memory),
         )
         compiled(filter)  # a wrong one is told now; it loads libraries, so not before
-        job = EventOutput(limit, prompt=True)
+        job = EventOutput(limit, prompt=True, at_once=True)
         with interruptible(run, SIGTERM):
             if native:
                 job.write_native(run, filter)

@@ -23,6 +23,8 @@ class Steps(Protocol):
 
     engine: Engine
     interrupted: bool
+    ended: bool
+    """All there is was read."""
 
     def stop(self) -> bool:
         """Ends it soon, see :meth:`Run.stop`."""
@@ -58,6 +60,7 @@ class Run:
             raise ValueError("no source given")
         self.engine = engine
         self.interrupted = False
+        self.ended = False
         self._given = list(sources)
         self._counters = CaptureCounters()
         self._batch_rows = batch_rows
@@ -96,6 +99,7 @@ class Run:
                 try:
                     index = engine.wanted()
                     if index is None:
+                        self.ended = True
                         break
                     self._reading = True
                     block = sources.read(index)

@@ -113,6 +113,7 @@ class LiveRun:
         """Rows that are given out though they have not waited for 200 ms, and more packets wait."""
         self.listening = Listening(described(plan), {at.name: "up" for at in plan.interfaces})
         self.interrupted = False
+        self.ended = False
         self._engine = engine
         self._plan = plan
         self._capture = capture
