@@ -1,1 +1,5 @@
-"""Inline record-and-replay proxy for the ZooKeeper client protocol. Nothing is here yet."""
+"""Inline proxy for the ZooKeeper client protocol: relays, decodes, records.
+
+:mod:`zktrace_proxy.plane` says what a data plane is; :mod:`zktrace_proxy.feed` joins it to the
+picture that ``zktrace serve`` shows; :mod:`zktrace_proxy.cli` is the command.
+"""

@@ -135,16 +135,20 @@ def _say(error: BaseException) -> None:
         print(f"zktrace: {text}", file=sys.stderr)
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """The command with these arguments (None: those of the process); returns the exit status."""
+def run(
+    arguments: Sequence[str] | None = None, program: typer.Typer = app, name: str = "zktrace"
+) -> int:
+    """The command with these arguments (None: those of the process); returns the exit status.
+    Commands that other packages add can be run by themselves as `program`.
+    """
     from typer.main import get_command
 
     # Of typer's own copy of click, or of click where typer still depends on it.
     usage_error = typer.BadParameter.__mro__[2]
     try:
-        status = get_command(app)(
+        status = get_command(program)(
             None if arguments is None else list(arguments),
-            prog_name="zktrace",
+            prog_name=name,
             standalone_mode=False,
         )
         if sys.stdout is not None:

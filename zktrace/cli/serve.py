@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -38,20 +36,18 @@ from zktrace.cli.options import (
     engine_options,
     hashing_key,
 )
+from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
 from zktrace.engine.base import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from zktrace.capture.keep import Ring
     from zktrace.capture.live import Capture
     from zktrace.cli.listening import Listening
-    from zktrace.engine.base import EngineOptions, Port
+    from zktrace.engine.base import EngineOptions
     from zktrace.engine.budget import Budget
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
-    from zktrace.web.security import App
 
 #: How long a source may take to turn out unusable before the page is offered.
 _TRY_S = 0.5
@@ -95,28 +91,9 @@ def serve(
     http: Annotated[
         str, typer.Option(metavar="ADDR:PORT", help="Where to listen; port 0 takes a free one.")
     ] = "127.0.0.1:8080",
-    token: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            envvar="ZKTRACE_TOKEN",
-            show_default=False,
-            help="Who asks has to know it; needed when listening beyond this machine. Better "
-            "given by ZKTRACE_TOKEN, as others can read command lines.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            show_default=False,
-            help="A name by which browsers may call this host, besides its addresses.",
-        ),
-    ] = [],  # noqa: B006
-    metrics_top: Annotated[
-        int,
-        typer.Option(min=0, max=1000, help="Busiest clients and paths that /metrics names."),
-    ] = 0,
+    token: Token = None,
+    allow_host: AllowHost = [],  # noqa: B006
+    metrics_top: MetricsTop = 0,
     client_port: ClientPort = [],  # noqa: B006
     quorum_port: QuorumPort = [],  # noqa: B006
     election_port: ElectionPort = [],  # noqa: B006
@@ -161,22 +138,13 @@ def serve(
     if write is not None and not interface:
         raise Failure("--write keeps what is on the wire: it goes with -i")
     pace = _speed(speed)
-    address, port = _address(http)
-    from zktrace.web.security import is_loopback
-
-    if token is not None and len(token) < 8:
-        raise Failure("--token: 8 characters at least")
-    if not is_loopback(address) and token is None:
-        raise Failure(
-            f"--http {http}: listening beyond this machine needs a token "
-            "(--token, or ZKTRACE_TOKEN in the environment)"
-        )
+    site = Site(http, token, allow_host)
     options = engine_options(
         client_port, quorum_port, election_port, max_connections=max_connections
     )
     key = hashing_key(hash_sessions, hash_key)
     feed: Feed | LiveFeed
-    with closing(_bound(http, address, port)) as bound:
+    with site.bind():
         if interface:
             from zktrace.cli.listening import Listening, budget
 
@@ -193,7 +161,7 @@ def serve(
                 promiscuous=promisc,
                 buffer_mib=buffer,
                 user=user,
-                not_from=_own(bound),
+                not_from=site.own,
                 record=None if write is None else "pcapng",
             )
             capture = listening.open(*_LATER)
@@ -201,13 +169,10 @@ def serve(
             picture, feed = _live(listening, capture, ring, spend, options, key)
         else:
             picture, feed = _files(read, pace, options, key)
-        from zktrace.web.app import create_app, guarded
-
         try:
             feed.start()
             _usable(feed)
-            app = create_app(picture, metrics_top=metrics_top)
-            _serve(bound, app, guarded(app, token=token, hosts=[*allow_host, address]))
+            site.serve(picture, metrics_top)
         except KeyboardInterrupt:
             pass  # uvicorn raises it again once it has ended
         finally:
@@ -251,15 +216,6 @@ def _live(
     return picture, LiveFeed(picture, run)
 
 
-def _serve(bound: socket.socket, app: FastAPI, guarded: App) -> None:
-    from zktrace.web.server import make_server
-
-    where = bound.getsockname()
-    shown = f"[{where[0]}]" if ":" in where[0] else where[0]
-    print(f"zktrace: http://{shown}:{where[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    make_server(app, guarded).run(sockets=[bound])
-
-
 def _ended(feed: Feed | LiveFeed) -> None:
     if feed.useless and feed.failure is not None:
         raise feed.failure
@@ -269,24 +225,6 @@ def _ended(feed: Feed | LiveFeed) -> None:
             if stream is not None:
                 stream.flush()
         os._exit(0)
-
-
-def _own(bound: socket.socket) -> Port:
-    """Our own end, which is not to be listened to."""
-    from ipaddress import ip_address
-
-    host = ip_address(bound.getsockname()[0])
-    return None if host.is_unspecified else host.packed, bound.getsockname()[1]
-
-
-def _bound(http: str, address: str, port: int) -> socket.socket:
-    """The listening socket: before rights are given up, which a low port needs."""
-    from zktrace.web.server import listen
-
-    try:
-        return listen(address, port)
-    except OSError as error:
-        raise Failure(f"--http {http}: {error.strerror or error}") from None
 
 
 def _usable(feed: Feed | LiveFeed) -> None:
@@ -309,19 +247,3 @@ def _speed(text: str) -> float | None:
     if not 0.001 <= speed <= 1e6:
         raise Failure(f"--speed: {text!r} is neither max nor a number from 0.001 to 1000000")
     return speed
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
-        raise Failure(f"--http: {text!r} is not ADDR:PORT")
-    from ipaddress import ip_address
-
-    if host == "localhost":
-        host = "127.0.0.1"
-    try:
-        ip_address(host)
-    except ValueError:
-        raise Failure(f"--http: {host!r} is no IP address") from None
-    return host, int(port)

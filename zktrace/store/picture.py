@@ -109,7 +109,7 @@ class Picture:
         """How fast the capture's clock runs; None: as fast as can be decoded."""
         self.sources: tuple[str, ...] = ()
         self.kind = "file"
-        """file or interface."""
+        """file, interface or proxy."""
         self.listening: Listening | None = None
         """Of interfaces: how that goes."""
         self.ring: Ring | None = None
@@ -188,7 +188,7 @@ class Picture:
         last = self.windows.last
         if last is None:
             return None
-        if self.state == "reading" and (self.kind == "interface" or self.speed is not None):
+        if self.state == "reading" and (self.kind != "file" or self.speed is not None):
             return last + int((time.monotonic() - self._fed_at) * (self.speed or 1.0))
         return last
 

@@ -47,6 +47,7 @@ mod pcap;
 mod pcapng;
 pub mod probe;
 pub mod quorum;
+pub mod relay;
 pub mod resync;
 pub mod roles;
 pub mod rows;
@@ -77,6 +78,8 @@ pub mod python_json;
 pub mod python_live;
 #[cfg(feature = "python")]
 mod python_quorum;
+#[cfg(feature = "python")]
+pub mod python_relay;
 #[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]

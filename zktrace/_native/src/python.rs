@@ -364,6 +364,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::python_flow::register(module)?;
     crate::python_json::register(module)?;
     crate::python_live::register(module)?;
+    crate::python_relay::register(module)?;
     crate::python_tables::register(module)?;
     Ok(())
 }

@@ -28,8 +28,8 @@ fn os_error(error: io::Error) -> PyErr {
     }
 }
 
-/// Rust puts the number behind the text, Python before it.
-fn text(error: &io::Error) -> String {
+/// An error's text without its number, which Rust puts behind it and Python before it.
+pub(crate) fn text(error: &io::Error) -> String {
     let text = error.to_string();
     let end = text.find(" (os error").unwrap_or(text.len());
     text.get(..end).unwrap_or_default().to_owned()

@@ -1,0 +1,266 @@
+"""``zktrace proxy``: the commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zktrace.cli.failure import Failure
+from zktrace.cli.options import HashKey, HashSessions, hashing_key
+from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from zktrace_proxy.plane import Plane, Record
+
+app = typer.Typer(
+    help="Stand between clients and servers: relay, decode, record.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+#: How often it is looked whether recording works.
+_LOOK_S = 1.0
+#: How long decoding may take to end.
+_END_S = 10.0
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SPANS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command by itself; its exit status."""
+    from zktrace.cli.main import run as command
+
+    return command(arguments, app, "zktrace proxy")
+
+
+@app.callback()
+def _root() -> None:
+    """Stand between clients and servers: relay, decode, record."""
+
+
+@app.command()
+def run(
+    listen: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ADDR[=SERVER,...]",
+            show_default=False,
+            help="Where clients connect: ADDR:PORT, :PORT for all addresses; with = and the "
+            "servers behind this one listener. May be repeated, as for a listener per member.",
+        ),
+    ] = [],  # noqa: B006
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SERVER,...",
+            show_default=False,
+            help="Servers behind the listeners that name none: HOST:PORT. New connections go to "
+            "them in turn.",
+        ),
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Record all traffic to this pcapng file. Session passwords, credentials and SASL "
+            "tokens are zeros in it.",
+        ),
+    ] = None,
+    rotate: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SIZE|TIME",
+            show_default=False,
+            help="Begin a new, numbered file at this size (256M) or after this time (1h); both "
+            "may be given.",
+        ),
+    ] = [],  # noqa: B006
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=False, help="Of rotated files, how many are left."),
+    ] = None,
+    secrets: Annotated[bool, typer.Option("--record-secrets", help="Record secrets, too.")] = False,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR:PORT",
+            show_default=False,
+            help="Where to offer the page, the JSON API and metrics, as zktrace serve does.",
+        ),
+    ] = None,
+    lossy: Annotated[
+        bool,
+        typer.Option(
+            "--lossy",
+            help="When decoding or recording does not keep up, leave packets out (and count them) "
+            "rather than let the traffic wait.",
+        ),
+    ] = False,
+    slow_reader: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            show_default=False,
+            help="Reset connections of which one side takes nothing for so long.",
+        ),
+    ] = None,
+    connect_timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="For a server to accept.")
+    ] = 5.0,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Connections at once; more are reset.")
+    ] = 20_000,
+    token: Token = None,
+    allow_host: AllowHost = [],  # noqa: B006
+    metrics_top: MetricsTop = 0,
+    hash_sessions: HashSessions = False,
+    hash_key: HashKey = None,
+) -> None:
+    """Relay between clients and servers, and show or record what is said.
+
+    Ctrl-C ends it, and its connections; clients connect again by themselves.
+    """
+    from zktrace_proxy.addresses import listeners
+    from zktrace_proxy.plane import Config, PlaneError, create
+
+    site = None if http is None else Site(http, token, allow_host)
+    key = hashing_key(hash_sessions, hash_key)
+    # As an interrupt does: the recording is written to its end.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with ExitStack() as stack:
+        if site is not None:
+            stack.enter_context(site.bind())
+        try:
+            plane = create(
+                Config(
+                    listeners(listen, upstream),
+                    slow_reader_s=slow_reader,
+                    connect_timeout_s=connect_timeout,
+                    max_connections=max_connections,
+                    lossless=not lossy,
+                    tap=site is not None,
+                    record=_record(record, rotate, keep, secrets),
+                )
+            )
+        except PlaneError as error:
+            raise Failure(str(error)) from None
+        stack.callback(plane.stop)
+        for one, address in zip(listeners(listen, upstream), plane.addresses(), strict=True):
+            _say(f"{address} -> {', '.join(one.upstreams)}")
+        if record is not None:
+            _say(f"recording to {record}")
+            stack.callback(_watch(plane).set)
+        try:
+            if site is None:
+                threading.Event().wait()
+            else:
+                _show(plane, site, metrics_top, key)
+        except KeyboardInterrupt:
+            pass  # the way to end it
+    _told(plane)
+
+
+def _say(text: str) -> None:
+    print(f"zktrace: {text}", file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show(plane: Plane, site: Site, metrics_top: int, key: bytes | None) -> None:
+    from zktrace.store.picture import Picture
+    from zktrace_proxy.feed import TapFeed
+
+    picture = Picture(hash_key=key)
+    feed = TapFeed(picture, plane, ", ".join(plane.addresses()))
+    feed.start()
+    try:
+        site.serve(picture, metrics_top)
+    finally:
+        plane.stop()
+        if not feed.join(_END_S):
+            _say("decoding did not come to its end")
+
+
+def _watch(plane: Plane) -> threading.Event:
+    """Says when recording fails, and when it works again."""
+    ended = threading.Event()
+
+    def look() -> None:
+        told = None
+        while not ended.wait(_LOOK_S):
+            problem = plane.recorded()[2]
+            if problem != told:
+                _say(f"RECORDING FAILS: {problem}" if problem else "recording works again")
+            told = problem
+
+    threading.Thread(target=look, name="zktrace-watch", daemon=True).start()
+    return ended
+
+
+def _told(plane: Plane) -> None:
+    """The last lines: what went through."""
+    from zktrace.export.text import size
+
+    counted = plane.counters()
+    recorded, files, problem = plane.recorded()
+    _say(
+        f"{counted['accepted']:,} connections, {size(counted['bytes_to_server'])} to servers, "
+        f"{size(counted['bytes_to_client'])} to clients"
+        + (f"; {size(recorded)} recorded in {files:,} files" if files > 1 else "")
+        + (f"; {size(recorded)} recorded" if files == 1 else "")
+    )
+    wrong = {
+        "unreachable": "connections reset as no server accepted",
+        "refused": "connections refused (--max-connections)",
+        "slow_readers": "connections reset as slow readers",
+        "accept_failures": "failures to accept",
+        "tap_lost_packets": "packets left out by the tap",
+    }
+    for name, words in wrong.items():
+        if counted[name]:
+            _say(f"{counted[name]:,} {words}")
+    if problem:
+        raise Failure(f"the recording is not complete: {problem}")
+
+
+def _record(path: str | None, rotate: list[str], keep: int | None, secrets: bool) -> Record | None:
+    from zktrace_proxy.plane import Record
+
+    if path is None:
+        if rotate or keep is not None or secrets:
+            raise Failure("--rotate, --keep and --record-secrets are about --record FILE")
+        return None
+    rotate_bytes: int | None = None
+    rotate_s: float | None = None
+    for text in rotate:
+        number, unit = text[:-1], text[-1:]
+        if unit in "smhd" and unit and _number(number):
+            rotate_s = float(number) * _SPANS[unit]
+        elif unit in "kMG" and unit and _number(number):
+            rotate_bytes = int(float(number) * _UNITS[unit.lower()])
+        else:
+            raise Failure(f"--rotate: {text!r} is neither a size (256M, 1G) nor a time (30m, 1h)")
+    if keep is not None and not rotate:
+        raise Failure("--keep is about rotated files: give --rotate")
+    return Record(path, rotate_bytes, rotate_s, keep, redact=not secrets)
+
+
+def _number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False

@@ -1,0 +1,104 @@
+"""What relays: its configuration, and what can be asked of it.
+
+The plane that is used is native (``zktrace/_native/src/relay``): a thread of its own that never
+takes Python's lock. Bytes are sent on at once and copied to the tap, a pcapng stream of TCP
+segments between client and server as if there were no proxy, which anything that reads captures can
+read. Knows no ZooKeeper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+#: Bytes of a direction of a connection that wait to be sent; beyond, its source is not read.
+SPILL_LIMIT: Final = 256 * 1024
+#: Bytes that wait for whoever decodes or records; beyond, the traffic stops, or packets are left
+#: out.
+TAP_LIMIT: Final = 64 << 20
+CONNECT_TIMEOUT_S: Final = 5.0
+MAX_CONNECTIONS: Final = 20_000
+
+
+class PlaneError(Exception):
+    """There is no plane, or it cannot start; the text is one line that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where clients connect, and the servers behind; each ``IP:PORT``, IPv6 in brackets.
+
+    New connections go to the servers in turn, and to the next one where one does not answer.
+    """
+
+    address: str
+    upstreams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A recording: a pcapng file.
+
+    With `rotate_bytes` or `rotate_s`, files are numbered (``name-00001.pcapng``) and begun anew at
+    that size or age; `keep` of them are left. `redact`: session passwords, credentials of ``auth``
+    and tokens of SASL are zeros on disk.
+    """
+
+    path: str
+    rotate_bytes: int | None = None
+    rotate_s: float | None = None
+    keep: int | None = None
+    redact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a plane does.
+
+    `slow_reader_s`: a connection whose bytes one side takes none of for so long is reset; None:
+    never. `lossless`: when those who read the tap do not keep up, sockets are not read until they
+    have; else packets are left out of the tap and counted. `tap`: :meth:`Plane.next` is used.
+    """
+
+    listeners: tuple[Listener, ...]
+    spill_limit: int = SPILL_LIMIT
+    slow_reader_s: float | None = None
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
+    max_connections: int = MAX_CONNECTIONS
+    tap_limit: int = TAP_LIMIT
+    lossless: bool = True
+    tap: bool = True
+    record: Record | None = None
+
+
+class Plane(Protocol):
+    """A running data plane."""
+
+    def addresses(self) -> list[str]:
+        """Where it listens, in the order of the configuration."""
+
+    def next(self, timeout_s: float) -> bytes | None:
+        """The tap's next bytes, whole pcapng blocks; None when none came in time."""
+
+    def ended(self) -> bool:
+        """Whether the tap has given all it ever will."""
+
+    def counters(self) -> dict[str, int]:
+        """What happened so far: connections, bytes, what the tap left out."""
+
+    def recorded(self) -> tuple[int, int, str | None]:
+        """Bytes recorded, files begun, and why nothing can be written at the moment."""
+
+    def stop(self) -> None:
+        """Resets all connections, writes the recording to its end, and ends."""
+
+
+def create(config: Config) -> Plane:
+    """Binds and begins to relay.
+
+    :raises PlaneError: no native engine, an address that cannot be bound, a file that cannot be
+        written.
+    """
+    from zktrace_proxy.native import NativePlane
+
+    return NativePlane(config)

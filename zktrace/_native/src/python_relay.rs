@@ -1,0 +1,149 @@
+//! The proxy's data plane for `zktrace_proxy.native`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::python_live::text;
+use crate::relay::recording::{Options, Recording};
+use crate::relay::{start, Config, Listener, Queue, Relay};
+
+/// A running data plane; see `zktrace_proxy.plane.Plane`.
+#[pyclass(frozen, module = "zktrace._native", name = "Relay")]
+pub struct PyRelay {
+    relay: Relay,
+    tap: Option<Arc<Queue>>,
+    recording: Option<Recording>,
+}
+
+fn address(text: &str) -> PyResult<SocketAddr> {
+    text.parse()
+        .map_err(|_| PyValueError::new_err(format!("{text:?} is not IP:PORT")))
+}
+
+/// path, rotate_bytes, rotate_ms, keep, redact
+type Record = (PathBuf, Option<u64>, Option<u64>, Option<usize>, bool);
+
+#[pymethods]
+impl PyRelay {
+    #[new]
+    #[pyo3(signature = (listeners, *, spill_limit, slow_reader_ms, connect_timeout_ms, max_connections, tap_limit,
+                        lossless, tap, record))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        listeners: Vec<(String, Vec<String>)>,
+        spill_limit: usize,
+        slow_reader_ms: Option<u64>,
+        connect_timeout_ms: u64,
+        max_connections: usize,
+        tap_limit: usize,
+        lossless: bool,
+        tap: bool,
+        record: Option<Record>,
+    ) -> PyResult<Self> {
+        let listeners = listeners
+            .iter()
+            .map(|(listen, upstreams)| {
+                let upstreams = upstreams
+                    .iter()
+                    .map(|one| address(one))
+                    .collect::<PyResult<_>>()?;
+                Ok(Listener {
+                    address: address(listen)?,
+                    upstreams,
+                })
+            })
+            .collect::<PyResult<_>>()?;
+        let config = Config {
+            listeners,
+            spill_limit,
+            slow_reader: slow_reader_ms.map(Duration::from_millis),
+            connect_timeout: Duration::from_millis(connect_timeout_ms),
+            max_connections,
+            lossless,
+        };
+        let tap = tap.then(|| Queue::new(tap_limit));
+        let mut queues: Vec<_> = tap.iter().map(Arc::clone).collect();
+        let recording = match record {
+            None => None,
+            Some((path, rotate_bytes, rotate_ms, keep, redact)) => {
+                let rotate_after = rotate_ms.map(Duration::from_millis);
+                let options = Options {
+                    path,
+                    rotate_bytes,
+                    rotate_after,
+                    keep,
+                    redact,
+                };
+                let queue = Queue::new(tap_limit);
+                let name = options.path.display().to_string();
+                let recording = Recording::start(options, Arc::clone(&queue))
+                    .map_err(|error| PyOSError::new_err(format!("{name}: {}", text(&error))))?;
+                queues.push(queue);
+                Some(recording)
+            }
+        };
+        let relay = start(config, queues).map_err(|error| PyOSError::new_err(text(&error)))?;
+        Ok(PyRelay {
+            relay,
+            tap,
+            recording,
+        })
+    }
+
+    /// Where it listens.
+    fn addresses(&self) -> Vec<String> {
+        self.relay
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    /// The tap's next bytes; None when none came in time.
+    fn next<'py>(&self, py: Python<'py>, timeout_ms: u64) -> Option<Bound<'py, PyBytes>> {
+        let tap = self.tap.as_ref()?;
+        let block = py.detach(|| tap.next(Duration::from_millis(timeout_ms)))?;
+        Some(PyBytes::new(py, &block))
+    }
+
+    /// Whether the tap has given all it will.
+    fn ended(&self) -> bool {
+        self.tap.as_ref().is_none_or(|tap| tap.ended())
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let out = PyDict::new(py);
+        for (name, value) in self.relay.counters.all() {
+            out.set_item(name, value)?;
+        }
+        Ok(out)
+    }
+
+    /// Bytes recorded, files begun, and why nothing can be written at the moment.
+    fn recorded(&self) -> (u64, u64, Option<String>) {
+        self.recording.as_ref().map_or((0, 0, None), |recording| {
+            let (bytes, files) = recording.written();
+            (bytes, files, recording.problem())
+        })
+    }
+
+    /// Ends all connections, and writes the recording to its end.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| {
+            self.relay.stop();
+            if let Some(recording) = &self.recording {
+                recording.finish();
+            }
+        });
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyRelay>()
+}

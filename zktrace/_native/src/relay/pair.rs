@@ -1,0 +1,223 @@
+//! One connection: two sockets, and what goes from each to the other.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, Sleep};
+
+use super::serve::Shared;
+use super::tap::{now_ns, TapFlow, CHUNK};
+
+/// Reads of one direction before others have their turn.
+const TURNS: usize = 16;
+
+thread_local! {
+    /// What is read goes here first, and mostly on from here: an idle connection has no buffer.
+    static SCRATCH: RefCell<Box<[u8; CHUNK]>> = RefCell::new(Box::new([0; CHUNK]));
+}
+
+/// What came from one side and is for the other.
+#[derive(Default)]
+struct Half {
+    /// Not yet taken by the socket, from `sent` on.
+    spill: Vec<u8>,
+    sent: usize,
+    /// No more will come.
+    ended: bool,
+    /// The other side has been told so.
+    told: bool,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides closed.
+    Closed,
+    /// This side reset it, or was gone when it was written to.
+    Reset(usize),
+    /// This side did not read for too long.
+    Slow(usize),
+}
+
+/// The future of a connection; ready when it has ended.
+pub struct Pair {
+    shared: Rc<Shared>,
+    /// Client, server.
+    sockets: [TcpStream; 2],
+    /// From the client, from the server.
+    halves: [Half; 2],
+    flow: TapFlow,
+    /// Runs while something waits to be sent and nothing of it is taken.
+    slow: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pair {
+    pub fn new(shared: Rc<Shared>, client: TcpStream, server: TcpStream, flow: TapFlow) -> Self {
+        Self {
+            shared,
+            sockets: [client, server],
+            halves: Default::default(),
+            flow,
+            slow: None,
+        }
+    }
+
+    /// Ends both sides with a reset rather than an orderly close.
+    pub fn reset(&self) {
+        for socket in &self.sockets {
+            reset(socket);
+        }
+    }
+
+    fn count(&self, from: usize) -> &AtomicU64 {
+        let counters = &self.shared.counters;
+        if from == 0 {
+            &counters.bytes_to_server
+        } else {
+            &counters.bytes_to_client
+        }
+    }
+
+    /// Sends what waits. Ready: nothing waits any more.
+    fn flush(&mut self, from: usize, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let to = 1 - from;
+        let half = &mut self.halves[from];
+        while half.sent < half.spill.len() {
+            match self.sockets[to].try_write(&half.spill[half.sent..]) {
+                Ok(count) => {
+                    half.sent += count;
+                    self.slow = None;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if ready!(self.sockets[to].poll_write_ready(cx)).is_err() {
+                        return Poll::Ready(Err(End::Reset(to)));
+                    }
+                }
+                Err(_) => return Poll::Ready(Err(End::Reset(to))),
+            }
+        }
+        half.spill = Vec::new();
+        half.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Moves what there is in one direction. Ready: no more will come from there, and the other side knows.
+    fn step(&mut self, from: usize, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let to = 1 - from;
+        for _ in 0..TURNS {
+            if let Err(end) = ready!(self.flush(from, cx)) {
+                return Poll::Ready(Err(end));
+            }
+            if self.halves[from].ended {
+                if !self.halves[from].told {
+                    self.halves[from].told = true;
+                    // It fails when that side is gone, which reading from it tells.
+                    let _ = SockRef::from(&self.sockets[to]).shutdown(Shutdown::Write);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if self.shared.tap.borrow_mut().must_wait(cx) {
+                return Poll::Pending;
+            }
+            if ready!(self.sockets[from].poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Err(End::Reset(from)));
+            }
+            match SCRATCH.with_borrow_mut(|scratch| self.chunk(from, &mut scratch[..])) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Err(End::Reset(from))),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once: stamps it, sends it on, and only then copies it.
+    fn chunk(&mut self, from: usize, scratch: &mut [u8]) -> io::Result<()> {
+        let room = self.shared.spill_limit.min(scratch.len());
+        let count = self.sockets[from].try_read(&mut scratch[..room])?;
+        let ts_ns = now_ns();
+        if count == 0 {
+            self.halves[from].ended = true;
+            self.flow.fin(&mut self.shared.tapping(), from, ts_ns);
+            return Ok(());
+        }
+        // What went wrong with the other side is found when the rest is sent, or when it is read.
+        let sent = self.sockets[1 - from]
+            .try_write(&scratch[..count])
+            .unwrap_or(0);
+        if sent < count {
+            self.halves[from]
+                .spill
+                .extend_from_slice(&scratch[sent..count]);
+        }
+        self.flow
+            .data(&mut self.shared.tapping(), from, &scratch[..count], ts_ns);
+        super::add(self.count(from), count as u64);
+        Ok(())
+    }
+
+    /// Whether one side has taken nothing of what waits for it for too long.
+    fn too_slow(&mut self, limit: Duration, cx: &mut Context<'_>) -> Option<End> {
+        let from = self.halves.iter().position(|half| !half.spill.is_empty());
+        let Some(from) = from else {
+            self.slow = None;
+            return None;
+        };
+        let timer = self.slow.get_or_insert_with(|| Box::pin(sleep(limit)));
+        timer
+            .as_mut()
+            .poll(cx)
+            .is_ready()
+            .then_some(End::Slow(1 - from))
+    }
+}
+
+impl Future for Pair {
+    type Output = End;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = self.get_mut();
+        let mut done = 0;
+        for from in [0, 1] {
+            match this.step(from, cx) {
+                Poll::Ready(Ok(())) => done += 1,
+                Poll::Ready(Err(end)) => {
+                    let (End::Reset(side) | End::Slow(side)) = end else {
+                        unreachable!("a half does not close")
+                    };
+                    this.flow.reset(&mut this.shared.tapping(), side, now_ns());
+                    return Poll::Ready(end);
+                }
+                Poll::Pending => {}
+            }
+        }
+        if done == 2 {
+            return Poll::Ready(End::Closed);
+        }
+        if let Some(end) = this
+            .shared
+            .slow_reader
+            .and_then(|limit| this.too_slow(limit, cx))
+        {
+            this.flow.reset(&mut this.shared.tapping(), 1, now_ns());
+            return Poll::Ready(end);
+        }
+        Poll::Pending
+    }
+}
+
+/// Makes closing a reset: the other side learns that something was lost.
+pub fn reset(socket: &TcpStream) {
+    // It fails only for a socket that has no connection any more.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}

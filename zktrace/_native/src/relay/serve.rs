@@ -1,0 +1,280 @@
+//! The thread: listeners, upstreams, the end.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{watch, Notify};
+use tokio::task::{spawn_local, LocalSet};
+use tokio::time::{sleep, timeout};
+
+use super::pair::{reset, End, Pair};
+use super::tap::{now_ns, Queue, Tap, TapFlow};
+use super::upstreams::Upstreams;
+use super::{add, Config, Counters, Listener};
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Packets are handed to those who read the tap after so long at the latest.
+const FLUSH: Duration = Duration::from_millis(5);
+/// How long to wait when accepting fails, as when there are no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the connections of the thread share.
+pub struct Shared {
+    pub counters: Arc<Counters>,
+    pub tap: RefCell<Tap>,
+    pub spill_limit: usize,
+    pub slow_reader: Option<Duration>,
+    connect_timeout: Duration,
+    max_connections: usize,
+    open: Cell<usize>,
+    /// Told when a block of the tap begins.
+    begun: Notify,
+}
+
+impl Shared {
+    /// The tap, for a packet.
+    pub fn tapping(&self) -> RefMut<'_, Tap> {
+        let tap = self.tap.borrow_mut();
+        if tap.begins() {
+            self.begun.notify_one();
+        }
+        tap
+    }
+}
+
+/// A running proxy. Stops when it is dropped.
+pub struct Relay {
+    /// Where it listens, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    pub counters: Arc<Counters>,
+    stopping: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Relay {
+    /// Ends all connections with a reset, and the thread.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // It has panicked: that was reported when it happened, and there is nothing left to end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Binds, then relays in a thread of its own. Each queue gets all that the tap has.
+pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let counters = Arc::new(Counters::default());
+    let mut bound = Vec::new();
+    let mut addresses = Vec::new();
+    {
+        let _inside = runtime.enter();
+        for Listener { address, upstreams } in &config.listeners {
+            let listener = listen(*address)
+                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+            addresses.push(listener.local_addr()?);
+            bound.push((listener, Upstreams::new(upstreams.clone())));
+        }
+    }
+    let (stopping, stop) = watch::channel(false);
+    let counting = Arc::clone(&counters);
+    let thread = std::thread::Builder::new()
+        .name("zktrace-relay".into())
+        .spawn(move || {
+            LocalSet::new().block_on(&runtime, run(config, bound, queues, counting, stop));
+        })?;
+    Ok(Relay {
+        addresses,
+        counters,
+        stopping,
+        thread: Mutex::new(Some(thread)),
+    })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn run(
+    config: Config,
+    bound: Vec<(TcpListener, Upstreams)>,
+    queues: Vec<Arc<Queue>>,
+    counters: Arc<Counters>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let shared = Rc::new(Shared {
+        tap: RefCell::new(Tap::new(queues, config.lossless, Arc::clone(&counters))),
+        counters,
+        spill_limit: config.spill_limit,
+        slow_reader: config.slow_reader,
+        connect_timeout: config.connect_timeout,
+        max_connections: config.max_connections,
+        open: Cell::new(0),
+        begun: Notify::new(),
+    });
+    spawn_local(flushing(Rc::clone(&shared)));
+    for (listener, upstreams) in bound {
+        spawn_local(accepting(
+            Rc::clone(&shared),
+            listener,
+            upstreams,
+            stop.clone(),
+        ));
+    }
+    // It fails when the handle is gone, which is as good a reason to end.
+    let _ = stop.wait_for(|stopping| *stopping).await;
+    while shared.open.get() > 0 {
+        // Each connection has heard it, too.
+        tokio::task::yield_now().await;
+    }
+    shared.tap.borrow_mut().close();
+}
+
+async fn flushing(shared: Rc<Shared>) {
+    loop {
+        shared.begun.notified().await;
+        sleep(FLUSH).await;
+        shared.tap.borrow_mut().flush();
+    }
+}
+
+async fn accepting(
+    shared: Rc<Shared>,
+    listener: TcpListener,
+    mut upstreams: Upstreams,
+    stop: watch::Receiver<bool>,
+) {
+    let mut stopping = stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        match accepted {
+            Ok((client, address)) => {
+                add(&shared.counters.accepted, 1);
+                if shared.open.get() >= shared.max_connections {
+                    add(&shared.counters.refused, 1);
+                    reset(&client);
+                    continue;
+                }
+                let order = upstreams.order();
+                spawn_local(connection(
+                    Rc::clone(&shared),
+                    client,
+                    address,
+                    order,
+                    stop.clone(),
+                ));
+            }
+            Err(_) => {
+                add(&shared.counters.accept_failures, 1);
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Open(Rc<Shared>);
+
+impl Open {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.open.set(shared.open.get() + 1);
+        shared
+            .counters
+            .open
+            .store(shared.open.get() as u64, Relaxed);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0
+            .counters
+            .open
+            .store(self.0.open.get() as u64, Relaxed);
+    }
+}
+
+async fn connection(
+    shared: Rc<Shared>,
+    client: TcpStream,
+    address: SocketAddr,
+    order: Vec<SocketAddr>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let _open = Open::new(&shared);
+    let server = tokio::select! {
+        server = connect(&shared, &order) => server,
+        _ = stop.wait_for(|stopping| *stopping) => None,
+    };
+    let Some((server, upstream)) = server else {
+        if !*stop.borrow() {
+            add(&shared.counters.unreachable, 1);
+        }
+        reset(&client);
+        return;
+    };
+    // Both fail only when the connection is gone, which reading tells.
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let mut flow = TapFlow::new(address, upstream);
+    flow.open(&mut shared.tapping(), now_ns());
+    let mut pair = Pair::new(Rc::clone(&shared), client, server, flow);
+    tokio::select! {
+        end = &mut pair => match end {
+            End::Closed => {}
+            End::Reset(_) => {
+                add(&shared.counters.resets, 1);
+                pair.reset();
+            }
+            End::Slow(_) => {
+                add(&shared.counters.slow_readers, 1);
+                pair.reset();
+            }
+        },
+        _ = stop.wait_for(|stopping| *stopping) => pair.reset(),
+    }
+}
+
+async fn connect(shared: &Shared, order: &[SocketAddr]) -> Option<(TcpStream, SocketAddr)> {
+    for &upstream in order {
+        match timeout(shared.connect_timeout, TcpStream::connect(upstream)).await {
+            Ok(Ok(server)) => return Some((server, upstream)),
+            _ => add(&shared.counters.upstream_failures, 1),
+        }
+    }
+    None
+}
