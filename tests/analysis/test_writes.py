@@ -116,7 +116,7 @@ def test_every_write_of_the_large_capture() -> None:
     assert (spent >= 0).all()
     assert (spent.sum(axis=1)[answered] == latency[answered]).all()
     (quorum,) = summary["quorums"]
-    assert (quorum["needed"], quorum["how"], quorum["followers"]) == (2, "seen", 2)
+    assert (quorum["needed"], quorum["how"], quorum["followers"]) == (2, "config", 2)
     for number in report.slowest(200):
         check_write(report.write(number))
 
@@ -194,6 +194,13 @@ def test_one_follower_only(engine: str) -> None:
     for write in report:
         if write["quorum"] and write["epoch"] == 2:
             assert write["quorum"]["made_by"] is None
+
+
+def test_voters_by_configuration(engine: str) -> None:
+    """Three servers vote, of which the second epoch saw handshakes; the first is bounded."""
+    trace = zktrace.read(PCAPS / "12_leader_kill.pcap", engine=engine)
+    told = [(q["epoch"], q["needed"], q["how"]) for q in trace.writes().summary()["quorums"]]
+    assert told == [(2, 2, "seen"), (3, 2, "config")]
 
 
 def test_voters_as_told(engine: str) -> None:

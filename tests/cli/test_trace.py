@@ -26,7 +26,7 @@ def test_report(engine: str) -> None:
         "quorum    epoch 2, leader 127.0.0.2:28882: 2 votes, the leader's and those of 1 of "
         "2 followers",
         "quorum    epoch 3, leader 127.0.0.3:28883: 2 votes, the leader's and those of 1 of "
-        "2 followers",
+        "2 followers (by its configuration)",
     ]
     for stage in ("server", "leader", "quorum", "commit", "reply"):
         assert re.search(rf"^{stage} +\w+ > \w+ +\d+ ", text, re.MULTILINE), stage

@@ -120,8 +120,8 @@ class Joiner:
         self._exchanges = 0
         self._packet_paths = Texts()
         self._write_paths = Texts()
-        # Handshakes are few: sid and epoch of them are kept apart.
-        self._told: dict[int, tuple[int, int]] = {}
+        # Handshakes are few: sid, epoch and configuration of them are kept apart.
+        self._told: dict[int, tuple[int, int, str | None]] = {}
         self._wanted = vocabulary().writes | {"connect"}
 
     def add(self, tables: Mapping[str, pa.Table | pa.RecordBatch]) -> None:
@@ -141,8 +141,10 @@ class Joiner:
         handshake = [name in _HANDSHAKE for name in kinds.dictionary.to_pylist()]
         if any(handshake):
             rows = np.flatnonzero(np.array([*handshake, False])[places(kinds)])
-            columns = (ints(batch.column(name))[rows].tolist() for name in ("sid", "epoch"))
-            told = zip(*columns, strict=True)
+            sids, epochs = (ints(batch.column(name))[rows].tolist() for name in ("sid", "epoch"))
+            config = batch.column("config")
+            texts = (config[row].as_py() for row in rows.tolist())
+            told = zip(sids, epochs, texts, strict=True)
             self._told.update(zip((rows + base).tolist(), told, strict=True))
 
     def _add_exchanges(self, batch: pa.RecordBatch) -> None:
@@ -208,7 +210,7 @@ class Joiner:
         for row, kind, at in zip(rows.tolist(), kinds, packets.peer[rows].tolist(), strict=True):
             peer = peers[at]
             name = PACKET_TYPES[kind]
-            sid, epoch = self._told[row]
+            sid, epoch, config = self._told[row]
             if peer.handshake is None:
                 # Until the sync is over, all that comes is part of it.
                 peer.handshake = {}
@@ -220,6 +222,7 @@ class Joiner:
                 peer.opened = True
             elif name in ("LEADERINFO", "NEWLEADER"):
                 peer.epoch = None if epoch == NONE else epoch
+                peer.config = config or peer.config
             elif name == "UPTODATE":
                 peer.live_from = row + 1
             elif name in _SYNCS and peer.sync is None:

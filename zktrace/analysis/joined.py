@@ -73,6 +73,8 @@ class Peer:
     """
     handshake: dict[str, int] | None = None
     """First row of each type of handshake packet that was seen."""
+    config: str | None = None
+    """The ensemble's configuration, as NEWLEADER told it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ def _peers(timelines: Sequence[Timeline]) -> tuple[list[Peer], list[Ints]]:
             known.sid = peer.sid if known.sid is None else known.sid
             known.epoch = peer.epoch if known.epoch is None else known.epoch
             known.sync = known.sync or peer.sync
+            known.config = known.config or peer.config
             known.opened = known.opened or peer.opened
             places.append(found[key])
         maps.append(np.array(places, dtype=np.int64))

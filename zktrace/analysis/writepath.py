@@ -64,8 +64,10 @@ class Quorum:
     needed: int | None
     """Votes of a quorum, the leader's included; None: the ACKs seen are not all there were."""
     how: str | None
-    """seen: no other number fits. assumed: as many voters as were seen, or the connection of one
-    learner only, which others may have been beside. given: by the user."""
+    """config: a NEWLEADER told who votes. seen: no other number fits. given: by the user.
+    assumed: as many voters as were seen, or the connection of one learner only, which others may
+    have been beside.
+    """
     txns: int
 
 
@@ -258,8 +260,11 @@ def quorums(
         several = int((timeline.leader_of == leader).sum()) > 1
         proven = several and fewest is not None and fewest + 1 == low
         how: str | None = "seen" if proven else "assumed"
+        configured = _configured(timeline, leader, number)
         if voters is not None:
             needed, how = voters // 2 + 1, "given"
+        elif configured is not None:
+            needed, how = configured // 2 + 1, "config"
         elif followers[at_] == 0 or (fewest is not None and fewest + 1 < low):
             needed, how = None, None
         found.append(
@@ -274,6 +279,24 @@ def quorums(
             )
         )
     return found
+
+
+def _configured(timeline: Timeline, leader: int, number: int) -> int | None:
+    """How many servers vote by the configuration that a leader's NEWLEADER told; None where it was
+    not seen, or changed, or more than their number decides.
+    """
+    texts = {
+        peer.config
+        for peer, own in zip(timeline.peers, timeline.leader_of.tolist(), strict=True)
+        if own == leader and peer.epoch == number and peer.config
+    }
+    if len(texts) != 1:
+        return None
+    # Its package holds all checks, which are of no use here but for this.
+    from zktrace.analysis.verify.ensemble import parse_config
+
+    config = parse_config(texts.pop())
+    return len(config.voters) if config is not None and config.simple else None
 
 
 def _reigns(timeline: Timeline) -> tuple[list[tuple[int, ...]], Ints]:

@@ -279,6 +279,8 @@ def _quorum(row: _Object) -> str:
     words += f"{row['needed']} votes, the leader's and those of {row['needed'] - 1} of {followers}"
     if row["how"] == "assumed":
         words += " (if these were all; else --voters N)"
+    elif row["how"] == "config":
+        words += " (by its configuration)"
     elif row["how"] == "given":
         words += " (as told)"
     return words
