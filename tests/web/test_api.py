@@ -170,6 +170,9 @@ def test_watches(client: Client) -> None:
         "NodeChildrenChanged": 400,
         "NodeDeleted": 40,
     }
+    assert answer["outstanding"]["watches"] == len(answer["outstanding"]["sessions"]) * 2
+    assert answer["outstanding"]["growing"] == []
+    assert all(write["herd"] for write in answer["writes"][:20])
     write = answer["writes"][0]
     assert (write["op"], write["events"], write["sessions"], write["exact"]) == (
         "delete",

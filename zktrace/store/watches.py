@@ -4,7 +4,8 @@ A watch is registered when the reply to a request that asked for it says so: get
 getChildren with the watch flag, addWatch, setWatches after a reconnect (which sets again what was
 registered before, so it is counted apart). From ZooKeeper 3.9 on the header of an event carries
 the zxid of the write that fired it (ZOOKEEPER-4655), so the fan-out of a write is exact; before,
-events of one path and kind within one second are taken together, and called so.
+events of one path and kind within one second are taken together, and called so. A read of the
+event's path by its session within a second after it is counted as caused by the write.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zktrace.analysis.names import vocabulary
+from zktrace.store.ledger import Ledger, Rereads
 
 #: Paths with counts, and writes with fan-out; beyond, the half with the smallest counts goes.
 MAX_PATHS: Final = 20_000
 MAX_WRITES: Final = 5_000
+#: A write that fires events to so many sessions sends a herd.
+HERD_SESSIONS: Final = 20
 _NO_NODE: Final = -101
 _SECOND: Final = 1_000_000_000
 
@@ -47,6 +51,11 @@ class Watches:
         self.paths: dict[str, list[int]] = {}
         """Registered and fired."""
         self.writes: dict[Any, dict[str, Any]] = {}
+        self.ledger = Ledger()
+        self._rereads = Rereads()
+        self._numbers: dict[int, Any] = {}
+        """Writes by number, while their events may be answered."""
+        self._number = 0
         self.forgotten_paths = 0
         self.forgotten_writes = 0
 
@@ -56,10 +65,11 @@ class Watches:
         if exchanges is not None:
             self._registered(exchanges)
             self._restored(exchanges)
-        if events is not None and events.num_rows:
-            self._fired(events)
+        told = self._fired(events) if events is not None and events.num_rows else []
+        self.ledger.add(exchanges, events)
         if exchanges is not None:
             self._causes(exchanges)
+        self._reread(exchanges, events, told)
         if len(self.paths) > MAX_PATHS:
             self.forgotten_paths += _halve(self.paths, sum)
         if len(self.writes) > MAX_WRITES:
@@ -93,7 +103,9 @@ class Watches:
                 for kind, count in value.items():
                     self.restored[kind] += count or 0
 
-    def _fired(self, rows: pa.RecordBatch) -> None:
+    def _fired(self, rows: pa.RecordBatch) -> list[int]:
+        """Counts events; gives the number of the write of each."""
+        told: list[int] = []
         for row, count in _counted(rows.select(["event", "path"])):
             name = row["event"] or "?"
             self.fired[name] = self.fired.get(name, 0) + count
@@ -105,6 +117,7 @@ class Watches:
         ]
         for zxid, event, path, ts_ns, session, size in zip(*columns, strict=True):
             if path is None:
+                told.append(-1)
                 continue  # of the session itself, no write's
             # One write can fire NodeDeleted here and NodeChildrenChanged of the parent there.
             key = (zxid,) if zxid is not None else (path, event, ts_ns // _SECOND)
@@ -122,7 +135,13 @@ class Watches:
                     "sessions": set(),
                     "op": None,
                     "client": None,
+                    "rereads": 0,
+                    "reread_bytes": 0,
                 }
+                self._number += 1
+                write["number"] = self._number
+                self._numbers[self._number] = key
+            told.append(write["number"])
             write["events"] += 1
             write["bytes"] += size or 0
             write["first_ns"] = min(write["first_ns"], ts_ns)
@@ -130,6 +149,19 @@ class Watches:
             write["kinds"][event] = write["kinds"].get(event, 0) + 1
             if len(write["sessions"]) < 10_000:
                 write["sessions"].add(session)
+        if len(self._numbers) > MAX_WRITES:
+            for number in list(self._numbers)[: len(self._numbers) - MAX_WRITES]:
+                del self._numbers[number]
+        return told
+
+    def _reread(
+        self, exchanges: pa.RecordBatch | None, events: pa.RecordBatch | None, told: list[int]
+    ) -> None:
+        for number, reads, size in self._rereads.add(exchanges, events, told):
+            write = self.writes.get(self._numbers.get(number))
+            if write is not None:
+                write["rereads"] += reads
+                write["reread_bytes"] += size
 
     def _causes(self, rows: pa.RecordBatch) -> None:
         """Which request a zxid was."""

@@ -17,6 +17,7 @@ from zktrace.store.part import WATCH_EVENTS, shown, us
 from zktrace.store.picture import Picture, Span
 from zktrace.store.sessions import Session
 from zktrace.store.verdict import RULE, verdict
+from zktrace.store.watches import HERD_SESSIONS
 from zktrace.web.views import Matching, Object, stats_row, window
 
 _SECOND: Final = 1_000_000_000
@@ -211,6 +212,9 @@ def watches(
         ]
         sums = {name: dict(getattr(kept, name)) for name in ("registered", "restored", "fired")}
         gone = kept.forgotten_paths, kept.forgotten_writes
+        ledger = kept.ledger
+        most, growing = ledger.most(limit), ledger.growing()
+        outstanding, overflow = len(ledger), ledger.overflow
     if not span.whole:
         part, _ = picture.rows("path", span)
         fired = part.numbers[:, WATCH_EVENTS].tolist()
@@ -242,12 +246,21 @@ def watches(
                     key: write[key]
                     for key in ("exact", "path", "op", "client", "kinds", "events", "sessions")
                 },
+                "herd": write["sessions"] >= HERD_SESSIONS,
+                "rereads": write["rereads"],
+                "reread_bytes": write["reread_bytes"],
                 "bytes": write["bytes"],
                 "first_ns": write["first_ns"],
                 "spread_ms": round((write["last_ns"] - write["first_ns"]) / 1e6, 3),
             }
             for write in writes[:limit]
         ],
+        "outstanding": {
+            "watches": outstanding,
+            "not_kept": overflow,
+            "sessions": [{"session": hex_session(one), "watches": n} for one, n in most],
+            "growing": [{**one._asdict(), "session": hex_session(one.session)} for one in growing],
+        },
         "forgotten_paths": gone[0],
         "forgotten_writes": gone[1],
     }

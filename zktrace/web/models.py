@@ -277,9 +277,38 @@ class FanOut(Model):
     kinds: dict[str, int]
     events: int
     sessions: int
+    herd: bool = Field(description="It fired events to 20 sessions or more")
+    rereads: int = Field(
+        description="Reads of the event's path by those it was sent to, within a second after it"
+    )
+    reread_bytes: int = Field(description="Bytes of the replies to them")
     bytes: int
     first_ns: int
     spread_ms: float
+
+
+class SessionWatches(Model):
+    session: str
+    watches: int
+
+
+class GrowingWatches(Model):
+    session: str
+    before: int
+    now: int
+    seconds: int
+
+
+class Outstanding(Model):
+    """Fact: watches granted that neither fired nor went with their session, as far as was seen."""
+
+    watches: int
+    not_kept: int = Field(description="Beyond the limit of what is kept")
+    sessions: list[SessionWatches]
+    growing: list[GrowingWatches] = Field(
+        description="A guess: sessions that may leak watches, since theirs grew in each of the "
+        "last five minutes"
+    )
 
 
 class WatchList(Model):
@@ -290,6 +319,7 @@ class WatchList(Model):
     groups: int
     rows: list[WatchPath]
     writes: list[FanOut]
+    outstanding: Outstanding
     forgotten_paths: int
     forgotten_writes: int
 
