@@ -172,6 +172,7 @@ def test_the_time_range(tab: Tab) -> None:
 def test_the_api_is_documented_offline(tab: Tab) -> None:
     page = tab.open("docs")
     page.wait_for_selector("text=GET /api/ops")
+    page.wait_for_selector("text=POST /api/slice")
     page.click("#ops_api_ops_get button")
     page.wait_for_selector("#ops_api_ops_get pre:has-text('getData')")
 

@@ -20,7 +20,8 @@ function input(parameter, id) {
   return h("select", { id, name: parameter.name }, h("option", { value: "" }, `(${parameter.schema.default ?? "none"})`), schema.enum.map((one) => h("option", { value: one }, one)));
 }
 
-function route(path, it) {
+// Only what asks for something can be tried here; the page changes nothing.
+function route(path, method, it) {
   const parameters = it.parameters ?? [];
   const out = h("pre", { class: "scroll", tabindex: 0, hidden: true, "aria-label": `Answer of ${path}` });
   const form = h("form", { class: "tools" }, parameters.map((parameter, i) => {
@@ -46,9 +47,9 @@ function route(path, it) {
   });
   const answer = it.responses["200"]?.content?.["application/json"]?.schema;
   return h("section", { class: "api", id: it.operationId },
-    h("h3", null, `GET ${path}`), h("p", null, it.summary ?? ""),
+    h("h3", null, `${method.toUpperCase()} ${path}`), h("p", null, it.summary ?? ""),
     h("dl", { class: "pairs" }, parameters.map((p) => [h("dt", null, p.name), h("dd", null, `${type(p.schema)}${p.required ? ", required" : ""}. ${p.description ?? ""}`)]), answer && [h("dt", null, "answer"), h("dd", null, answer.$ref ? link(`#${type(answer)}`, type(answer)) : type(answer))]),
-    form, out);
+    method === "get" && [form, out]);
 }
 
 function model(name, schema) {
@@ -59,6 +60,6 @@ function model(name, schema) {
 document.getElementById("view").replaceChildren(
   h("p", null, api.info.description),
   h("h2", null, "Routes"),
-  ...Object.entries(api.paths).map(([path, methods]) => route(path, methods.get)),
+  ...Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, it]) => route(path, method, it))),
   h("h2", null, "What answers hold"),
   ...Object.entries(api.components.schemas).filter(([name]) => !name.includes("Validation")).map(([name, schema]) => model(name, schema)));
