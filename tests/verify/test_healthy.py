@@ -14,11 +14,12 @@ import pytest
 
 import zktrace
 from tests.conftest import NATIVE_MISSING
-from tests.support import mangle
+from tests.support import mangle, zk
 from tests.support.cases import REAL, everything, records
 from tests.support.pcapio import Record
 from tests.support.zab import Zab, healthy
-from tests.verify.plant import apart, broken, of_capture, texts, verified
+from tests.verify.plant import Client, apart, broken, of_capture, texts, verified
+from zktrace.analysis.verify import CHECKS
 
 #: Of these it is known what is wrong with them.
 _ILL = {"18_bare_check_poison": {"bare-check"}}
@@ -132,6 +133,42 @@ def test_a_follower_that_comes_again(engine: str) -> None:
     zab.write(5)
     found = verified(zab.script, engine)
     assert not broken(found), texts(found)
+
+
+def test_a_server_with_an_empty_disk(engine: str) -> None:
+    """It was put in another one's place: it knows no epoch, and breaks no promise of its own."""
+    zab = Zab(size=5)
+    zab.lead(1, [2, 3, 4, 5])
+    zab.write(5)
+    zab.lead(2, [1, 3, 4, 5])
+    zab.write(5)
+    zab.learning = [one for one in zab.learning if one.sid != 4]
+    zab.accepted[4] = zab.logged[4] = 0
+    zab.join(4, False)
+    zab.write(5)
+    found = verified(zab.script, engine)
+    assert not broken(found), texts(found)
+
+
+@pytest.mark.parametrize("name", _MANGLED)
+def test_nonsense_is_no_error(name: str) -> None:
+    """Bytes that say anything may break any guarantee; checks must bear them."""
+    for seed in range(_SEEDS):
+        rng = random.Random(f"{name} nonsense {seed}")
+        made = mangle.damage_payloads(records(name), rng, 10 ** (1 + seed))
+        assert len(verified(made, _FAST).outcomes) == len(CHECKS)
+
+
+def test_other_watches_are_left_alone(engine: str) -> None:
+    client = Client()
+    client.get(1, "/a", 0x100, 0x50, watch=True)
+    client.ask(2, 106, zk.ustring("/a") + zk.i32(0))
+    client.answer(2, 0x100, zk.i32(0))
+    client.get(3, "/a", 0x101, 0x101)
+    found = verified(client.script, engine)
+    assert not broken(found), texts(found)
+    outcome = next(one for one in found.outcomes if one.check.name == "session-events")
+    assert any("addWatch" in text for text in outcome.unseen)
 
 
 def test_what_was_not_seen_is_said(engine: str) -> None:

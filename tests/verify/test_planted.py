@@ -265,14 +265,14 @@ def test_an_older_epoch_accepted(engine: str) -> None:
 
 
 def test_an_epoch_forgotten(engine: str) -> None:
-    script = _healthy(healthy(size=5).script, engine)
+    script = _healthy(healthy(size=5, terms=3).script, engine)
     one = next(
         message
-        for message in script.pick(role="quorum", kind="FOLLOWERINFO", zxid=1 << 32)
-        if message.packet.data and message.packet.data[7] == 3
+        for message in script.pick(role="quorum", kind="FOLLOWERINFO", zxid=2 << 32)
+        if message.packet.data and message.packet.data[7] == 5
     )
-    edited = script.replaced(one, rewritten(one, 4, ">q", 0))
-    _only(verified(edited, engine), "epoch-order", "server 3", "knew only of 0")
+    edited = script.replaced(one, rewritten(one, 4, ">q", 1 << 32))
+    _only(verified(edited, engine), "epoch-order", "server 5", "knew only of 1")
 
 
 def test_a_proposal_of_another_epoch(engine: str) -> None:

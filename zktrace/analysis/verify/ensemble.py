@@ -33,6 +33,10 @@ _HANDSHAKE: Final = frozenset(
     (*SYNCS, "FOLLOWERINFO", "OBSERVERINFO", "LEADERINFO", "ACKEPOCH", "NEWLEADER", "UPTODATE")
 )
 
+#: Listeners with a configuration that are held against each other: an ensemble has a handful, and
+#: made-up traffic is not to take the square of its size.
+LISTENERS_MAX: Final = 64
+
 #: server.1=host:2888:3888|host2:2888:3888:participant;0.0.0.0:2181 (QuorumServer.toString)
 _SERVER: Final = re.compile(r"server\.(-?\d+)=(.*)")
 _ADDRESS: Final = re.compile(r"(\[[^\]]*\]|[^:|;\[\]]+):(\d+):(\d+)")
@@ -252,7 +256,7 @@ class Ensembles:
             if one.config is not None:
                 configs[one.server].add(one.config)
         # few listeners have a configuration; made-up traffic may have many without
-        told = sorted(configs)
+        told = sorted(configs)[:LISTENERS_MAX]
         for i, left in enumerate(told):
             for right in told[i + 1 :]:
                 if of[left] != of[right] and self._same(left, right, configs):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zktrace.analysis.columns import Ints
+from zktrace.analysis.columns import NONE, Ints
 from zktrace.analysis.verify.arrays import hexadecimal
-from zktrace.analysis.verify.ensemble import COMMITS, SYNCS, TXNS, Learner, Term
+from zktrace.analysis.verify.ensemble import COMMITS, FOLLOWER, SYNCS, TXNS, Learner, Term
 from zktrace.analysis.verify.evidence import Evidence
 from zktrace.analysis.verify.model import ENSEMBLE, Outcome, Packet, check
 from zktrace.analysis.verify.orders import reach
@@ -87,7 +87,10 @@ def epoch_order(evidence: Evidence, out: Outcome) -> None:
                     f"a learner that had accepted epoch {one.accepted} went back to {epoch}",
                     [evidence.packet(row) for row in (info, offer, took)],
                 )
-            elif one.sid is not None:
+            elif not one.accepted:
+                # a new server, or one whose disk was emptied
+                out.miss(f"what server {one.sid} had accepted before: it joined knowing nothing")
+            elif one.sid is not None and one.role == FOLLOWER:
                 key = (evidence.ensembles.of_server[one.server], one.sid)
                 accepted[key].append((one.accepted, epoch, info))
         if offer is not None and new is not None:
@@ -179,7 +182,7 @@ def _synced(evidence: Evidence, term: Term) -> Iterator[tuple[Learner, int, int]
     q = evidence.quorum
     for one in term.learners:
         new, row = one.first("NEWLEADER"), _first(one, *SYNCS)
-        if new is None or row is None or not one.whole:
+        if new is None or row is None or not one.whole or q.ints("zxid")[row] == NONE:
             continue
         between = one.rows[(one.rows > row) & (one.rows < new)]
         sent = between[q.among_at("type", TXNS, between)]

@@ -76,7 +76,8 @@ def leader_order(evidence: Evidence, out: Outcome) -> None:
                 if not len(jumps):
                     continue
                 if one.server not in known:
-                    known[one.server] = _sent_by(evidence, one.server, sent)
+                    mine_too = q.codes("server")[sent] == q.codes("server")[one.rows[0]]
+                    known[one.server] = np.unique(zxids[sent[mine_too]])
                 told = known[one.server]
                 for at in jumps.tolist():
                     low = np.searchsorted(told, zxid[at], side="right")
@@ -90,12 +91,6 @@ def leader_order(evidence: Evidence, out: Outcome) -> None:
                                 evidence.packet(_where(evidence, int(told[low]), sent)),
                             ),
                         )
-
-
-def _sent_by(evidence: Evidence, server: str, sent: Ints) -> Ints:
-    q = evidence.quorum
-    mine = sent[q.among_at("server", {server}, sent)]
-    return np.unique(q.ints("zxid")[mine])
 
 
 def _where(evidence: Evidence, zxid: int, rows: Ints) -> int:
@@ -118,6 +113,7 @@ def commit_order(evidence: Evidence, out: Outcome) -> None:
         committed = q.among_at("type", COMMITS, one.rows)
         if not committed.any():
             continue
+        out.look(learners=1)
         mine = one.rows[proposed | committed]
         for rows in _stretches(evidence, one, mine):
             is_commit = q.among_at("type", COMMITS, rows)
@@ -131,7 +127,7 @@ def commit_order(evidence: Evidence, out: Outcome) -> None:
             if not one.whole:
                 # of proposals before the capture, or before the loss
                 commits = commits[zxids[commits] >= zxids[offers[0]]]
-            out.look(commits=len(commits), learners=1)
+            out.look(commits=len(commits))
             fault = _first_fault(zxids, offers, commits)
             if fault is None:
                 continue

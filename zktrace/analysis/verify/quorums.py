@@ -142,7 +142,6 @@ def _judge(evidence: Evidence, out: Outcome, term: Term, who: Voters) -> None:
     rows = rows[np.argsort(ts[rows], kind="stable")]
     zxid, place = np.unique(zxids[rows], return_index=True)
     commit = rows[place]
-    out.look(commits=len(zxid), terms=1)
     out.assume(who.source)
     given = np.stack([_acked(evidence, mine, zxid, who, out) for mine in who.followers])
     given = np.concatenate((given, np.full((who.unseen, len(zxid)), _MAY_BE)))
@@ -156,6 +155,11 @@ def _judge(evidence: Evidence, out: Outcome, term: Term, who: Voters) -> None:
     else:
         late = ~never & (due > ts[commit] + margin)
         out.assume(f"times of different connections are good to {margin / 1e6:.3f} ms")
+    # what is not known to have been acknowledged may have been: nothing is said of it
+    told = never | late | (np.count_nonzero(given != _MAY_BE, axis=0) >= who.needed)
+    out.look(commits=int(np.count_nonzero(told)), terms=1)
+    rest = len(zxid) - int(np.count_nonzero(told))
+    out.miss(f"{rest:,} COMMITs of which ACKs may have been lost", rest)
     for at in np.flatnonzero(never | late)[: out.room].tolist():
         row = int(commit[at])
         acks = _ack_rows(evidence, who, int(zxid[at]))

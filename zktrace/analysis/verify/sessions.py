@@ -312,6 +312,8 @@ def _events_by_stat(evidence: Evidence, out: Outcome) -> None:
     keys = stretch[: x.rows] * count + paths.path
     shows &= ~np.isin(x.ints("conn"), others)
     sets &= shows
+    if not sets.any():
+        return
     size = (int(stretch.max()) + 1) * count
     rows = np.flatnonzero(shows)
     rows = rows[contained(keys[rows], keys[np.flatnonzero(sets)], size)]
