@@ -28,6 +28,7 @@ from typing import Final
 import numpy as np
 
 from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, grouped
+from zktrace.analysis.config import parse_config
 from zktrace.analysis.join import FOLLOWER
 from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, Seen, Timeline, at
 
@@ -290,12 +291,7 @@ def _configured(timeline: Timeline, leader: int, number: int) -> int | None:
         for peer, own in zip(timeline.peers, timeline.leader_of.tolist(), strict=True)
         if own == leader and peer.epoch == number and peer.config
     }
-    if len(texts) != 1:
-        return None
-    # Its package holds all checks, which are of no use here but for this.
-    from zktrace.analysis.verify.ensemble import parse_config
-
-    config = parse_config(texts.pop())
+    config = parse_config(texts.pop()) if len(texts) == 1 else None
     return len(config.voters) if config is not None and config.simple else None
 
 

@@ -9,7 +9,6 @@ between them. Must not know what is right or wrong.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from zktrace.analysis.columns import NONE, Ints
+from zktrace.analysis.config import Config, parse_config
 from zktrace.analysis.verify.arrays import grouped
 
 if TYPE_CHECKING:
@@ -36,45 +36,6 @@ _HANDSHAKE: Final = frozenset(
 #: Listeners with a configuration that are held against each other: an ensemble has a handful, and
 #: made-up traffic is not to take the square of its size.
 LISTENERS_MAX: Final = 64
-
-#: server.1=host:2888:3888|host2:2888:3888:participant;0.0.0.0:2181 (QuorumServer.toString)
-_SERVER: Final = re.compile(r"server\.(-?\d+)=(.*)")
-_ADDRESS: Final = re.compile(r"(\[[^\]]*\]|[^:|;\[\]]+):(\d+):(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What a configuration's text says about who votes."""
-
-    voters: frozenset[int]
-    addresses: frozenset[tuple[int, str]]
-    """sid and ``host:port`` of the quorum port; several per server where it has them."""
-    simple: bool
-    """A majority decides: no groups or weights (QuorumHierarchical)."""
-
-    def sids(self, listener: str) -> set[int]:
-        """Servers that listen there, by their literal addresses."""
-        return {sid for sid, address in self.addresses if address == listener}
-
-    @property
-    def servers(self) -> frozenset[tuple[int, str]]:
-        return self.addresses
-
-
-def parse_config(text: str) -> Config | None:
-    """The text of a NEWLEADER; None where it names no server."""
-    voters, addresses = set(), set()
-    for line in text.splitlines():
-        found = _SERVER.fullmatch(line.strip())
-        if found is None:
-            continue
-        sid, rest = int(found[1]), found[2].split(";")[0]
-        if not rest.endswith(":observer"):
-            voters.add(sid)
-        for host, quorum_port, _ in _ADDRESS.findall(rest):
-            addresses.add((sid, f"{host}:{quorum_port}"))
-    simple = not re.search(r"^(group|weight)\.", text, re.MULTILINE)
-    return Config(frozenset(voters), frozenset(addresses), simple) if addresses else None
 
 
 @dataclass(slots=True)
