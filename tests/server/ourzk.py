@@ -75,6 +75,12 @@ class OurServer:
         self.zxid = int(found[2], 16)
         return line
 
+    def wait(self) -> int:
+        """Until it ends by itself; the exit status."""
+        assert self._process is not None
+        self._process.wait(_END_S)
+        return self._end(kill=True)
+
     def stop(self) -> int:
         """As Ctrl-C ends it; the exit status."""
         return self._end(kill=False)

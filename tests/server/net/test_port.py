@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import struct
@@ -219,6 +220,55 @@ def test_data_outlive_the_process(tmp_path: Path) -> None:
     again.request(2, GET_DATA, PathWatchRequest("/kept", False))
     assert decode_reply(GET_DATA, again.replies(1)[0])[0].err == 0
     client.close()
+    again.close()
+    server.stop()
+
+
+def test_a_session_that_is_silent_ends(tmp_path: Path) -> None:
+    """Its ephemeral goes, and whoever watches that is told; its connection is closed."""
+    with ours(tmp_path, {"tickTime": "50"}) as server:
+        silent, watcher = RawClient(server.address), RawClient(server.address)
+        response = silent.connect(timeout_ms=1)
+        assert response is not None
+        assert response.timeout_ms == 100
+        watcher.connect(timeout_ms=1000)
+        silent.request(1, 1, CreateRequest("/e", b"", OPEN, 1))
+        silent.replies(1)
+        gone = False
+        while not gone:
+            watcher.request(1, EXISTS, PathWatchRequest("/e", False))
+            gone = decode_reply(EXISTS, watcher.replies(1)[0])[0].err == -101
+        assert silent.frame() is None
+        again = RawClient(server.address)
+        refused = again.connect(session_id=silent.session_id, password=silent.password)
+        assert refused is not None
+        assert refused.session_id == 0
+        for one in (silent, watcher, again):
+            one.close()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process: Linux only")
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """It stops and says why; nothing that was not written is acknowledged, nothing else is lost."""
+    server = OurServer(tmp_path, {"preAllocSize": "1"})
+    server.start()
+    client = RawClient(server.address)
+    client.connect(timeout_ms=30_000)
+    client.request(1, 1, CreateRequest("/kept", b"x", OPEN, 0))
+    assert client.replies(1)
+    size = max(p.stat().st_size for p in (server.data / "version-2").glob("log.*"))
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, size))
+    client.request(2, 1, CreateRequest("/lost", bytes(size), OPEN, 0))
+    assert client.frame() is None
+    assert server.wait() == 1
+    assert "cannot be written: File too large" in server.log.read_text()
+    client.close()
+    server.start()
+    again = RawClient(server.address)
+    again.connect()
+    for path, err in (("/kept", 0), ("/lost", -101)):
+        again.request(3, EXISTS, PathWatchRequest(path, False))
+        assert decode_reply(EXISTS, again.replies(1)[0])[0].err == err
     again.close()
     server.stop()
 
