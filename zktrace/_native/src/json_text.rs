@@ -35,20 +35,35 @@ pub fn number<N: Nullable>(out: &mut Vec<u8>, value: N) {
     }
 }
 
-/// Decimal digits.
+/// Two digits of every number below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
+
+/// Decimal digits, made two at a time: half of what a line costs is its numbers.
 #[inline]
 fn digits(out: &mut Vec<u8>, mut value: u64) {
-    let mut buffer = [0u8; 20];
-    let mut length = 0;
-    for slot in buffer.iter_mut().rev() {
-        *slot = b'0' + (value % 10) as u8;
-        value /= 10;
-        length += 1;
+    let mut buffer = [[0u8; 2]; 10];
+    let mut used = 0;
+    for pair in buffer.iter_mut().rev() {
+        used += 2;
+        *pair = PAIRS[(value % 100) as usize];
+        if value < 10 {
+            used -= 1;
+        }
+        value /= 100;
         if value == 0 {
             break;
         }
     }
-    out.extend_from_slice(buffer.get(20 - length..).unwrap_or_default());
+    let digits = buffer.as_flattened();
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
 #[inline]
@@ -194,7 +209,22 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for value in [0, 7, 10, -1, 1_234_567, i64::MAX, i64::MIN] {
+        for value in [
+            0,
+            7,
+            9,
+            10,
+            99,
+            100,
+            101,
+            999,
+            1000,
+            -1,
+            -10,
+            1_234_567,
+            i64::MAX,
+            i64::MIN,
+        ] {
             assert_eq!(made(|out| number(out, Some(value))), value.to_string());
         }
         assert_eq!(made(|out| number(out, None::<i32>)), "null");
