@@ -74,7 +74,7 @@ def test_coverage_is_always_visible(tab: Tab) -> None:
 
 def test_clicking_through(tab: Tab) -> None:
     page = tab.open("")
-    for name in ("Clients", "Paths", "Sessions", "Watches", "Slow log", "Events"):
+    for name in ("Clients", "Paths", "Sessions", "Watches", "Slow log", "Events", "Ensemble"):
         page.click(f"nav >> text={name}")
         page.wait_for_selector(f"h1:text-is('{name}')")
         assert text(page, "nav [aria-current]") == name

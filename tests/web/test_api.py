@@ -285,10 +285,13 @@ def test_nothing_was_seen() -> None:
             MODELS[path].model_validate(client.json(path))
 
 
-def test_quorum_traffic_is_said_to_be_there() -> None:
-    answer = client_of(picture_of("08_sync_diff.pcap")).json("/api/ensemble")
-    assert not answer["available"]
-    assert "quorum" in answer["reason"]
+def test_the_ensemble_where_quorum_traffic_was_seen(client: Client, engine: str) -> None:
+    answer = client_of(picture_of("12_leader_kill.pcap")).json("/api/ensemble")
+    models.Ensemble.model_validate(answer)
+    assert (answer["available"], answer["complete"]) == (True, True)
+    assert answer["report"] == zktrace.read(PCAPS / "12_leader_kill.pcap").ensemble()
+    assert [one["epoch"] for one in answer["report"]["leaders"]] == [2, 3]
+    assert client.json("/api/ensemble")["available"] is False
 
 
 def test_a_failed_source_is_told(herd: Picture) -> None:

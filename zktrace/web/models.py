@@ -420,6 +420,11 @@ class Coverage(Model):
 class Ensemble(Model):
     available: bool
     reason: str | None
+    events: int = Field(description="How many of the latest events it is made of")
+    complete: bool = Field(description="False where those are not all that were seen")
+    report: dict[str, Any] | None = Field(
+        description="leaders, learners, elections, sessions, reaped: as `zktrace ensemble --json`"
+    )
 
 
 class EventList(Model):

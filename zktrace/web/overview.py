@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from zktrace import __version__
+from zktrace.analysis.ensemble import EnsembleCollector
 from zktrace.export.coverage import coverage_object
 from zktrace.export.summary import coverage_lines, not_seen
 from zktrace.store.part import REQUESTS, Part, order, quantiles_of, shown, us
@@ -110,16 +111,20 @@ def coverage(picture: Picture) -> Object:
 
 
 def ensemble(picture: Picture) -> Object:
-    """Nothing yet: this engine does not decode what servers say to each other."""
+    """The ensemble as ``zktrace ensemble`` shows it, of the latest events that are kept."""
     known = picture.coverage()
-    flows = known.get("flows") or {}
-    if known.get("quorum_packets") is not None:
-        reason = "quorum traffic is decoded, but this version has no view of it"
-    elif flows.get("quorum") or flows.get("election"):
-        reason = (
-            f"{flows.get('quorum', 0)} quorum and {flows.get('election', 0)} election connections "
-            "were seen; this version does not decode them"
-        )
-    else:
+    if not known.get("quorum_packets") and not known.get("election_messages"):
         reason = "no quorum or election traffic was seen: the capture holds client traffic only"
-    return {"available": False, "reason": reason}
+        return {"available": False, "reason": reason, "events": 0, "complete": True, "report": None}
+    with picture.asking():
+        steps = picture.recent.steps()
+    collector = EnsembleCollector()
+    for step in steps:
+        collector.add(step.batches())
+    return {
+        "available": True,
+        "reason": None,
+        "events": sum(step.rows for step in steps),
+        "complete": not steps or steps[0].first == 0,
+        "report": collector.result(),
+    }

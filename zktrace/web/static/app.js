@@ -4,7 +4,7 @@ import { count, h } from "./dom.js";
 import { Tail } from "./events.js";
 import * as views from "./views.js";
 
-const VIEWS = [["", "Overview"], ["clients", "Clients"], ["paths", "Paths"], ["sessions", "Sessions"], ["watches", "Watches"], ["slow", "Slow log"], ["events", "Events"]];
+const VIEWS = [["", "Overview"], ["clients", "Clients"], ["paths", "Paths"], ["sessions", "Sessions"], ["watches", "Watches"], ["slow", "Slow log"], ["events", "Events"], ["ensemble", "Ensemble"]];
 const FILTERED = new Set(["clients", "servers", "paths", "fingerprints", "sessions", "watches", "slow", "events"]);
 const EVERY_MS = 2000;
 
@@ -164,7 +164,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "p") pause();
   else if (event.key === "t") theme();
   else if (event.key === "?") $("keys").showModal();
-  else if (/^[1-7]$/.test(event.key)) location.hash = `#/${VIEWS[event.key - 1][0]}`;
+  else if (/^[1-8]$/.test(event.key)) location.hash = `#/${VIEWS[event.key - 1][0]}`;
 });
 
 let kept = null;

@@ -263,5 +263,34 @@ export async function coverage(ask) {
 
 export async function ensemble(ask) {
   const it = await ask("ensemble", {});
-  return [h("h1", null, "Ensemble"), h("p", null, it.available ? "" : `Nothing to show: ${it.reason}.`)];
+  if (!it.available) return [h("h1", null, "Ensemble"), h("p", null, `Nothing to show: ${it.reason}.`)];
+  const { leaders, learners, elections } = it.report;
+  const us = (name) => (row) => row[name] === null ? "–" : h("span", { title: `max ${duration(row[name].max)}` }, `${duration(row[name].p50)} / ${duration(row[name].p99)}`);
+  return [
+    h("h1", null, "Ensemble"),
+    h("p", { class: "note" }, `Of the latest ${count(it.events)} events${it.complete ? "" : ", which are not all that were seen"}. The whole of a capture: `, h("code", null, "zktrace ensemble"), "; the way of single writes: ", h("code", null, "zktrace trace"), "."),
+    h("h2", null, "Leaders"),
+    table("Leaders", [
+      { name: "leader", label: "leader", class: "mono", cell: (row) => row.leader },
+      { name: "sid", label: "sid", num: true, cell: (row) => row.sid ?? "–" },
+      { name: "epoch", label: "epoch", num: true, cell: (row) => row.epoch ?? "–" },
+      { name: "txns", label: "txns", num: true, cell: (row) => count(row.txns) },
+      { name: "followers", label: "followers", num: true, cell: (row) => count(row.followers) },
+      { name: "committed", label: "committed", class: "mono", cell: (row) => row.committed_zxid ?? "–" },
+      { name: "seen", label: "seen", class: "mono", cell: (row) => `${clock(row.first_ns, 3)} to ${clock(row.last_ns, 3)}` },
+    ], leaders),
+    h("h2", null, "Followers and observers"),
+    table("Followers and observers", [
+      { name: "learner", label: "learner", class: "mono", cell: (row) => row.learner },
+      { name: "sid", label: "sid", num: true, cell: (row) => row.sid ?? "–" },
+      { name: "role", label: "role", cell: (row) => row.role ?? "unknown" },
+      { name: "leader", label: "of", class: "mono", cell: (row) => row.leader },
+      { name: "acks", label: "acks", num: true, cell: (row) => count(row.acks) },
+      { name: "ack", label: "ack p50 / p99", num: true, cell: us("ack_us") },
+      { name: "ping", label: "ping p50 / p99", num: true, cell: us("ping_us") },
+      { name: "behind", label: "most zxids behind", num: true, cell: (row) => count(row.lag?.max_zxids) },
+      { name: "ended", label: "connection", cell: (row) => row.ended === null ? "open" : h("span", { class: "bad" }, `${row.ended} ${clock(row.ended_ns, 3)}`) },
+    ], learners),
+    h("p", null, `${count(elections.length)} elections were seen.`),
+  ];
 }
