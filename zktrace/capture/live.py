@@ -136,6 +136,9 @@ class Capture(Protocol):
         at most so many, for about `budget_ms`.
         """
 
+    def discard(self) -> None:
+        """Forgets what was captured and lost so far: listening begins now."""
+
     def sample(self, level: int) -> bool:
         """From now on captures 1 of 2^level connections; whether it can."""
 

@@ -57,6 +57,9 @@ class _Frame(NamedTuple):
     """Interface, ethertype, packet type, hardware type, hardware address of the sender."""
 
 
+_NOTHING: Final = _Frame(0, b"", 0, None, ("", 0, 0, 0, b""))
+
+
 class PacketSockets:
     """See :class:`zktrace.capture.live.Capture`."""
 
@@ -142,6 +145,15 @@ class PacketSockets:
         self._rows = taker.packet(frame.ts_ns, linktype, data, wire_len)
         if self._form is not None:
             self._records.append(_record(frame, self._cooked, self._form))
+
+    def discard(self) -> None:
+        for one in self._sockets:
+            frames: list[_Frame] = [_NOTHING]
+            while frames:
+                frames.clear()
+                self._read(one, _BATCH, frames)
+        self.drops()
+        self._drops = 0
 
     def sample(self, level: int) -> bool:
         program = self._plan.program(level)

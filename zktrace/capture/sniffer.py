@@ -114,6 +114,9 @@ class Sniffer:
                 break
         return count
 
+    def discard(self) -> None:
+        pass  # libpcap's buffer is small
+
     def sample(self, level: int) -> bool:
         return False
 

@@ -130,6 +130,10 @@ class LiveRun:
         self.interrupted = True
         return False
 
+    def discard(self) -> None:
+        """Before it runs: forgets what was captured while something else was to be done first."""
+        self._capture.discard()
+
     def coverage(self) -> dict[str, Any]:
         """The engine's coverage, with :meth:`more`."""
         return self.engine.coverage() | self.more()

@@ -105,6 +105,9 @@ class NativeCapture:
         assert isinstance(taker, NativeEngine)
         return Turn(*self._opened().turn(taker._engine, budget_ms, most))
 
+    def discard(self) -> None:
+        self._opened().discard()
+
     def sample(self, level: int) -> bool:
         self._opened().filter(self._plan.program(level))
         return True

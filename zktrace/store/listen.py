@@ -9,11 +9,14 @@ who ask, however many or slow, cost no packet.
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import Final
 
 from zktrace.engine.live import LiveRun
 from zktrace.store.picture import Picture
 
+#: What pyarrow loads when it is first asked to compute.
+_FIRST: Final = ("pandas", "pyarrow.compute", "pyarrow.acero", "pyarrow.dataset")
 #: The lock is held for about so long.
 _TURN_MS: Final = 5
 
@@ -36,6 +39,11 @@ class LiveFeed:
         self.failure: Exception | None = None
 
     def start(self) -> None:
+        # With the first batch they would be loaded for most of a second, which the ring may not
+        # hold; the same holds for what was captured while all else was loaded.
+        for name in _FIRST:
+            import_module(name)
+        self._run.discard()
         self._picture.state = "reading"
         self._thread.start()
 

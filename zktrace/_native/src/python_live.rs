@@ -96,6 +96,11 @@ impl LiveCapture {
         Ok((turn.packets, turn.idle, engine.waiting()))
     }
 
+    /// Forgets what was captured and lost so far.
+    fn discard(&mut self) -> PyResult<()> {
+        self.capture.discard().map_err(os_error)
+    }
+
     /// Puts another filter in place of the one it was opened with.
     fn filter(&mut self, program: Vec<Instruction>) -> PyResult<()> {
         self.capture.filter(&program).map_err(os_error)

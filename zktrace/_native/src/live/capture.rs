@@ -130,6 +130,18 @@ impl Capture {
         passed
     }
 
+    /// Forgets what was captured and lost so far: listening begins now.
+    pub fn discard(&mut self) -> io::Result<()> {
+        for at in &mut self.listeners {
+            at.cursor = None;
+            while at.ring.block().is_some() {
+                at.ring.release();
+            }
+            at.ring.drops()?;
+        }
+        Ok(())
+    }
+
     /// Another filter, from the next packet on.
     pub fn filter(&mut self, program: &[Instruction]) -> io::Result<()> {
         self.listeners
