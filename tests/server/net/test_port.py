@@ -283,7 +283,7 @@ def test_it_says_where_and_ends_when_told(tmp_path: Path, number: int) -> None:
         process = server._process
         assert process is not None
         process.send_signal(number)
-        assert server.stop() == 0
+        assert server.wait() == 0
     log = server.log.read_text()
     assert "secureClientPort is not supported yet" in log
     assert "unknown key no.such.key" in log
