@@ -10,8 +10,8 @@ from tests.capture.build import DST, DST6, SRC, SRC6, T0, Reader, ether, expect,
 
 INNER = ip4(tcp(b"hello"))
 INNER6 = ip6(tcp(b"hello"))
-WHOLE = (T0, SRC, DST, 40000, 2181, 1000, 2000, 0x18, b"hello", 5)
-WHOLE6 = (T0, SRC6, DST6, *WHOLE[3:])
+WHOLE = (T0, SRC, DST, 40000, 2181, 1000, 2000, 0x18, b"hello", 5, 7)
+WHOLE6 = (T0, SRC6, DST6, *WHOLE[3:-1], 0)
 
 
 def tag(payload: bytes, ethertype: int) -> bytes:
@@ -70,7 +70,7 @@ def test_every_flag_and_field(read: Reader) -> None:
         b"x", sport=65535, dport=1, seq=2**32 - 1, ack=2**31, flags=0xFF, options=bytes(40)
     )
     segments, _ = read(pcap([ether(ip4(packet, options=bytes(40)))]))
-    assert segments == [(T0, SRC, DST, 65535, 1, 2**32 - 1, 2**31, 0x1F, b"x", 1)]
+    assert segments == [(T0, SRC, DST, 65535, 1, 2**32 - 1, 2**31, 0x1F, b"x", 1, 7)]
 
 
 @pytest.mark.parametrize(

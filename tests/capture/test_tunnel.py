@@ -51,7 +51,7 @@ OUTER6 = Ether(src="00:00:00:00:00:03", dst="00:00:00:00:00:04") / IPv6(
 )
 def test_tunnel(read: Reader, packet: Any) -> None:
     segments, counters = read(pcap([bytes(packet)]))
-    assert [s[3:5] + s[8:] for s in segments] == [(40000, 2181, b"inner", 5)]
+    assert [s[3:5] + s[8:10] for s in segments] == [(40000, 2181, b"inner", 5)]
     assert segments[0][1] in (bytes([192, 168, 0, 1]), bytes([0xFD, *[0] * 14, 1]))
     expect(counters, packets=1)
 

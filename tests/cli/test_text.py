@@ -180,9 +180,21 @@ def test_coverage_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize(("again", "told"), [(20, False), (21, True), (50, True)])
-def test_coverage_tells_of_many_retransmissions(again: int, told: bool) -> None:
-    text = "\n".join(coverage_lines(WHOLE | {"tcp_segments": 100, "retransmitted_segments": again}))
-    assert (f"{again}% of TCP segments were retransmissions or duplicates" in text) is told
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("retransmitted_segments", "retransmissions"),
+        ("duplicate_packets", "packets captured twice"),
+    ],
+)
+def test_coverage_tells_of_many_repetitions(key: str, what: str, again: int, told: bool) -> None:
+    text = "\n".join(coverage_lines(WHOLE | {"tcp_segments": 100, key: again}))
+    assert (f"{again}% of TCP segments were {what}" in text) is told
+
+
+def test_coverage_tells_of_times_that_are_not_certain() -> None:
+    text = "\n".join(coverage_lines(WHOLE | {"late_segments": 2}))
+    assert "2 segments perhaps sent before (no latencies)" in text
 
 
 def test_coverage_of_nothing() -> None:

@@ -30,11 +30,11 @@ class Recorder:
         self.live.add(conn_id)
         self.calls.append(("open", conn_id, ts_ns, a, b, syn))
 
-    def data(self, conn_id: int, side: int, ts_ns: int, need: int, data: bytes) -> None:
+    def data(self, conn_id: int, side: int, ts_ns: int, need: int, data: bytes, late: bool) -> None:
         assert conn_id in self.live
         assert data
         assert need >= 0
-        self.calls.append(("data", conn_id, side, ts_ns, need, bytes(data)))
+        self.calls.append(("data", conn_id, side, ts_ns, need, bytes(data), late))
 
     def gap(self, conn_id: int, side: int, ts_ns: int, n: int) -> None:
         assert conn_id in self.live

@@ -19,8 +19,8 @@ def test_conversation() -> None:
     t = [s.ts_ns for s in talk.segments]
     assert recorder.calls == [
         ("open", 0, t[0], CLIENT, SERVER, True),
-        ("data", 0, 0, t[3], 0, b"request"),
-        ("data", 0, 1, t[4], 7, b"reply!"),
+        ("data", 0, 0, t[3], 0, b"request", False),
+        ("data", 0, 1, t[4], 7, b"reply!", False),
         ("end", 0, t[6], "closed"),
     ]
     assert counters.connections == 1
@@ -59,7 +59,7 @@ def test_reply_before_its_request_says_what_it_needs() -> None:
     talk = talked()
     talk.segments[3], talk.segments[4] = talk.segments[4], talk.segments[3]
     recorder, counters = reassemble(talk.segments)
-    assert [c[2:] for c in recorder.named("data")] == [
+    assert [c[2:6] for c in recorder.named("data")] == [
         (1, talk.segments[3].ts_ns, 7, b"reply!"),
         (0, talk.segments[4].ts_ns, 0, b"request"),
     ]
@@ -89,7 +89,7 @@ def test_everything_twice() -> None:
     assert recorder.stream(0) == b"request"
     assert recorder.stream(1) == b"reply!"
     assert counters.connections == 1
-    assert counters.retransmitted_segments == 2
+    assert (counters.duplicate_packets, counters.retransmitted_segments) == (2, 0)
 
 
 def test_first_copy_wins() -> None:
@@ -115,7 +115,7 @@ def test_keep_alive(payload: bytes) -> None:
     talk.raw(0, 6, payload)
     recorder, counters = reassemble(talk.send(0, b"x").segments)
     assert recorder.stream(0) == b"requestx"
-    assert counters.retransmitted_segments == len(payload)
+    assert (counters.keepalives, counters.retransmitted_segments) == (1, 0)
 
 
 def test_zero_window_probe() -> None:
@@ -422,3 +422,157 @@ def test_ipv6_and_same_ports() -> None:
     recorder, _ = reassemble(talk.segments)
     assert recorder.opens() == [(b, a, True)]
     assert (recorder.stream(0), recorder.stream(1)) == (b"up", b"down")
+
+
+def late(segments: list[Segment]) -> list[bytes]:
+    """What was delivered as perhaps sent before."""
+    return [call[5] for call in reassemble(segments)[0].named("data") if call[6]]
+
+
+def numbered(talk: Talk, lost: int = -1) -> list[Segment]:
+    """The packets of a talk with a count per sender, as Linux', without one of them."""
+    count = {CLIENT: 500, SERVER: 40_000}
+    out = []
+    for at, segment in enumerate(talk.segments):
+        sender = segment.src, segment.sport
+        count[sender] += 1
+        if at != lost:
+            out.append(segment._replace(ident=count[sender]))
+    return out
+
+
+def test_a_hole_filled_behind_later_data_is_late() -> None:
+    talk = talked().send(0, b"lost").lose().send(0, b"next")
+    talk.raw(0, 7, b"lost")
+    assert late(talk.segments) == [b"lost"]
+
+
+def test_a_hole_filled_behind_its_acknowledgement_is_late() -> None:
+    talk = talked().send(0, b"lost").lose().ack(1)
+    talk.raw(0, 7, b"lost")
+    assert late(talk.segments) == [b"lost"]
+
+
+def test_a_hole_filled_behind_an_empty_acknowledgement_of_its_sender_is_late() -> None:
+    talk = talked().send(0, b"lost").lose().ack(0)
+    talk.raw(0, 7, b"lost")
+    assert late(talk.segments) == [b"lost"]
+
+
+def test_swapped_packets_with_their_times_are_not_late() -> None:
+    talk = talked().send(0, b"one").send(0, b"two").ack(1)
+    segments = talk.segments
+    assert late([*segments[:5], segments[7], segments[6], segments[5]]) == []
+
+
+def test_joined_behind_an_acknowledgement_is_late() -> None:
+    talk = talked()
+    del talk.segments[:4]
+    talk.raw(0, 0, b"request")
+    talk.send(0, b"more")
+    assert late(talk.segments) == [b"request"]
+
+
+def test_a_tail_loss_probe_whose_original_is_missing_by_number_is_late() -> None:
+    """Nobody has spoken in between: only the number tells."""
+    talk = talked().send(0, b"last")
+    talk.ts += 210 * MS
+    talk.raw(0, 7, b"last")
+    talk.send(0, b"more")
+    assert late(numbered(talk)) == []
+    assert late(numbered(talk, lost=5)) == [b"last"]
+    assert late([s._replace(ident=0) for s in numbered(talk, lost=5)]) == []
+
+
+def test_a_missing_number_right_before_is_no_retransmission() -> None:
+    talk = Talk(step=MS // 4).handshake().send(0, b"one").ack(0).send(0, b"two")
+    assert late(numbered(talk, lost=4)) == []
+
+
+def test_a_segment_that_was_alone_on_its_way_is_not_sent_again_soon() -> None:
+    """But where one before it is not acknowledged, a probe comes after two round trips."""
+    talk = talked().ack(0)
+    talk.ts += 20 * MS
+    talk.send(0, b"next")
+    assert late(numbered(talk, lost=5)) == []
+    talk = talked().send(0, b"first").send(0, b"last")
+    talk.ts += 20 * MS
+    talk.raw(0, 12, b"last")
+    assert late(numbered(talk, lost=6)) == [b"last"]
+
+
+def test_a_missing_number_that_an_owed_acknowledgement_explains() -> None:
+    """The reply was acknowledged long before the next request."""
+    talk = talked().ack(0)
+    talk.ts += 600 * MS
+    talk.send(0, b"next")
+    assert late(numbered(talk, lost=5)) == []
+    talk = talked().ack(0)
+    talk.ts += 300 * MS
+    talk.send(0, b"next")
+    assert late(numbered(talk, lost=5)) == [b"next"]
+
+
+def test_a_missing_number_that_a_hole_explains() -> None:
+    talk = talked().send(0, b"lost")
+    talk.ts += 300 * MS
+    talk.send(0, b"next").send(0, b"more")
+    assert late(numbered(talk, lost=5)) == []
+
+
+def test_a_missing_number_that_an_empty_acknowledgement_settles() -> None:
+    talk = talked().ack(0)
+    talk.ts += 300 * MS
+    talk.ack(0).send(0, b"next")
+    assert late(numbered(talk, lost=5)) == []
+
+
+def test_reordered_by_the_network_is_told_by_the_number() -> None:
+    talk = talked().send(0, b"one").send(0, b"two").send(0, b"more")
+    segments = numbered(talk)
+    one, two = segments[5:7]
+    segments[5:7] = [two._replace(ts_ns=one.ts_ns), one._replace(ts_ns=two.ts_ns)]
+    assert late(segments) == []
+    assert late([s._replace(ident=0) for s in segments]) == [b"one"]
+
+
+@pytest.mark.parametrize("step", [7, 977])
+def test_numbers_of_a_host_that_does_not_count_per_connection(step: int) -> None:
+    """A few are believed, then none."""
+    talk = Talk(step=5 * MS).handshake()
+    for n in range(100):
+        talk.send(0, b"%03d" % n).send(1, b"yes")
+    segments = [s._replace(ident=n * step % 65_535 + 1) for n, s in enumerate(talk.segments)]
+    assert len(late(segments)) < 30
+
+
+def test_one_number_for_all() -> None:
+    talk = Talk(step=5 * MS).handshake()
+    for n in range(10):
+        talk.send(0, b"%03d" % n).send(1, b"yes")
+    talk.raw(0, 0, b"000")
+    segments = [s._replace(ident=1) for s in talk.segments]
+    _, counters = reassemble(segments)
+    assert (counters.late_segments, counters.retransmitted_segments) == (0, 1)
+
+
+def test_captured_twice_or_sent_twice() -> None:
+    talk = talked()
+    first = numbered(talk)
+    again = first[3]._replace(ts_ns=talk.ts)
+    _, counters = reassemble([*first, again])
+    assert (counters.duplicate_packets, counters.retransmitted_segments) == (1, 0)
+    _, counters = reassemble([*first, again._replace(ident=again.ident + 1)])
+    assert (counters.duplicate_packets, counters.retransmitted_segments) == (0, 1)
+
+
+def test_the_earliest_of_copies_that_wait_counts() -> None:
+    talk = talked().send(0, b"hole").send(0, b"wait")
+    *rest, hole, waits = talk.segments
+    earlier = waits._replace(ts_ns=waits.ts_ns - 5)
+    recorder, _ = reassemble([*rest, waits, earlier, hole])
+    assert [(c[3], c[5], c[6]) for c in recorder.named("data")][-1] == (
+        earlier.ts_ns,
+        b"wait",
+        False,
+    )

@@ -45,8 +45,9 @@ def _rows(
     skip: frozenset[str],
     *,
     whole: bool = True,
+    unknown: frozenset[str] = frozenset(),
 ) -> Iterator[str]:
-    """Rows of equal key, in order, column by column."""
+    """Rows of equal key, in order, column by column. Those of `unknown` may be null."""
     groups: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
     for side, rows in enumerate((expected, got)):
         for row in rows:
@@ -58,6 +59,8 @@ def _rows(
         found = sorted(found, key=lambda row: int(row.get("ts_ns", 0)))
         for row, other in zip(wanted, found, strict=False):
             for column, value in row.items():
+                if column in unknown and other.get(column) is None:
+                    continue
                 if column not in skip and differs(value, other.get(column)):
                     got_this = _short(other.get(column))
                     yield f"{label}: {column}: expected {_short(value)}, got {got_this}"
@@ -84,11 +87,12 @@ def _choices(
     return left, unmet
 
 
-def problems(truth: Truth, decoded: Decoded, *, times: bool = True) -> list[str]:
+def problems(truth: Truth, decoded: Decoded, *, times: bool | None = True) -> list[str]:
     """Every difference between a truth and a decode; ``times=False`` leaves out what cutting into
-    segments changes.
+    segments changes, with ``None`` latencies may be unknown.
     """
-    skip = frozenset[str]() if times else TIMES
+    skip = TIMES if times is False else frozenset[str]()
+    unknown = frozenset(["latency_ns"]) if times is None else frozenset[str]()
     exchanges, out = _choices(truth, decoded.exchanges, skip)
     out += _rows(
         "exchange",
@@ -97,6 +101,7 @@ def problems(truth: Truth, decoded: Decoded, *, times: bool = True) -> list[str]
         ("flow", "opcode", "xid"),
         skip,
         whole=truth.whole,
+        unknown=unknown,
     )
     out += _rows(
         "watch event",

@@ -69,7 +69,8 @@ def judge(truth: Truth, decoded: Decoded) -> Verdict:
         out.known += row["state"] == "complete"
     used_requests: set[int] = set()
     used_replies: set[int] = set()
-    for row in decoded.exchanges:
+    # Those that claim the most choose first among equal ones (pings).
+    for row in sorted(decoded.exchanges, key=lambda row: row["latency_ns"] is None):
         asked, answered = row["state"] != "no_request", row["state"] != "no_reply"
         found = None
         for one in originals[row["flow"], row["xid"]]:
@@ -102,7 +103,10 @@ def judge(truth: Truth, decoded: Decoded) -> Verdict:
     left = list(truth.watch_events)
     for row in decoded.watch_events:
         known = {k: row[k] for k in _EVENT if row[k] is not None}
-        like = next((e for e in left if all(e[k] == v for k, v in known.items())), None)
+        alike = [e for e in left if all(e[k] == v for k, v in known.items() if k != "ts_ns")]
+        # The time of a retransmission, where the first copy was lost by the capture, is later.
+        alike = [e for e in alike if e["ts_ns"] <= row["ts_ns"]]
+        like = max(alike, key=lambda e: int(e["ts_ns"]), default=None)
         if like is None:
             out.lies.append(f"watch event without original: {_columns(row, _EVENT)}")
         else:

@@ -45,7 +45,8 @@ class Scene:
     anomalies_allowed: list[str] = field(default_factory=list)
     coverage: Row = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
-    idents: int = 0
+    #: how many packets each end has sent: their identifications
+    idents: dict[Address, int] = field(default_factory=dict)
 
     def tick(self, ns: int = _TICK_NS) -> int:
         self.now += ns
@@ -102,7 +103,7 @@ class Talk:
         """
         ts = self.scene.tick(ns)
         seq = self.next[side]
-        self.scene.idents += 1
+        ident = self.scene.idents[self.ends[side]] = self.scene.idents.get(self.ends[side], 0) + 1
         seg = Seg(
             ts,
             self.ends[side],
@@ -111,7 +112,7 @@ class Talk:
             self.next[1 - side] & 0xFFFFFFFF if flags & ACK else 0,
             flags,
             payload,
-            ident=self.scene.idents,
+            ident=ident,
         )
         self.next[side] += seg.span
         if not lost:

@@ -79,9 +79,9 @@ class Decapsulator:
         return self._transport(ts_ns, payload, tunnels)
 
     def _transport(self, ts_ns: int, payload: ip.Payload, tunnels: int) -> Segment | None:
-        protocol, src, dst, data, wire, _ = payload
+        protocol, data, wire = payload.protocol, payload.data, payload.wire
         if protocol == TCP:
-            return _segment(ts_ns, src, dst, data, wire)
+            return _segment(ts_ns, payload)
         if protocol == UDP:
             try:
                 datagram = dpkt.udp.UDP(data)
@@ -108,25 +108,26 @@ class Decapsulator:
         return self._network(ts_ns, ethertype, data, wire, tunnels + 1)
 
 
-def _segment(ts_ns: int, src: bytes, dst: bytes, data: bytes, wire: int) -> Segment:
+def _segment(ts_ns: int, payload: ip.Payload) -> Segment:
     try:
-        tcp = dpkt.tcp.TCP(data)
+        tcp = dpkt.tcp.TCP(payload.data)
     except dpkt.NeedData:
         raise TooShort from None
     except dpkt.UnpackError:
         raise Malformed from None
     header = tcp.off * 4
-    if header > wire:
+    if header > payload.wire:
         raise Malformed
     return Segment(
         ts_ns,
-        src,
-        dst,
+        payload.src,
+        payload.dst,
         tcp.sport,
         tcp.dport,
         tcp.seq,
         tcp.ack,
         tcp.flags & 0x1F,
         tcp.data,
-        wire - header,
+        payload.wire - header,
+        payload.ident,
     )

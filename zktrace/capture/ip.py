@@ -55,6 +55,7 @@ class Payload(NamedTuple):
     data: bytes
     wire: int
     fragment: Fragment | None = None
+    ident: int = 0
 
 
 def ipv4(data: bytes, wire: int) -> Payload:
@@ -76,7 +77,7 @@ def ipv4(data: bytes, wire: int) -> Payload:
     if flags_offset & 0x3FFF:
         key = FragmentKey(src, dst, protocol, ident)
         fragment = Fragment(key, (flags_offset & 0x1FFF) * 8, bool(flags_offset & 0x2000))
-    return Payload(protocol, src, dst, data[header:], wire - header, fragment)
+    return Payload(protocol, src, dst, data[header:], wire - header, fragment, ident)
 
 
 def ipv6(data: bytes, wire: int) -> Payload:
@@ -96,7 +97,7 @@ def ipv6(data: bytes, wire: int) -> Payload:
 
 def extension_headers(payload: Payload, fragments: bool) -> Payload:
     """Skips IPv6 extension headers. A reassembled datagram may not hold a fragment again."""
-    protocol, src, dst, data, wire, _ = payload
+    protocol, src, dst, data, wire = payload[:5]
     for _ in range(MAX_EXTENSION_HEADERS):
         if protocol not in (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION):
             return Payload(protocol, src, dst, data, wire)

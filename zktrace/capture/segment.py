@@ -27,7 +27,8 @@ class Packet(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A TCP segment. `payload` is what was captured, `wire_len` the length by the IP header."""
+    """A TCP segment. `payload` is what was captured, `wire_len` the length by the IP header,
+    `ident` the identification of IPv4 (0 of IPv6)."""
 
     ts_ns: int
     src: bytes
@@ -39,6 +40,7 @@ class Segment(NamedTuple):
     flags: int
     payload: bytes
     wire_len: int
+    ident: int = 0
 
 
 def ip_text(ip: bytes) -> str:

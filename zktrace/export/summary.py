@@ -96,6 +96,11 @@ _MISSING: Final = (
     ("fragments_dropped", "IP fragment never made whole", "IP fragments never made whole"),
     ("joined_connections", "connection joined in the middle", "connections joined in the middle"),
     ("stray_segments", "segment of no known connection", "segments of no known connection"),
+    (
+        "late_segments",
+        "segment perhaps sent before (no latency)",
+        "segments perhaps sent before (no latencies)",
+    ),
     ("evicted_connections", "connection forgotten (limit)", "connections forgotten (limit)"),
     ("buffer_limit_hits", "reordering given up (limit)", "reorderings given up (limit)"),
     (
@@ -110,6 +115,10 @@ _MISSING: Final = (
 #: Share of segments seen again from which on it is told: a lossy network, or a capture that took
 #: each packet at two places.
 _MANY_AGAIN: Final = 0.2
+_AGAIN: Final = (
+    ("retransmitted_segments", "retransmissions"),
+    ("duplicate_packets", "packets captured twice"),
+)
 
 
 def not_seen(coverage: _Numbers) -> list[str]:
@@ -139,12 +148,11 @@ def _not_seen(coverage: _Numbers) -> Iterator[str]:
         number = coverage.get(key)
         if number:
             yield _plural(number, one, many)
-    again, segments = coverage.get("retransmitted_segments") or 0, coverage.get("tcp_segments") or 0
-    if again > _MANY_AGAIN * segments > 0:
-        yield (
-            f"{100 * again / segments:.0f}% of TCP segments were retransmissions or duplicates"
-            " (captured twice?)"
-        )
+    segments = coverage.get("tcp_segments") or 0
+    for key, what in _AGAIN:
+        again = coverage.get(key) or 0
+        if again > _MANY_AGAIN * segments > 0:
+            yield f"{100 * again / segments:.0f}% of TCP segments were {what}"
     flows: _Numbers = coverage.get("flows") or {}
     opaque = [
         (role, flows[role])

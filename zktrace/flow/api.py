@@ -28,8 +28,9 @@ class FlowHandler(Protocol):
         """A connection was found. With `syn`, A is known to be its TCP opener; without, A is the
         sender of the first packet with data (the capture joined it mid-stream)."""
 
-    def data(self, conn_id: int, side: int, ts_ns: int, need: int, data: bytes) -> None:
-        """The next bytes of a side, captured at `ts_ns`. Never merged across segments.
+    def data(self, conn_id: int, side: int, ts_ns: int, need: int, data: bytes, late: bool) -> None:
+        """The next bytes of a side, captured at `ts_ns`. Never merged across segments. `late`: an
+        earlier copy of them may have passed that was not captured.
 
         `need`: so many bytes of the OTHER side's stream had been received by this side when it
         sent these; 0 where that is not known. A `need` may be 1 more than ever arrives when the
@@ -65,6 +66,9 @@ class FlowCounters:
     connections: int = 0
     joined_connections: int = 0
     retransmitted_segments: int = 0
+    duplicate_packets: int = 0
+    keepalives: int = 0
+    late_segments: int = 0
     out_of_order_segments: int = 0
     gaps: int = 0
     gap_bytes: int = 0

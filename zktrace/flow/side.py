@@ -11,6 +11,8 @@ from bisect import bisect_right
 from operator import itemgetter
 from typing import NamedTuple
 
+from zktrace.flow.past import Past
+
 MASK = 0xFFFF_FFFF
 
 # Farther than this from the next expected byte is not reordering or loss: it is another connection
@@ -46,6 +48,19 @@ class Chunk(NamedTuple):
     data: bytes
     ack: int
     stamp: Stamp
+    late: bool
+
+    @property
+    def end(self) -> int:
+        return self.off + len(self.data)
+
+    def again(self, low: int, end: int, ts_ns: int, late: bool) -> Chunk:
+        """Another copy of the bytes from `low` to `end` was captured."""
+        if ts_ns >= self.stamp.ts_ns:
+            return self
+        if low <= self.off and self.end <= end:
+            return self._replace(stamp=self.stamp._replace(ts_ns=ts_ns), late=late)
+        return self._replace(late=True)  # a part is older than the rest
 
 
 class Cut(NamedTuple):
@@ -64,6 +79,8 @@ class Held(NamedTuple):
     wire_len: int
     ack: int
     stamp: Stamp
+    late: bool
+    copy: bool
 
 
 _offset = itemgetter(0)
@@ -74,14 +91,17 @@ class Side:
 
     __slots__ = (
         "ack_high",
+        "ack_high_ts",
         "ack_low",
         "ack_noted",
         "ack_noted_at",
         "acked",
+        "acks",
         "base",
         "chunks",
         "cost",
         "cuts",
+        "data_acks",
         "fin_off",
         "fin_seen",
         "fin_seq",
@@ -89,12 +109,17 @@ class Side:
         "hold_seq",
         "hold_since",
         "next",
+        "past",
         "seen",
         "started",
     )
 
     def __init__(self) -> None:
         self.seen = False  # any packet of this sender
+        self.past = Past()
+        # Offset in the other side's stream that the last packet acknowledges, and that with data.
+        self.acks = 0
+        self.data_acks = 0
         self.started = False  # `base` is known
         self.base = 0  # sequence number of offset 0
         self.next = 0  # offset of the next byte to deliver
@@ -113,6 +138,7 @@ class Side:
         self.hold_seq = 0  # smallest sequence number held
         self.ack_low: int | None = None
         self.ack_high: int | None = None
+        self.ack_high_ts = 0
 
     @property
     def next_seq(self) -> int:
@@ -148,15 +174,22 @@ class Side:
         self.held.append(held)
         self.cost += len(held.data) + CHUNK_OVERHEAD
 
-    def hold_ack(self, ack: int) -> None:
+    def hold_ack(self, ack: int, ts_ns: int) -> None:
         """The peer acknowledged `ack`, of which the offset is not known yet."""
         if self.ack_low is None or self.ack_high is None:
             self.ack_low = self.ack_high = ack
+            self.ack_high_ts = ts_ns
         elif abs(distance(ack, self.ack_low)) <= WINDOW:
             if distance(ack, self.ack_low) < 0:
                 self.ack_low = ack
             if distance(ack, self.ack_high) > 0:
                 self.ack_high = ack
+                self.ack_high_ts = ts_ns
+
+    def is_held_late(self, seq: int, ts_ns: int) -> bool:
+        """Whether bytes from `seq` on may have passed before, uncaptured, for all that is known."""
+        acked = self.ack_high is not None and distance(seq, self.ack_high) < 0
+        return self.past.is_late(0, ts_ns, 0, -1) or (acked and ts_ns > self.ack_high_ts)
 
     def start(self, base: int) -> list[Held]:
         """Offset 0 is sequence number `base`. Returns what was held, in order of arrival."""
@@ -164,13 +197,16 @@ class Side:
         self.base = base
         if self.fin_seq is not None:
             self.set_fin(self.fin_seq)
-        if self.ack_high is not None:
-            self.note_ack(self.ack_high)
         held, self.held = self.held, []
         for item in held:
             self.cost -= len(item.data) + CHUNK_OVERHEAD
         self.hold_since = None
         return held
+
+    def note_held_acks(self) -> None:
+        """What was acknowledged before the start was known."""
+        if self.ack_high is not None:
+            self.note_ack(self.ack_high, self.ack_high_ts)
 
     # -- once it is known
 
@@ -182,7 +218,7 @@ class Side:
             # The acknowledgement of a FIN counts one more than there are bytes.
             self.acked = min(self.acked, self.fin_off)
 
-    def note_ack(self, ack: int) -> None:
+    def note_ack(self, ack: int, ts_ns: int) -> None:
         """The peer acknowledged `ack`. One absurdly far ahead is no evidence of lost bytes."""
         d = distance(ack, self.next_seq)
         if 0 < d <= WINDOW:
@@ -190,6 +226,22 @@ class Side:
             if self.fin_off is not None:
                 off = min(off, self.fin_off)
             self.acked = max(self.acked, off)
+            self.past.prove(off, ts_ns, self.next)
+
+    def note_seq(self, seq: int, ts_ns: int) -> None:
+        """A packet without data has the number of the byte that will be sent next."""
+        d = distance(seq, self.next_seq)
+        if d == 0:
+            self.past.nothing_beyond()
+        elif 0 < d <= WINDOW:
+            self.past.prove(self.next + d, ts_ns, self.next)
+
+    def is_late(self, off: int, end: int, ts_ns: int, acked: int) -> bool:
+        """Whether the new bytes of a segment may have passed before, uncaptured; and from now on
+        they have. The sender knows that the bytes before `acked` arrived."""
+        late = self.past.is_late(max(off, self.next), ts_ns, self.next, acked)
+        self.past.prove(end, ts_ns, self.next)
+        return late
 
     def need(self, ack: int) -> int:
         """Offset up to which `ack`, sent by the peer, acknowledges this side; 0 if unknown."""
@@ -203,43 +255,48 @@ class Side:
             off = min(off, self.fin_off)
         return max(off, 0)
 
-    def put(self, off: int, data: bytes, wire_len: int, ack: int, stamp: Stamp) -> bool:
-        """Buffer what is new of a segment; the first captured copy stays. Was anything new?"""
+    def put(self, off: int, data: bytes, wire_len: int, ack: int, stamp: Stamp, late: bool) -> bool:
+        """Buffer what is new of a segment; of bytes that wait already the first copy stays, with
+        the earliest time. Was anything new?"""
         end = off + len(data)
         wire_end = off + wire_len
         low = max(off, self.next)
         new = False
         if end > low:
-            new = self._put_data(low, data[low - off :], ack, stamp)
+            new = self._put_data(low, data[low - off :], ack, stamp, late)
         low = max(low, end)
         if wire_end > low:
             new = self._put_cut(low, wire_end, stamp) or new
         return new
 
-    def _put_data(self, low: int, data: bytes, ack: int, stamp: Stamp) -> bool:
+    def _put_data(self, low: int, data: bytes, ack: int, stamp: Stamp, late: bool) -> bool:
         end = low + len(data)
         first = low
         pieces: list[Chunk] = []
+        new = False
         i = bisect_right(self.chunks, low, key=_offset)
-        if i and self.chunks[i - 1].off + len(self.chunks[i - 1].data) > low:
-            first = self.chunks[i - 1].off + len(self.chunks[i - 1].data)
+        if i and self.chunks[i - 1].end > low:
+            i -= 1
         j = i
+        if j < len(self.chunks) and self.chunks[j].off <= low:
+            pieces.append(self.chunks[j].again(low, end, stamp.ts_ns, late))
+            first = self.chunks[j].end
+            j += 1
         while first < end:
             stop = end
             if j < len(self.chunks):
                 stop = min(end, self.chunks[j].off)
             if stop > first:
-                pieces.append(Chunk(first, data[first - low : stop - low], ack, stamp))
+                pieces.append(Chunk(first, data[first - low : stop - low], ack, stamp, late))
                 self.cost += stop - first + CHUNK_OVERHEAD
+                new = True
             if j >= len(self.chunks) or self.chunks[j].off >= end:
                 break
-            first = self.chunks[j].off + len(self.chunks[j].data)
-            pieces.append(self.chunks[j])
+            pieces.append(self.chunks[j].again(low, end, stamp.ts_ns, late))
+            first = self.chunks[j].end
             j += 1
-        if len(pieces) == j - i:
-            return False
         self.chunks[i:j] = pieces
-        return True
+        return new
 
     def _put_cut(self, low: int, end: int, stamp: Stamp) -> bool:
         i = bisect_right(self.chunks, low, key=_offset)

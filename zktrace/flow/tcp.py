@@ -8,7 +8,13 @@ sniffer may miss what the receiver got and the other way round:
 * A stream starts behind its SYN. Where that was not captured, its first segments are held for a
   few packets, since captures are reordered, and the smallest sequence number is the start. When
   at least the peer's SYN was seen, an acknowledgement below that is the better start.
-* Of bytes captured twice the first copy counts.
+* Of bytes captured twice the first copy counts, of those that wait for earlier ones with the
+  earliest time. A wrong TCP checksum does not count against a copy: offload leaves those of the
+  capturing host's own packets unfinished. Bytes of which an earlier copy may have passed without
+  being captured are *late* (`zktrace.flow.past` says when): their time is not to be trusted.
+* A segment that brings nothing is a keep-alive probe by its form (RFC 1122, 4.2.3.6: one byte or
+  none, before the next), a packet captured twice if its number was captured (or, of a sender that
+  does not number, if it comes sooner than any timer), else a retransmission.
 * A hole is declared a gap when the peer acknowledged what is in it and enough packets passed that
   reordering is no explanation; when nobody can acknowledge (a capture of one direction); when too
   much waits behind it; when the connection ends. Bytes cut by the snap length are one at once.
@@ -279,6 +285,8 @@ class Reassembler:
         conn.packets += 1
         conn.last_ts = max(conn.last_ts, seg.ts_ns)
         me.seen = True
+        if not seg.flags & RST:
+            me.past.packet(seg.ident, seg.wire_len, seg.ts_ns, conn.packets)
         if conn.closing is not None:
             conn.packets_left -= 1
         stamp = Stamp(seg.ts_ns, conn.packets, self._clock)
@@ -309,9 +317,15 @@ class Reassembler:
         if seg.flags & ACK:
             ack = seg.ack
             if other.started:
-                other.note_ack(ack)
+                other.note_ack(ack, seg.ts_ns)
             else:
-                other.hold_ack(ack)
+                other.hold_ack(ack, seg.ts_ns)
+            if other.started:
+                if me.acks < other.next:
+                    me.past.owed(other.past.last_ts, seg.ts_ns)
+                me.acks = other.need(ack)
+        if seg.wire_len:
+            me.data_acks = me.acks
         if seg.flags & FIN and not me.fin_seen and not me.is_far(seq):
             fin = (seq + seg.wire_len) & MASK
             if me.started:
@@ -327,8 +341,13 @@ class Reassembler:
                 self._payload(conn, index, seg, seq, ack, stamp)
             else:
                 cost = me.cost
-                me.hold_segment(Held(seq, seg.payload, seg.wire_len, ack, stamp))
+                late = me.is_held_late(seq, seg.ts_ns)
+                held = Held(seq, seg.payload, seg.wire_len, ack, stamp, late, me.past.is_copy)
+                me.hold_segment(held)
                 self._cost += me.cost - cost
+        elif me.started and not seg.flags & SYN:
+            me.note_seq(seq, seg.ts_ns)
+            self.counters.keepalives += seq == (me.next_seq - 1) & MASK
 
     def _payload(
         self, conn: Connection, index: int, seg: Segment, seq: int, ack: int, stamp: Stamp
@@ -338,19 +357,33 @@ class Reassembler:
             # what the other side sent before this is held still: cause comes before effect
             self._start(conn, 1 - index)
         off = me.next + distance(seq, me.next_seq)
-        if off + seg.wire_len <= me.next:
-            self.counters.retransmitted_segments += 1
-        elif off <= me.next and len(seg.payload) == seg.wire_len and not me.chunks and not me.cuts:
-            self._data(conn, index, seg.ts_ns, ack, seg.payload[me.next - off :])
+        end = off + seg.wire_len
+        if end <= me.next:
+            self._again(me, end, seg.wire_len, me.past.is_copy)
+            return
+        # Who acknowledges the last data of the other side has what that acknowledged.
+        acked = other.data_acks if me.acks >= other.next else -1
+        late = me.is_late(off, end, seg.ts_ns, acked)
+        if off <= me.next and len(seg.payload) == seg.wire_len and not me.chunks and not me.cuts:
+            self._data(conn, index, seg.ts_ns, ack, seg.payload[me.next - off :], late)
         else:
             cost = me.cost
-            new = me.put(off, seg.payload, seg.wire_len, ack, stamp)
+            new = me.put(off, seg.payload, seg.wire_len, ack, stamp, late)
             self._cost += me.cost - cost
             if not new:
-                self.counters.retransmitted_segments += 1
+                self._again(me, end, seg.wire_len, me.past.is_copy)
             elif off > me.next:
                 self.counters.out_of_order_segments += 1
             self._drain(conn, index)
+
+    def _again(self, me: Side, end: int, length: int, copy: bool) -> None:
+        """A segment, up to `end`, brought nothing."""
+        if length == 1 and end == me.next:
+            self.counters.keepalives += 1
+        elif copy:
+            self.counters.duplicate_packets += 1
+        else:
+            self.counters.retransmitted_segments += 1
 
     def _start(self, conn: Connection, index: int, base: int | None = None) -> None:
         """The stream of a side starts at `base`, or else at the smallest byte known."""
@@ -374,8 +407,11 @@ class Reassembler:
         cost = me.cost
         for held in me.start(base):
             off = distance(held.seq, base)
-            if not me.put(off, held.data, held.wire_len, held.ack, held.stamp):
-                self.counters.retransmitted_segments += 1
+            end = off + held.wire_len
+            late = me.is_late(off, end, held.stamp.ts_ns, -1) or held.late
+            if not me.put(off, held.data, held.wire_len, held.ack, held.stamp, late):
+                self._again(me, end, held.wire_len, held.copy)
+        me.note_held_acks()
         self._cost += me.cost - cost
 
     # -- delivery
@@ -440,7 +476,7 @@ class Reassembler:
                 chunk = chunks[used]
                 used += 1
                 me.cost -= len(chunk.data) + CHUNK_OVERHEAD
-                self._data(conn, index, chunk.stamp.ts_ns, chunk.ack, chunk.data)
+                self._data(conn, index, chunk.stamp.ts_ns, chunk.ack, chunk.data, chunk.late)
             elif used_cuts < len(cuts) and cuts[used_cuts].off <= me.next:
                 cut = cuts[used_cuts]
                 used_cuts += 1
@@ -454,10 +490,13 @@ class Reassembler:
         del cuts[:used_cuts]
         self._cost += me.cost - cost
 
-    def _data(self, conn: Connection, index: int, ts_ns: int, ack: int, data: bytes) -> None:
+    def _data(
+        self, conn: Connection, index: int, ts_ns: int, ack: int, data: bytes, late: bool
+    ) -> None:
         need = conn.sides[1 - index].need(ack)
         conn.sides[index].next += len(data)
-        self._handler.data(conn.id, index, ts_ns, need, data)
+        self.counters.late_segments += late
+        self._handler.data(conn.id, index, ts_ns, need, data, late)
 
     def _gap(self, conn: Connection, index: int, ts_ns: int, n: int) -> None:
         self.counters.gaps += 1

@@ -43,12 +43,14 @@ _EVENT = struct.Struct(">iii")  # type, state, path length
 class Direction(Way):
     """One direction: its framer, and the form of its headers."""
 
-    __slots__ = ("framer", "header", "tail")
+    __slots__ = ("framer", "header", "late", "tail")
 
     def __init__(self, name: str, framer: Framer, header: struct.Struct) -> None:
         super().__init__(name)
         self.framer = framer
         self.header = header
+        #: the bytes at hand may have been sent before they were captured
+        self.late = False
         #: lines of a tracing context that come before the next frame; TAIL_FLAG: the byte that says
         #: whether there are any
         self.tail = 0
@@ -109,8 +111,8 @@ class ClientMachine(StreamMachine[Direction]):
         self._rows = Rows(context.sink, context.schema, context.counters, who)
         self._pairing = Pairing()
         self._requests.framer.extra_once = handshake_extra
-        #: the ConnectRequest that waits for its answer, with its time, length and whether it was
-        #: damaged
+        #: the ConnectRequest that waits for its answer, with its time, length and whether that time
+        #: is uncertain
         self._connect: tuple[Connect, int, int, bool] | None = None
         self._await_connect = opened
         self._await_connected = opened
@@ -130,6 +132,16 @@ class ClientMachine(StreamMachine[Direction]):
 
     # ---- bytes in
 
+    def data(self, to_server: bool, ts: int, data: bytes, late: bool) -> None:
+        """Take the next bytes of one direction. `late`: an earlier copy of them may have passed, so
+        that no latency is known that begins or ends with them.
+        """
+        way = self._requests if to_server else self._replies
+        way.late |= late
+        self._feed(way, ts, data)
+        # of bytes among which a frame boundary is looked for, some are as good as all
+        way.late &= way.scan is not None
+
     def _is_ignored(self, way: Direction) -> bool:
         return self._compressed and not (way is self._replies and self._await_connected)
 
@@ -141,7 +153,7 @@ class ClientMachine(StreamMachine[Direction]):
             if way.tail:
                 pos = way.skip_tail(data, pos)
                 continue
-            frame, pos = framer.feed(data, pos, ts)
+            frame, pos = framer.feed(data, pos, ts, way.late)
             if framer.new_length >= 0:
                 self._length_seen(way, ts, framer.new_length)
                 framer.new_length = -1
@@ -241,7 +253,8 @@ class ClientMachine(StreamMachine[Direction]):
     def _connect_request(self, frame: Frame) -> None:
         self._await_connect = False
         connect = parse_connect(frame.head)
-        self._connect = (connect, frame.last_ts, frame.length, frame.damaged)
+        uncertain = frame.damaged or frame.late
+        self._connect = (connect, frame.last_ts, frame.length, uncertain)
         if connect.malformed and not frame.damaged:
             self._malformed(events.TO_SERVER, frame, "ConnectRequest")
         if connect.wide_xids:
@@ -282,7 +295,8 @@ class ClientMachine(StreamMachine[Direction]):
         if connected.session:
             self._rows.session = connected.session
         asked, self._connect = self._connect, None
-        self._rows.connect(asked, (connected, frame.first_ts, frame.last_ts, frame.length))
+        first_ts = None if frame.first_late else frame.first_ts
+        self._rows.connect(asked, (connected, first_ts, frame.last_ts, frame.length))
 
     # ---- requests and replies
 
@@ -301,7 +315,8 @@ class ClientMachine(StreamMachine[Direction]):
         if opcode == CHECK_OPCODE:
             detail = "check outside a multi: it takes down followers of ZooKeeper 3.8"
             self._anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
-        asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, frame.damaged)
+        uncertain = frame.damaged or frame.late
+        asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, uncertain)
         quiet = frame.last_ts - self._last_frame_ts if self._ping_answered else 0
         self._pairing.sent(asked, quiet)
         self._budget.take(asked.cost)
@@ -341,7 +356,8 @@ class ClientMachine(StreamMachine[Direction]):
                 fields.data_length = reply.data_length
             if asked.opcode == MULTI_OPCODE:
                 shown = _multi_error(fields)
-        self._rows.complete(asked, shown, zxid, frame.first_ts, frame.length)
+        first_ts = None if frame.first_late else frame.first_ts
+        self._rows.complete(asked, shown, zxid, first_ts, frame.length)
 
     def _scan(self, layout: Layout, frame: Frame, way: Direction, fields: Fields) -> int:
         head = frame.head

@@ -43,13 +43,16 @@ ITEM_COST = 64
 
 @dataclass(slots=True)
 class Item:
-    """What one side sent: bytes, or how many of them were not captured."""
+    """What one side sent: bytes, or how many of them were not captured. `late`: they may have been
+    sent before `ts`.
+    """
 
     side: int
     ts: int
     need: int
     data: bytes
     missing: int = 0
+    late: bool = False
 
     @property
     def cost(self) -> int:
@@ -122,9 +125,9 @@ class Analyzer:
         self._budget.shared_by(len(self._connections))
         self._make_room(ts)
 
-    def data(self, conn: int, side: int, ts: int, need: int, data: bytes) -> None:
+    def data(self, conn: int, side: int, ts: int, need: int, data: bytes, late: bool) -> None:
         """The next bytes of a side."""
-        self._take(self._connections[conn], Item(side, ts, need, data))
+        self._take(self._connections[conn], Item(side, ts, need, data, 0, late))
         self._make_room(ts)
 
     def gap(self, conn: int, side: int, ts: int, missing: int) -> None:
@@ -194,6 +197,8 @@ class Analyzer:
             connection.client_position += len(item.data) + item.missing
         if item.missing:
             machine.gap(to_server, item.ts, item.missing)
+        elif isinstance(machine, ClientMachine):
+            machine.data(to_server, item.ts, item.data, item.late)
         elif to_server:
             machine.to_server(item.ts, item.data)
         else:

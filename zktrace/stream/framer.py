@@ -32,6 +32,9 @@ class Frame(NamedTuple):
     last_ts: int
     #: bytes inside it were not captured
     damaged: bool
+    #: the first byte, or any, may have been sent before it was captured: the times are not certain
+    first_late: bool = False
+    late: bool = False
 
 
 class Framer:
@@ -43,10 +46,12 @@ class Framer:
     """
 
     __slots__ = (
+        "_first_late",
         "_first_ts",
         "_frozen",
         "_kept",
         "_last_ts",
+        "_late",
         "_length",
         "_missing",
         "_size",
@@ -76,6 +81,8 @@ class Framer:
         self._missing = 0
         self._first_ts = 0
         self._last_ts = 0
+        self._first_late = False
+        self._late = False
 
     def restart(self) -> None:
         """Begin at a frame boundary."""
@@ -110,8 +117,8 @@ class Framer:
         """Give up the bytes of the frame at hand but for its head; whether there were more."""
         return self._kept.cut()
 
-    def feed(self, data: bytes, pos: int, ts: int) -> tuple[Frame | None, int]:
-        """Take bytes from data[pos:] up to the end of one frame.
+    def feed(self, data: bytes, pos: int, ts: int, late: bool = False) -> tuple[Frame | None, int]:
+        """Take bytes from data[pos:] up to the end of one frame. `late`: `ts` is not certain.
 
         Returns the frame (None where it is not complete yet, or where the framer is now lost) and
         the position up to which bytes were taken.
@@ -124,15 +131,17 @@ class Framer:
             if self.min_length <= length <= self.max_length and stop <= end:
                 self.new_length = length
                 head = data[pos + 4 : min(stop, pos + 4 + HEAD_MAX)]
-                return Frame(head, length, ts, ts, False), stop
+                return Frame(head, length, ts, ts, False, late, late), stop
         if self._length < 0:
             if not self._size and pos < end:
                 self._first_ts = ts
                 self._last_ts = ts
+                self._first_late = self._late = late
             want = 4 - len(self._size)
             self._size += data[pos : pos + want]
             if end > pos:
                 self._last_ts = max(self._last_ts, ts)
+                self._late |= late
             pos = min(pos + want, end)
             if len(self._size) < 4:
                 return None, pos
@@ -150,6 +159,7 @@ class Framer:
         take = min(self._length - self._taken, end - pos)
         if take:
             self._last_ts = max(self._last_ts, ts)
+            self._late |= late
             if not self._frozen:
                 self._kept.add(data, pos, take)
             self._taken += take
@@ -160,7 +170,13 @@ class Framer:
 
     def _finish(self) -> Frame:
         frame = Frame(
-            bytes(self._kept.buf), self._length, self._first_ts, self._last_ts, self._missing > 0
+            bytes(self._kept.buf),
+            self._length,
+            self._first_ts,
+            self._last_ts,
+            self._missing > 0,
+            self._first_late,
+            self._late,
         )
         self._drop()
         return frame

@@ -40,8 +40,8 @@ class Pending:
     ts: int
     length: int
     fields: Fields
-    #: some of its bytes were lost, so that it is not known when it was complete
-    damaged: bool
+    #: it is not known when it was complete: some of its bytes were lost, or are late
+    uncertain: bool
 
     @property
     def cost(self) -> int:

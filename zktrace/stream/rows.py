@@ -55,12 +55,17 @@ class Rows:
         self.session: int | None = None
 
     def complete(
-        self, asked: Pending, error: int | None, zxid: int, first_ts: int, reply_bytes: int
+        self,
+        asked: Pending,
+        error: int | None,
+        zxid: int,
+        first_ts: int | None,
+        reply_bytes: int,
     ) -> None:
-        """A request with its reply, whose first byte came at `first_ts`."""
+        """A request with its reply, whose first byte came at `first_ts` (None: not certain)."""
         self._counters.complete += 1
         latency = None
-        if not asked.damaged and first_ts >= asked.ts:
+        if first_ts is not None and not asked.uncertain and first_ts >= asked.ts:
             latency = first_ts - asked.ts
         self._exchange(
             asked.ts,
@@ -98,9 +103,10 @@ class Rows:
     def connect(
         self,
         asked: tuple[Connect, int, int, bool] | None,
-        answer: tuple[Connected, int, int, int] | None,
+        answer: tuple[Connected, int | None, int, int] | None,
     ) -> None:
-        """A ConnectRequest (ts, length, damaged) and its answer (first ts, last ts, length)."""
+        """A ConnectRequest (ts, length, whether that is uncertain) and its answer (first ts, None
+        where uncertain, last ts, length)."""
         counters = self._counters
         request = asked[0] if asked is not None else Connect()
         reply = answer[0] if answer is not None else Connected()
@@ -109,8 +115,9 @@ class Rows:
         if asked is not None and answer is not None:
             state = events.COMPLETE
             counters.complete += 1
-            if not asked[3] and answer[1] >= asked[1]:
-                latency = answer[1] - asked[1]
+            first_ts = answer[1]
+            if first_ts is not None and not asked[3] and first_ts >= asked[1]:
+                latency = first_ts - asked[1]
         elif asked is not None:
             state = events.NO_REPLY
             counters.no_reply += 1

@@ -429,8 +429,22 @@ impl<S: EventSink> FlowSink for Analyzer<S> {
                 need,
                 data: data.to_vec(),
                 missing: 0,
+                late: false,
             },
         );
+    }
+
+    #[cold]
+    fn late_data(&mut self, slot: u32, _conn_id: u64, side: u8, ts: i64, need: u64, data: &[u8]) {
+        let item = Item {
+            side,
+            ts,
+            need,
+            data: data.to_vec(),
+            missing: 0,
+            late: true,
+        };
+        self.take(slot, item);
     }
 
     fn gap(&mut self, slot: u32, _conn_id: u64, side: u8, ts: i64, n: u64) {
@@ -442,6 +456,7 @@ impl<S: EventSink> FlowSink for Analyzer<S> {
                 need: 0,
                 data: Vec::new(),
                 missing: n,
+                late: false,
             },
         );
     }

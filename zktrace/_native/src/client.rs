@@ -30,6 +30,8 @@ pub(crate) struct Way {
     charged: usize,
     tail: Tail,
     to_server: bool,
+    /// The bytes at hand may have been sent before they were captured.
+    late: bool,
 }
 
 impl Way {
@@ -40,6 +42,7 @@ impl Way {
             charged: 0,
             tail: Tail::None,
             to_server,
+            late: false,
         }
     }
 
@@ -150,7 +153,25 @@ impl ClientMachine {
         if half.way.scan.is_some() || half.state.compressed {
             let behind = data.get(pos..).unwrap_or_default();
             machine::lost(&mut half, shared, conn, ts, behind);
+            // of bytes among which a frame boundary is looked for, some are as good as all
+            half.way.late &= half.way.scan.is_some();
         }
+    }
+
+    /// The same of bytes of which an earlier copy may have passed, so that no latency is known that begins or ends with
+    /// them.
+    #[cold]
+    pub fn late_data<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        to_server: bool,
+        ts: i64,
+        data: &[u8],
+    ) {
+        self.half(to_server).0.way.late = true;
+        self.data(shared, to_server, ts, data);
+        let way = self.half(to_server).0.way;
+        way.late &= way.scan.is_some();
     }
 
     #[inline]
@@ -256,7 +277,7 @@ impl State {
                 if TO_SERVER && body.len() > JUTE_MAX_BUFFER {
                     oversized(shared, conn, ts, body.len());
                 }
-                let frame = Frame::of(body, ts);
+                let frame = Frame::of(body, ts, way.late);
                 self.frame::<TO_SERVER, S>(shared, conn, way, &frame);
                 continue;
             }
@@ -283,7 +304,7 @@ impl State {
         data: &[u8],
         pos: usize,
     ) -> Option<usize> {
-        let fed = way.framer.feed(&mut shared.budget, data, pos, ts);
+        let fed = way.framer.feed(&mut shared.budget, data, pos, ts, way.late);
         if let Some(length) = way.framer.new_length.take() {
             if length > JUTE_MAX_BUFFER && TO_SERVER {
                 oversized(shared, conn, ts, length);

@@ -22,6 +22,8 @@ pub struct Item {
     pub need: u64,
     pub data: Vec<u8>,
     pub missing: u64,
+    /// They may have been sent before `ts`.
+    pub late: bool,
 }
 
 impl Item {
@@ -126,6 +128,8 @@ impl Connection {
             Machine::Client(machine) => {
                 if item.missing > 0 {
                     machine.gap(shared, to_server, item.ts, item.missing);
+                } else if item.late {
+                    machine.late_data(shared, to_server, item.ts, &item.data);
                 } else {
                     machine.data(shared, to_server, item.ts, &item.data);
                 }

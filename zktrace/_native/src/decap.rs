@@ -97,6 +97,7 @@ impl Decapsulator {
             flags: h[47] & 0x1F,
             payload,
             wire_len: payload.len() as u32,
+            ident: u16::from_be_bytes([h[18], h[19]]),
         });
         true
     }
@@ -244,6 +245,7 @@ impl Decapsulator {
             // Options may be cut off by the snap length: then so is the payload.
             payload: data.get(header..).unwrap_or(&[]),
             wire_len: payload.wire - header as u32,
+            ident: payload.ident,
         });
         Ok(())
     }

@@ -56,6 +56,9 @@ pub trait FlowSink {
     /// side's FIN is captured later, or not at all: the FIN counts as a byte in TCP.
     fn data(&mut self, slot: u32, conn_id: u64, side: u8, ts_ns: i64, need: u64, data: &[u8]);
 
+    /// The next bytes of a side, of which an earlier copy may have passed that was not captured.
+    fn late_data(&mut self, slot: u32, conn_id: u64, side: u8, ts_ns: i64, need: u64, data: &[u8]);
+
     /// The next `n` (at least 1) bytes of a side were not captured.
     fn gap(&mut self, slot: u32, conn_id: u64, side: u8, ts_ns: i64, n: u64);
 
@@ -94,6 +97,9 @@ pub struct Counters {
     pub connections: u64,
     pub joined_connections: u64,
     pub retransmitted_segments: u64,
+    pub duplicate_packets: u64,
+    pub keepalives: u64,
+    pub late_segments: u64,
     pub out_of_order_segments: u64,
     pub gaps: u64,
     pub gap_bytes: u64,
@@ -247,7 +253,7 @@ impl Reassembler {
             .collect();
         live.sort_unstable();
         for (_, slot) in live {
-            let ts_ns = self.conns.get(slot as usize).map_or(0, |conn| conn.last_ts);
+            let ts_ns = self.conns.get(slot as usize).map_or(0, Conn::last_ts);
             self.finalize(slot, End::Eof, ts_ns, sink);
         }
     }

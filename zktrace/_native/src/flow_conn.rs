@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::flow::{Counters, End, FlowSink, Limits};
-use crate::flow_side::{distance, Held, Ready, Side, Stamp, WINDOW};
+use crate::flow_side::{distance, Chunk, Held, Ready, Side, Stamp, WINDOW};
 use crate::flow_table::{Key, Tombstone};
 use crate::ip::{Segment, ACK, FIN, RST, SYN};
 
@@ -58,11 +58,25 @@ pub struct Conn {
     /// Number of the last segment.
     pub touched: u64,
     pub packets: u64,
-    pub last_ts: i64,
+    /// Latest time of an RST, and of the first segment: of others, `sides` know.
+    last_ts: i64,
     pub sides: [Side; 2],
     pub key: Key,
     pub closing: Option<(End, i64)>,
     packets_left: u32,
+}
+
+impl Counters {
+    /// A segment, up to `end`, brought nothing.
+    fn again(&mut self, me: &Side, end: i64, length: u32, copy: bool) {
+        if length == 1 && end == me.next {
+            self.keepalives += 1;
+        } else if copy {
+            self.duplicate_packets += 1;
+        } else {
+            self.retransmitted_segments += 1;
+        }
+    }
 }
 
 impl Conn {
@@ -84,6 +98,12 @@ impl Conn {
         }
     }
 
+    /// Latest time of a segment.
+    pub fn last_ts(&self) -> i64 {
+        let [a, b] = &self.sides;
+        self.last_ts.max(a.past.last_ts).max(b.past.last_ts)
+    }
+
     #[inline]
     pub fn pair(&mut self, side: usize) -> (&mut Side, &mut Side) {
         let [a, b] = &mut self.sides;
@@ -103,17 +123,25 @@ impl Conn {
         let index = usize::from(upper != self.flip);
         let (me, other) = self.pair(index);
         let mut need = 0;
+        let mut acks = me.acks;
         if seg.flags & ACK != 0 {
             let d = distance(seg.ack, other.next_seq());
             if d > 0 {
                 return false;
             }
             need = other.next.wrapping_add(d).max(0) as u64;
+            acks = need;
         }
+        if seg.seq != me.next_seq()
+            || !me.past.follows(seg.ident)
+            || seg.payload.len() as u64 != u64::from(seg.wire_len)
+        {
+            return false;
+        }
+        me.past.pass(seg.wire_len, seg.ts_ns);
+        me.acks = acks;
         if seg.wire_len != 0 {
-            if seg.seq != me.next_seq() || seg.payload.len() as u64 != u64::from(seg.wire_len) {
-                return false;
-            }
+            me.data_acks = acks;
             me.next = me.next.wrapping_add(i64::from(seg.wire_len));
             sink.data(
                 self.slot,
@@ -125,7 +153,6 @@ impl Conn {
             );
         }
         self.packets += 1;
-        self.last_ts = self.last_ts.max(seg.ts_ns);
         true
     }
 
@@ -162,7 +189,6 @@ impl Conn {
     ) -> bool {
         let index = usize::from(upper != self.flip);
         self.packets += 1;
-        self.last_ts = self.last_ts.max(seg.ts_ns);
         if self.closing.is_some() {
             self.packets_left = self.packets_left.saturating_sub(1);
         }
@@ -171,9 +197,16 @@ impl Conn {
             packet: self.packets,
             clock: shared.clock,
         };
+        if seg.flags & RST != 0 {
+            self.last_ts = self.last_ts.max(seg.ts_ns);
+        }
         let (me, other) = self.pair(index);
         me.seen = true;
-        if seg.flags & RST != 0 {
+        if seg.flags & RST == 0 {
+            me.past
+                .packet(seg.ident, seg.wire_len, seg.ts_ns, now.packet);
+            self.take(index, seg, now, shared, sink);
+        } else {
             let fits = seg.flags & ACK != 0
                 && other.started
                 && distance(seg.ack, other.next_seq()).abs() <= WINDOW;
@@ -182,8 +215,6 @@ impl Conn {
             } else {
                 self.close(End::Reset, seg.ts_ns, shared);
             }
-        } else {
-            self.take(index, seg, now, shared, sink);
         }
         self.look(now, shared, sink);
         self.closing.is_some() && self.packets_left == 0
@@ -243,10 +274,19 @@ impl Conn {
         let ack = (seg.flags & ACK != 0).then_some(seg.ack);
         if let Some(ack) = ack {
             if other.started {
-                other.note_ack(ack);
+                other.note_ack(ack, seg.ts_ns);
             } else {
-                other.hold_ack(ack);
+                other.hold_ack(ack, seg.ts_ns);
             }
+            if other.started {
+                if me.acks < other.next as u64 {
+                    me.past.owed(other.past.last_ts, seg.ts_ns);
+                }
+                me.acks = other.need(Some(ack));
+            }
+        }
+        if seg.wire_len != 0 {
+            me.data_acks = me.acks;
         }
         if seg.flags & FIN != 0 && !me.fin_seen && !me.is_far(seq) {
             let fin = seq.wrapping_add(seg.wire_len);
@@ -259,20 +299,28 @@ impl Conn {
                 self.close(End::Closed, seg.ts_ns, shared);
             }
         }
+        let (me, _) = self.pair(index);
         if seg.wire_len == 0 {
+            if me.started && seg.flags & SYN == 0 {
+                me.note_seq(seq, seg.ts_ns);
+                let alive = seq == me.next_seq().wrapping_sub(1);
+                shared.counters.keepalives += u64::from(alive);
+            }
             return;
         }
-        let (me, _) = self.pair(index);
         if me.started {
             self.payload(index, seg, seq, now, shared, sink);
         } else {
             let cost = me.cost;
+            let late = me.is_held_late(seq, seg.ts_ns);
             me.hold_segment(Held {
                 seq,
                 data: seg.payload.to_vec(),
                 wire_len: seg.wire_len,
                 ack,
                 stamp: now,
+                late,
+                copy: me.past.is_copy,
             });
             shared.cost += me.cost - cost;
         }
@@ -293,11 +341,19 @@ impl Conn {
             // what the other side sent before this is held still: cause comes before effect
             self.start(1 - index, None, shared, sink);
         }
-        let (me, _) = self.pair(index);
+        let (me, other) = self.pair(index);
+        // Who acknowledges the last data of the other side has what that acknowledged.
+        let has_all = me.acks >= other.next as u64;
+        let acked = if has_all { other.data_acks as i64 } else { -1 };
         let off = me.next.wrapping_add(distance(seq, me.next_seq()));
-        if off.wrapping_add(i64::from(seg.wire_len)) <= me.next {
-            shared.counters.retransmitted_segments += 1;
-        } else if off <= me.next
+        let end = off.wrapping_add(i64::from(seg.wire_len));
+        if end <= me.next {
+            let copy = me.past.is_copy;
+            shared.counters.again(me, end, seg.wire_len, copy);
+            return;
+        }
+        let late = me.is_late(off, end, seg.ts_ns, acked);
+        if off <= me.next
             && seg.payload.len() as u64 == u64::from(seg.wire_len)
             && !me.has_waiting()
         {
@@ -305,13 +361,14 @@ impl Conn {
                 .payload
                 .get((me.next - off) as usize..)
                 .unwrap_or_default();
-            self.data(index, seg.ts_ns, ack, fresh, sink);
+            self.data(index, seg.ts_ns, ack, fresh, late, shared, sink);
         } else {
             let cost = me.cost;
-            let new = me.put(off, seg.payload, seg.wire_len, ack, now);
+            let new = me.put(off, seg.payload, seg.wire_len, ack, now, late);
             shared.cost += me.cost - cost;
             if !new {
-                shared.counters.retransmitted_segments += 1;
+                let copy = me.past.is_copy;
+                shared.counters.again(me, end, seg.wire_len, copy);
             } else if off > me.next {
                 shared.counters.out_of_order_segments += 1;
             }
@@ -353,10 +410,13 @@ impl Conn {
         let before = me.cost;
         for held in me.start(base) {
             let off = distance(held.seq, base);
-            if !me.put(off, &held.data, held.wire_len, held.ack, held.stamp) {
-                shared.counters.retransmitted_segments += 1;
+            let end = off.wrapping_add(i64::from(held.wire_len));
+            let late = me.is_late(off, end, held.stamp.ts_ns, -1) || held.late;
+            if !me.put(off, &held.data, held.wire_len, held.ack, held.stamp, late) {
+                shared.counters.again(me, end, held.wire_len, held.copy);
             }
         }
+        me.note_held_acks();
         shared.cost = shared.cost + me.cost - before;
     }
 
@@ -437,7 +497,13 @@ impl Conn {
         while let Some(ready) = self.pair(index).0.pop_ready() {
             match ready {
                 Ready::Data(chunk) => {
-                    self.data(index, chunk.stamp.ts_ns, chunk.ack, &chunk.data, sink);
+                    let Chunk {
+                        data,
+                        ack,
+                        stamp,
+                        late,
+                    } = chunk;
+                    self.data(index, stamp.ts_ns, ack, &data, late, shared, sink);
                 }
                 Ready::Cut { end, stamp } => {
                     let lost = end - self.pair(index).0.next;
@@ -468,18 +534,26 @@ impl Conn {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn data<S: FlowSink>(
         &mut self,
         index: usize,
         ts_ns: i64,
         ack: Option<u32>,
         data: &[u8],
+        late: bool,
+        shared: &mut Shared,
         sink: &mut S,
     ) {
         let (me, other) = self.pair(index);
         let need = other.need(ack);
         me.next = me.next.wrapping_add(data.len() as i64);
-        sink.data(self.slot, self.id, index as u8, ts_ns, need, data);
+        if late {
+            shared.counters.late_segments += 1;
+            sink.late_data(self.slot, self.id, index as u8, ts_ns, need, data);
+        } else {
+            sink.data(self.slot, self.id, index as u8, ts_ns, need, data);
+        }
     }
 
     fn gap<S: FlowSink>(

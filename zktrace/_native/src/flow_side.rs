@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
+use crate::flow_past::Past;
+
 /// Farther than this from the next expected byte is not reordering or loss: it is another connection
 /// on the same ports, or nonsense. Sixteen times the buffer limit, far below the 2^31 where signed
 /// distances turn over.
@@ -39,6 +41,22 @@ pub struct Chunk {
     pub data: Vec<u8>,
     pub ack: Option<u32>,
     pub stamp: Stamp,
+    pub late: bool,
+}
+
+impl Chunk {
+    /// Of the bytes from `off` on, another copy of those from `low` to `end` was captured.
+    fn again(&mut self, off: i64, (low, end): (i64, i64), ts_ns: i64, late: bool) {
+        if ts_ns >= self.stamp.ts_ns {
+            return;
+        }
+        if low <= off && off + self.data.len() as i64 <= end {
+            self.stamp.ts_ns = ts_ns;
+            self.late = late;
+        } else {
+            self.late = true; // a part is older than the rest
+        }
+    }
 }
 
 /// Bytes that were on the wire but were cut from the packet by the snap length.
@@ -54,6 +72,8 @@ pub struct Held {
     pub wire_len: u32,
     pub ack: Option<u32>,
     pub stamp: Stamp,
+    pub late: bool,
+    pub copy: bool,
 }
 
 /// What most sides never have: allocated when needed, freed when empty.
@@ -77,6 +97,10 @@ pub struct Side {
     pub next: i64,
     /// Sequence number of offset 0.
     pub base: u32,
+    pub past: Past,
+    /// Offset in the other side's stream that the last packet acknowledges, and that with data.
+    pub acks: u64,
+    pub data_acks: u64,
     /// `base` is known.
     pub started: bool,
     /// Any packet of this sender.
@@ -100,6 +124,7 @@ pub struct Side {
     fin_seq: u32,
     ack_low: u32,
     ack_high: u32,
+    ack_high_ts: i64,
 }
 
 impl Default for Side {
@@ -107,6 +132,9 @@ impl Default for Side {
         Side {
             next: 0,
             base: 0,
+            past: Past::default(),
+            acks: 0,
+            data_acks: 0,
             started: false,
             seen: false,
             fin_seen: false,
@@ -124,6 +152,7 @@ impl Default for Side {
             fin_seq: 0,
             ack_low: 0,
             ack_high: 0,
+            ack_high_ts: 0,
         }
     }
 }
@@ -141,6 +170,7 @@ impl Side {
             && !self.fin_seen
             && self.waiting.is_none()
             && self.acked <= self.next
+            && self.past.is_plain(self.next)
     }
 
     /// Is something held back, or missing, that time alone may settle?
@@ -189,17 +219,19 @@ impl Side {
     }
 
     /// The peer acknowledged `ack`, of which the offset is not known yet.
-    pub fn hold_ack(&mut self, ack: u32) {
+    pub fn hold_ack(&mut self, ack: u32, ts_ns: i64) {
         if !self.has_acks {
             self.has_acks = true;
             self.ack_low = ack;
             self.ack_high = ack;
+            self.ack_high_ts = ts_ns;
         } else if distance(ack, self.ack_low).abs() <= WINDOW {
             if distance(ack, self.ack_low) < 0 {
                 self.ack_low = ack;
             }
             if distance(ack, self.ack_high) > 0 {
                 self.ack_high = ack;
+                self.ack_high_ts = ts_ns;
             }
         }
     }
@@ -225,15 +257,18 @@ impl Side {
         }
     }
 
+    /// Whether bytes from `seq` on may have passed before, uncaptured, for all that is known.
+    pub fn is_held_late(&mut self, seq: u32, ts_ns: i64) -> bool {
+        let acked = self.has_acks && distance(seq, self.ack_high) < 0;
+        self.past.is_late(0, ts_ns, 0, -1) || (acked && ts_ns > self.ack_high_ts)
+    }
+
     /// Offset 0 is sequence number `base`. Returns what was held, in order of arrival.
     pub fn start(&mut self, base: u32) -> Vec<Held> {
         self.started = true;
         self.base = base;
         if self.has_fin_seq {
             self.set_fin(self.fin_seq);
-        }
-        if self.has_acks {
-            self.note_ack(self.ack_high);
         }
         self.hold_since = None;
         let held = match self.waiting.as_mut() {
@@ -245,6 +280,13 @@ impl Side {
         }
         self.tidy();
         held
+    }
+
+    /// What was acknowledged before the start was known.
+    pub fn note_held_acks(&mut self) {
+        if self.has_acks {
+            self.note_ack(self.ack_high, self.ack_high_ts);
+        }
     }
 
     // -- once it is known
@@ -260,12 +302,32 @@ impl Side {
     }
 
     /// The peer acknowledged `ack`. One absurdly far ahead is no evidence of lost bytes.
-    pub fn note_ack(&mut self, ack: u32) {
+    pub fn note_ack(&mut self, ack: u32, ts_ns: i64) {
         let d = distance(ack, self.next_seq());
         if d > 0 && d <= WINDOW {
             let off = self.next.wrapping_add(d).min(self.fin_off);
             self.acked = self.acked.max(off);
+            self.past.prove(off, ts_ns, self.next);
         }
+    }
+
+    /// A packet without data has the number of the byte that will be sent next.
+    pub fn note_seq(&mut self, seq: u32, ts_ns: i64) {
+        let d = distance(seq, self.next_seq());
+        if d == 0 {
+            self.past.nothing_beyond();
+        } else if d > 0 && d <= WINDOW {
+            self.past.prove(self.next.wrapping_add(d), ts_ns, self.next);
+        }
+    }
+
+    /// Whether the new bytes of a segment may have passed before, uncaptured; and from now on they have. The sender
+    /// knows that the bytes before `acked` arrived.
+    pub fn is_late(&mut self, off: i64, end: i64, ts_ns: i64, acked: i64) -> bool {
+        let low = off.max(self.next);
+        let late = self.past.is_late(low, ts_ns, self.next, acked);
+        self.past.prove(end, ts_ns, self.next);
+        late
     }
 
     /// Offset up to which `ack`, sent by the peer, acknowledges this side; 0 if unknown.
@@ -296,7 +358,8 @@ impl Side {
         }
     }
 
-    /// Buffer what is new of a segment; the first captured copy stays. Was anything new?
+    /// Buffer what is new of a segment; of bytes that wait already the first copy stays, with the earliest time. Was
+    /// anything new?
     pub fn put(
         &mut self,
         off: i64,
@@ -304,6 +367,7 @@ impl Side {
         wire_len: u32,
         ack: Option<u32>,
         stamp: Stamp,
+        late: bool,
     ) -> bool {
         let end = off.wrapping_add(data.len() as i64);
         let wire_end = off.wrapping_add(i64::from(wire_len));
@@ -311,7 +375,7 @@ impl Side {
         let mut new = false;
         if end > low {
             let fresh = data.get((low - off) as usize..).unwrap_or_default();
-            new = self.put_data(low, fresh, ack, stamp);
+            new = self.put_data(low, fresh, ack, stamp, late);
         }
         let low = low.max(end);
         if wire_end > low {
@@ -321,16 +385,31 @@ impl Side {
         new
     }
 
-    fn put_data(&mut self, low: i64, data: &[u8], ack: Option<u32>, stamp: Stamp) -> bool {
+    fn put_data(
+        &mut self,
+        low: i64,
+        data: &[u8],
+        ack: Option<u32>,
+        stamp: Stamp,
+        late: bool,
+    ) -> bool {
         let end = low + data.len() as i64;
         let chunks = &mut self.waiting.get_or_insert_with(Default::default).chunks;
         // The holes between chunks that this segment fills.
         let mut pieces: Vec<(i64, i64)> = Vec::new();
-        let mut first = low.max(end_before(chunks, low));
-        for (&off, chunk) in chunks.range((Excluded(low), Unbounded)) {
-            if off >= end || first >= end {
+        let mut first = low;
+        if let Some((&off, chunk)) = chunks.range_mut(..=low).next_back() {
+            let stop = off + chunk.data.len() as i64;
+            if stop > low {
+                chunk.again(off, (low, end), stamp.ts_ns, late);
+                first = stop;
+            }
+        }
+        for (&off, chunk) in chunks.range_mut((Excluded(low), Unbounded)) {
+            if off >= end {
                 break;
             }
+            chunk.again(off, (low, end), stamp.ts_ns, late);
             if off > first {
                 pieces.push((first, off));
             }
@@ -344,7 +423,13 @@ impl Side {
             if let Some(bytes) = data.get((from - low) as usize..(to - low) as usize) {
                 self.cost += bytes.len() as u64 + CHUNK_OVERHEAD;
                 let data = bytes.to_vec();
-                chunks.insert(from, Chunk { data, ack, stamp });
+                let chunk = Chunk {
+                    data,
+                    ack,
+                    stamp,
+                    late,
+                };
+                chunks.insert(from, chunk);
             }
         }
         new

@@ -26,6 +26,11 @@ impl FlowSink for Recorder {
         self.streams[usize::from(side)].extend_from_slice(data);
     }
 
+    fn late_data(&mut self, slot: u32, conn_id: u64, side: u8, ts_ns: i64, need: u64, data: &[u8]) {
+        self.data(slot, conn_id, side, ts_ns, need, data);
+        self.calls.push("late".to_owned());
+    }
+
     fn gap(&mut self, _: u32, conn_id: u64, side: u8, _: i64, n: u64) {
         self.calls.push(format!("gap {conn_id} {side} {n}"));
     }
@@ -57,6 +62,7 @@ fn seg(port: u16, side: u8, ms: i64, off: u32, ack: u32, flags: u8, payload: &[u
         flags,
         payload,
         wire_len: payload.len() as u32,
+        ident: 0,
     }
 }
 
@@ -212,6 +218,7 @@ fn flow_speed() {
         fn data(&mut self, slot: u32, _: u64, side: u8, _: i64, need: u64, data: &[u8]) {
             self.0 += data.len() as u64 + need + u64::from(slot) + u64::from(side);
         }
+        fn late_data(&mut self, _: u32, _: u64, _: u8, _: i64, _: u64, _: &[u8]) {}
         fn gap(&mut self, _: u32, _: u64, _: u8, _: i64, _: u64) {}
         fn end(&mut self, _: u32, _: u64, _: i64, _: End) {}
     }

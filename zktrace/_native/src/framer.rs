@@ -21,18 +21,23 @@ pub struct Frame<'a> {
     pub last_ts: i64,
     /// Bytes inside it were not captured.
     pub damaged: bool,
+    /// The first byte, or any, may have been sent before it was captured: the times are not certain.
+    pub first_late: bool,
+    pub late: bool,
 }
 
 impl<'a> Frame<'a> {
     /// A frame that lies in one chunk.
     #[inline]
-    pub fn of(body: &'a [u8], ts: i64) -> Self {
+    pub fn of(body: &'a [u8], ts: i64, late: bool) -> Self {
         Frame {
             head: body.get(..HEAD_MAX).unwrap_or(body),
             length: body.len(),
             first_ts: ts,
             last_ts: ts,
             damaged: false,
+            first_late: late,
+            late,
         }
     }
 
@@ -49,6 +54,8 @@ pub struct Joint {
     first_ts: i64,
     last_ts: i64,
     damaged: bool,
+    first_late: bool,
+    late: bool,
 }
 
 impl Joint {
@@ -59,6 +66,8 @@ impl Joint {
             first_ts: self.first_ts,
             last_ts: self.last_ts,
             damaged: self.damaged,
+            first_late: self.first_late,
+            late: self.late,
         }
     }
 }
@@ -88,6 +97,8 @@ struct Partial {
     frozen: bool,
     first_ts: i64,
     last_ts: i64,
+    first_late: bool,
+    late: bool,
 }
 
 /// Frames of one direction.
@@ -145,8 +156,15 @@ impl Framer {
         behind.get(..length as usize)
     }
 
-    /// Takes bytes from `data[pos..]` up to the end of one frame.
-    pub fn feed(&mut self, budget: &mut Budget, data: &[u8], mut pos: usize, ts: i64) -> Fed {
+    /// Takes bytes from `data[pos..]` up to the end of one frame. `late`: `ts` is not certain.
+    pub fn feed(
+        &mut self,
+        budget: &mut Budget,
+        data: &[u8],
+        mut pos: usize,
+        ts: i64,
+        late: bool,
+    ) -> Fed {
         let end = data.len();
         if pos >= end {
             return Fed::More;
@@ -155,9 +173,11 @@ impl Framer {
             Box::new(Partial {
                 first_ts: ts,
                 last_ts: ts,
+                first_late: late,
                 ..Partial::default()
             })
         });
+        partial.late |= late;
         partial.last_ts = partial.last_ts.max(ts);
         let length = match partial.length {
             Some(length) => length,
@@ -213,6 +233,8 @@ impl Framer {
             first_ts: partial.first_ts,
             last_ts: partial.last_ts,
             damaged: partial.frozen,
+            first_late: partial.first_late,
+            late: partial.late,
         })
     }
 

@@ -50,7 +50,7 @@ impl fmt::Display for Ip {
 }
 
 /// A TCP segment. `payload` is what was captured of it; `wire_len`, by the IP header, is greater
-/// where the snap length cut it.
+/// where the snap length cut it. `ident` is the identification of IPv4 (0 of IPv6).
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
     pub ts_ns: i64,
@@ -63,6 +63,7 @@ pub struct Segment<'a> {
     pub flags: u8,
     pub payload: &'a [u8],
     pub wire_len: u32,
+    pub ident: u16,
 }
 
 /// What fragments of one datagram share.
@@ -91,6 +92,7 @@ pub struct Payload<'a> {
     pub data: &'a [u8],
     pub wire: u32,
     pub fragment: Option<Fragment>,
+    pub ident: u16,
 }
 
 const HOP_BY_HOP: u8 = 0;
@@ -121,12 +123,13 @@ pub fn ipv4(data: &[u8], wire: u32) -> Result<Payload<'_>, Stop> {
     let src = Ip::from_v4(u32::from_be_bytes([h[12], h[13], h[14], h[15]]));
     let dst = Ip::from_v4(u32::from_be_bytes([h[16], h[17], h[18], h[19]]));
     let flags_offset = u16::from_be_bytes([h[6], h[7]]);
+    let ident = u16::from_be_bytes([h[4], h[5]]);
     let fragment = (flags_offset & 0x3FFF != 0).then(|| Fragment {
         key: FragmentKey {
             src,
             dst,
             protocol: h[9],
-            ident: u32::from(u16::from_be_bytes([h[4], h[5]])),
+            ident: u32::from(ident),
         },
         offset: usize::from(flags_offset & 0x1FFF) * 8,
         more: flags_offset & 0x2000 != 0,
@@ -138,6 +141,7 @@ pub fn ipv4(data: &[u8], wire: u32) -> Result<Payload<'_>, Stop> {
         data: payload,
         wire: wire - header as u32,
         fragment,
+        ident,
     })
 }
 
@@ -163,6 +167,7 @@ pub fn ipv6(data: &[u8], wire: u32) -> Result<Payload<'_>, Stop> {
         data,
         wire,
         fragment: None,
+        ident: 0,
     };
     match payload.protocol {
         6 | 17 => Ok(payload),

@@ -22,6 +22,7 @@ pub mod events;
 pub mod fingerprint;
 pub mod flow;
 pub mod flow_conn;
+pub mod flow_past;
 pub mod flow_side;
 pub mod flow_table;
 pub mod fragments;

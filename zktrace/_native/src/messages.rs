@@ -31,7 +31,7 @@ impl State {
             connect,
             ts: frame.last_ts,
             length: frame.length,
-            damaged: frame.damaged,
+            uncertain: frame.damaged | frame.late,
         }));
         if connect.malformed && !frame.damaged {
             malformed(shared, conn, Direction::ToServer, frame, "ConnectRequest");
@@ -172,7 +172,7 @@ impl State {
             length: u32::try_from(frame.length).unwrap_or(u32::MAX),
             opcode,
             op: index,
-            damaged: frame.damaged,
+            uncertain: frame.damaged | frame.late,
             values: fields.values,
             path: fields.path.map(|path| shared.keep(path)),
             rare: fields.rare().map(kept),

@@ -300,6 +300,8 @@ fn read_request<'a>(schema: &Schema, packet: &Packet<'a>, out: &mut Columns<'a>)
         first_ts: packet.ts,
         last_ts: packet.ts,
         damaged: packet.damaged,
+        first_late: false,
+        late: false,
     };
     let end = schema.scan_frame(&op.request, &frame, REQUEST_HEADER, &mut fields);
     out.path = fields.path;

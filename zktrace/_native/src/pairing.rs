@@ -64,8 +64,8 @@ pub struct Pending {
     pub opcode: i32,
     /// Row in the opcode table.
     pub op: u16,
-    /// Some of its bytes were lost, so that it is not known when it was complete.
-    pub damaged: bool,
+    /// It is not known when it was complete: some of its bytes were lost, or are late.
+    pub uncertain: bool,
     pub values: Values,
     pub path: Option<Vec<u8>>,
     pub rare: Option<Box<PendingRare>>,

@@ -342,6 +342,9 @@ impl Engine {
         all.set_item("connections", flow.connections)?;
         all.set_item("joined_connections", flow.joined_connections)?;
         all.set_item("out_of_order_segments", flow.out_of_order_segments)?;
+        all.set_item("duplicate_packets", flow.duplicate_packets)?;
+        all.set_item("keepalives", flow.keepalives)?;
+        all.set_item("late_segments", flow.late_segments)?;
         all.set_item("gap_bytes", flow.gap_bytes)?;
         all.set_item("stray_segments", flow.stray_segments)?;
         all.set_item("buffer_limit_hits", flow.buffer_limit_hits)?;

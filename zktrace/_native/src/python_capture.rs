@@ -23,6 +23,7 @@ type Row = (
     u8,
     Py<PyBytes>,
     u32,
+    u16,
 );
 
 fn address(py: Python<'_>, ip: Ip) -> Py<PyBytes> {
@@ -46,6 +47,7 @@ fn row(py: Python<'_>, segment: &Segment<'_>) -> Row {
         segment.flags,
         PyBytes::new(py, segment.payload).unbind(),
         segment.wire_len,
+        segment.ident,
     )
 }
 

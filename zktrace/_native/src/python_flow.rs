@@ -19,6 +19,7 @@ type SegmentTuple<'py> = (
     u8,
     Bound<'py, PyBytes>,
     u32,
+    u16,
 );
 
 fn ip_of(bytes: &[u8]) -> PyResult<Ip> {
@@ -88,7 +89,14 @@ impl FlowSink for Recorder<'_> {
         self.expect(slot, conn_id);
         let py = self.calls.py();
         let bytes = PyBytes::new(py, data);
-        self.push(("data", conn_id, side, ts_ns, need, bytes).into_pyobject(py));
+        self.push(("data", conn_id, side, ts_ns, need, bytes, false).into_pyobject(py));
+    }
+
+    fn late_data(&mut self, slot: u32, conn_id: u64, side: u8, ts_ns: i64, need: u64, data: &[u8]) {
+        self.expect(slot, conn_id);
+        let py = self.calls.py();
+        let bytes = PyBytes::new(py, data);
+        self.push(("data", conn_id, side, ts_ns, need, bytes, true).into_pyobject(py));
     }
 
     fn gap(&mut self, slot: u32, conn_id: u64, side: u8, ts_ns: i64, n: u64) {
@@ -110,6 +118,9 @@ fn counters_dict<'py>(py: Python<'py>, counters: &Counters) -> PyResult<Bound<'p
     dict.set_item("connections", counters.connections)?;
     dict.set_item("joined_connections", counters.joined_connections)?;
     dict.set_item("retransmitted_segments", counters.retransmitted_segments)?;
+    dict.set_item("duplicate_packets", counters.duplicate_packets)?;
+    dict.set_item("keepalives", counters.keepalives)?;
+    dict.set_item("late_segments", counters.late_segments)?;
     dict.set_item("out_of_order_segments", counters.out_of_order_segments)?;
     dict.set_item("gaps", counters.gaps)?;
     dict.set_item("gap_bytes", counters.gap_bytes)?;
@@ -149,7 +160,7 @@ fn debug_reassemble<'py>(
         while let Some((_, now_ns)) = ticks.next_if(|(before, _)| *before <= index) {
             reassembler.tick(*now_ns, &mut recorder);
         }
-        let (ts_ns, src, dst, sport, dport, seq, ack, flags, payload, wire_len) = fields;
+        let (ts_ns, src, dst, sport, dport, seq, ack, flags, payload, wire_len, ident) = fields;
         let segment = Segment {
             ts_ns: *ts_ns,
             src: ip_of(src.as_bytes())?,
@@ -161,6 +172,7 @@ fn debug_reassemble<'py>(
             flags: *flags,
             payload: payload.as_bytes(),
             wire_len: *wire_len,
+            ident: *ident,
         };
         reassembler.segment(&segment, &mut recorder);
     }

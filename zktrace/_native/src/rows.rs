@@ -52,7 +52,7 @@ pub struct AskedConnect {
     pub connect: ConnectRequest,
     pub ts: i64,
     pub length: usize,
-    pub damaged: bool,
+    pub uncertain: bool,
 }
 
 /// A reply to a request that is known.
@@ -135,8 +135,9 @@ impl<S: EventSink> Shared<S> {
         let op = self.schema.op(asked.op);
         let fields = answer.map(|answer| answer.fields);
         let latency = answer
+            .filter(|answer| !(asked.uncertain | answer.frame.first_late))
             .map(|answer| answer.frame.first_ts - asked.ts)
-            .filter(|latency| !asked.damaged && *latency >= 0);
+            .filter(|latency| *latency >= 0);
         let values = &asked.values;
         let row = Exchange {
             seq,
@@ -239,7 +240,8 @@ impl<S: EventSink> Shared<S> {
         if let Some((_, frame)) = answer {
             row.reply_bytes = Some(frame.length as i64);
             row.latency_ns = asked
-                .filter(|asked| !asked.damaged && frame.first_ts >= asked.ts)
+                .filter(|asked| !(asked.uncertain | frame.first_late))
+                .filter(|asked| frame.first_ts >= asked.ts)
                 .map(|asked| frame.first_ts - asked.ts);
         }
         row.connect = Some(&shown);
