@@ -20,8 +20,11 @@ log: Final = logging.getLogger(__name__)
 #: Nothing more is read from a client that has so much still to read itself; asyncio asks for it to
 #: go on when it has read most of that.
 HIGH_WATER: Final = 1 << 20
+#: Bytes of requests that are handled before the answers are looked at: some hundred requests, whose
+#: answers may be a megabyte each.
+PIECE: Final = 2048
 #: Watch events come unasked: who lets this much of them pile up is cut off. Java has no limit.
-MAX_UNSENT: Final = 64 << 20
+MAX_UNSENT: Final = 256 << 20
 
 
 class ClientPort:
@@ -64,6 +67,7 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._waiting = b""
         self.name = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -101,6 +105,26 @@ class ClientProtocol(asyncio.Protocol):
                 connection.end(drop=True)
                 self._transport.close()
                 return
+        if self._waiting:
+            self._waiting += data
+        else:
+            self._handle(connection, data)
+
+    def _handle(self, connection: Connection, data: bytes) -> None:
+        """Requests, as long as the client takes the answers; the others wait for it."""
+        pos = 0
+        while pos < len(data) and connection.state is not State.ENDING:
+            if self._transport.get_write_buffer_size() > HIGH_WATER:
+                self._waiting = data[pos:]
+                self._transport.pause_reading()
+                return
+            # A frame that has begun is taken whole.
+            begun = len(connection.rest)
+            end = pos + max(PIECE, connection.need - begun if begun else 0)
+            self._take(connection, data[pos:end] if pos or end < len(data) else data)
+            pos = end
+
+    def _take(self, connection: Connection, data: bytes) -> None:
         try:
             self._service.received(connection, data)
         except Refused as reason:
@@ -108,6 +132,7 @@ class ClientProtocol(asyncio.Protocol):
         except Exception:
             # A defect of this server must not harm another client's session.
             log.exception("%s: closed, its request could not be handled", self.name)
+            connection.end(drop=True)
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -122,7 +147,10 @@ class ClientProtocol(asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if not self._transport.is_closing():
+        waiting, self._waiting = self._waiting, b""
+        if self._connection is not None and waiting:
+            self._handle(self._connection, waiting)
+        if not self._waiting and not self._transport.is_closing():
             self._transport.resume_reading()
 
     # --- Peer ---------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_who_does_not_read_does_not_stop_others(server: OurServer, client: RawCl
     client.replies(1)
     deaf = RawClient(server.address)
     deaf.connect()
-    count = 400  # 40 MB of answers: more than the sockets and the server hold
+    count = 3000  # 300 MB of answers: more than the sockets and the server hold
     ask_for_it = encode_request(2, GET_DATA, PathWatchRequest("/wide", False))
     deaf.send(*[ask_for_it] * count)
     for _ in range(50):
@@ -226,12 +226,12 @@ def test_data_outlive_the_process(tmp_path: Path) -> None:
 
 def test_a_session_that_is_silent_ends(tmp_path: Path) -> None:
     """Its ephemeral goes, and whoever watches that is told; its connection is closed."""
-    with ours(tmp_path, {"tickTime": "50"}) as server:
+    with ours(tmp_path, {"tickTime": "50", "maxSessionTimeout": "60000"}) as server:
         silent, watcher = RawClient(server.address), RawClient(server.address)
         response = silent.connect(timeout_ms=1)
         assert response is not None
         assert response.timeout_ms == 100
-        watcher.connect(timeout_ms=1000)
+        watcher.connect(timeout_ms=60_000)
         silent.request(1, 1, CreateRequest("/e", b"", OPEN, 1))
         silent.replies(1)
         gone = False
