@@ -10,6 +10,7 @@ wanted=(
   cc:gcc          # linker of Rust, and of the fuzz target
   c++:g++         # libFuzzer is C++
   chromium:chromium # tests/browser click through the page
+  haproxy:haproxy # tests/bench compare the proxy with it
   prometheus:prometheus # tests/web ask it what docs/grafana.json asks
   java:default-jre-headless # runs the next one
   /usr/share/java/zookeeper.jar:libzookeeper-java # the real ZooKeeper, as a library: no service is started

@@ -76,14 +76,14 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _pin(pid: int) -> None:
+def pin(pid: int) -> None:
     """All threads of a server to the last core."""
     core = {max(os.sched_getaffinity(0))}
     for thread in os.listdir(f"/proc/{pid}/task"):
         os.sched_setaffinity(int(thread), core)
 
 
-def _median(results: Sequence[Result]) -> Result:
+def median(results: Sequence[Result]) -> Result:
     return Result(
         statistics.median(r.rate for r in results),
         int(statistics.median(r.p50_us for r in results)),
@@ -106,7 +106,7 @@ def main() -> None:
     ):
         program = build(Path(name))
         for pid in (java.pid, our.pid):
-            _pin(pid)
+            pin(pid)
         print(
             "| load | Java/s | ours/s | ratio | p99 Java | p99 ours | CPU us Java | ours | ratio |"
         )
@@ -121,7 +121,7 @@ def main() -> None:
                             for s in (java, our)
                         ]
                     )
-                j, o = (_median(column) for column in zip(*both, strict=True))
+                j, o = (median(column) for column in zip(*both, strict=True))
                 print(
                     f"| {title} {cell[0]} x {cell[1]} | {j.rate:,.0f} | {o.rate:,.0f} | "
                     f"{o.rate / j.rate:.2f}x | {j.p99_us} | {o.p99_us} | "

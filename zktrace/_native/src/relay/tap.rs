@@ -291,16 +291,16 @@ fn count_packets(block: &[u8]) -> u64 {
 /// The Internet checksum's sum, not folded (RFC 1071).
 #[must_use]
 pub fn sum(start: u64, data: &[u8]) -> u64 {
-    let mut pairs = data.chunks_exact(2);
+    // Four bytes at a time: what is above 16 bits is folded in the end.
+    let mut words = data.chunks_exact(4);
     let mut total = start;
-    for pair in &mut pairs {
-        total += u64::from(u16::from_be_bytes([pair[0], pair[1]]));
+    for word in &mut words {
+        total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
     }
-    total
-        + pairs
-            .remainder()
-            .first()
-            .map_or(0, |&last| u64::from(last) << 8)
+    let mut last = [0; 4];
+    let rest = words.remainder();
+    last[..rest.len()].copy_from_slice(rest);
+    total + u64::from(u32::from_be_bytes(last))
 }
 
 #[must_use]
