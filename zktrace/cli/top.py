@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Annotated, Any
 
@@ -56,6 +55,8 @@ def show(source: Any, filter: str | None, window: str) -> None:
     """Runs the screen until it is left; a source that cannot be asked at all is refused first."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Failure("top needs a terminal (zktrace stats and zktrace live write to pipes)")
+    import asyncio
+
     from zktrace.top.screen import Top
     from zktrace.top.source import SourceError
     from zktrace.top.views import Place
