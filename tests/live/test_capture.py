@@ -91,7 +91,8 @@ def test_loopback(alone: Namespace, engine: str, name: str, interface: str) -> N
     """Each packet once, though loopback shows them leaving and coming in."""
     decoded = heard(alone, SAMPLES[name], engine, interface)
     judge(SAMPLES[name], decoded)
-    assert decoded.coverage["retransmitted_segments"] == 0
+    # (What a busy kernel sends again is another packet, and another number: retransmitted_segments.)
+    assert decoded.coverage["duplicate_packets"] == 0
     assert decoded.coverage["packets"] == decoded.coverage["tcp_segments"]
 
 
