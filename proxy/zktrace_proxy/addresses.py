@@ -53,5 +53,8 @@ def listeners(listen: Sequence[str], upstream: str | None) -> tuple[Listener, ..
                 f"{servers!r} has a chroot: it belongs into the clients' connect string"
             )
         behind = [found for server in servers.split(",") for found in resolve(server)]
-        made.append(Listener(resolve(address, listening=True)[0], tuple(behind)))
+        own = resolve(address, listening=True)[0]
+        if own in behind:
+            raise PlaneError(f"{address} would relay to itself")
+        made.append(Listener(own, tuple(behind)))
     return tuple(made)

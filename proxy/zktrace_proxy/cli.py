@@ -137,8 +137,10 @@ def run(
 
     site = None if http is None else Site(http, token, allow_host)
     key = hashing_key(hash_sessions, hash_key)
-    # As an interrupt does: the recording is written to its end.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Also where interrupts were ignored, as in the background of a script: the recording is
+    # written to its end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     with ExitStack() as stack:
         if site is not None:
             stack.enter_context(site.bind())
@@ -157,12 +159,12 @@ def run(
         except PlaneError as error:
             raise Failure(str(error)) from None
         stack.callback(plane.stop)
-        for one, address in zip(listeners(listen, upstream), plane.addresses(), strict=True):
-            _say(f"{address} -> {', '.join(one.upstreams)}")
-        if record is not None:
-            _say(f"recording to {record}")
-            stack.callback(_watch(plane).set)
         try:
+            for one, address in zip(listeners(listen, upstream), plane.addresses(), strict=True):
+                _say(f"{address} -> {', '.join(one.upstreams)}")
+            if record is not None:
+                _say(f"recording to {record}")
+                stack.callback(_watch(plane).set)
             if site is None:
                 threading.Event().wait()
             else:
@@ -218,23 +220,28 @@ def _told(plane: Plane) -> None:
     counted = plane.counters()
     recorded, files, problem = plane.recorded()
     _say(
-        f"{counted['accepted']:,} connections, {size(counted['bytes_to_server'])} to servers, "
+        f"{_plural(counted['accepted'], 'connection')}, "
+        f"{size(counted['bytes_to_server'])} to servers, "
         f"{size(counted['bytes_to_client'])} to clients"
         + (f"; {size(recorded)} recorded in {files:,} files" if files > 1 else "")
         + (f"; {size(recorded)} recorded" if files == 1 else "")
     )
     wrong = {
-        "unreachable": "connections reset as no server accepted",
-        "refused": "connections refused (--max-connections)",
-        "slow_readers": "connections reset as slow readers",
-        "accept_failures": "failures to accept",
-        "tap_lost_packets": "packets left out by the tap",
+        "unreachable": ("connection", " reset as no server accepted"),
+        "refused": ("connection", " refused (--max-connections)"),
+        "slow_readers": ("connection", " reset for a slow reader"),
+        "accept_failures": ("failure", " to accept"),
+        "tap_lost_packets": ("packet", " left out by the tap"),
     }
-    for name, words in wrong.items():
+    for name, (what, words) in wrong.items():
         if counted[name]:
-            _say(f"{counted[name]:,} {words}")
+            _say(_plural(counted[name], what) + words)
     if problem:
         raise Failure(f"the recording is not complete: {problem}")
+
+
+def _plural(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
 
 
 def _record(path: str | None, rotate: list[str], keep: int | None, secrets: bool) -> Record | None:

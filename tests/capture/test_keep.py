@@ -66,6 +66,7 @@ def test_everything_is_kept_in_files_that_can_be_read(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 3
     assert not told
     assert ring.coverage() == {}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("*.pcapng"))
 
 
 def test_the_oldest_go_when_they_are_old(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_loopback(alone: Namespace, engine: str, name: str, interface: str) -> N
     """Each packet once, though loopback shows them leaving and coming in."""
     decoded = heard(alone, SAMPLES[name], engine, interface)
     judge(SAMPLES[name], decoded)
-    # (What a busy kernel sends again is another packet, and another number: retransmitted_segments.)
+    # What a busy kernel sends again is another packet: retransmitted_segments.
     assert decoded.coverage["duplicate_packets"] == 0
     assert decoded.coverage["packets"] == decoded.coverage["tcp_segments"]
 

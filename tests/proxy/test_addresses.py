@@ -33,6 +33,7 @@ def test_listeners_have_their_own_servers_or_the_common_ones() -> None:
         (["127.0.0.1:1"], "127.0.0.1:x", "is not HOST:PORT"),
         (["127.0.0.1:1"], ":2181", "names no host"),
         (["127.0.0.1:1"], "127.0.0.1:2181/chroot", "chroot"),
+        (["127.0.0.1:1"], "127.0.0.1:2,127.0.0.1:1", "to itself"),
         (["127.0.0.1:1"], "no..such:1", "no..such"),
     ],
 )

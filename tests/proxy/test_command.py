@@ -211,6 +211,15 @@ def test_recordings_rotate_and_old_ones_go(
     assert one.end() == 0, one.said
     files = sorted(path.name for path in tmp_path.iterdir())
     assert len(files) == 3
+    latest = (tmp_path / files[-1]).read_bytes()
+    again = proxy(
+        "--listen", "127.0.0.1:0", "--upstream", java_zookeeper.hosts,
+        "--record", str(tmp_path / "r.pcapng"), "--rotate", "300k",
+    )  # fmt: skip
+    again.address()
+    assert again.end() == 0
+    assert (tmp_path / files[-1]).read_bytes() == latest, "a restart goes on behind it"
+    assert len(list(tmp_path.iterdir())) == 4
     assert all(re.fullmatch(r"r-\d{5}\.pcapng", name) for name in files)
     zktrace.read([str(tmp_path / name) for name in files])
 
@@ -272,6 +281,16 @@ def test_a_full_disk_is_told_and_the_traffic_waits(
 )
 def test_what_is_wrong_is_one_line(proxy: Make, arguments: list[str], words: str) -> None:
     assert words in proxy(*arguments).refused()
+
+
+def test_a_recording_is_never_overwritten(proxy: Make, tmp_path: Path) -> None:
+    file = tmp_path / "there.pcapng"
+    file.write_bytes(b"evidence")
+    said = proxy(
+        "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "--record", str(file)
+    ).refused()
+    assert "there.pcapng: File exists" in said
+    assert file.read_bytes() == b"evidence"
 
 
 def test_a_taken_port_is_told(proxy: Make) -> None:

@@ -279,7 +279,7 @@ class Ring:
         self._finish()
         self._number += 1
         path = self.directory / f"zktrace-ring-{_stamp(first_ns)}-{self._number}.pcapng"
-        file: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115
+        file: BinaryIO = open(path, "xb", buffering=0, opener=_private)  # noqa: SIM115
         made = _Kept(path, first_ns, first_ns, len(self._header), self._dropped)
         try:
             _all_of(file, self._header)
@@ -391,7 +391,7 @@ class Ring:
         for number in range(1, 1_000_000):
             path = self.directory / f"{_SLICE}{_stamp(start_ns)}-{number}.pcapng"
             try:
-                with open(path, "xb", buffering=0) as file:
+                with open(path, "xb", buffering=0, opener=_private) as file:
                     _all_of(file, data)
             except FileExistsError:
                 continue
@@ -415,6 +415,11 @@ def _stamp(ts_ns: int) -> str:
     """UTC, to the nanosecond, as part of a file's name."""
     seconds, ns = divmod(max(ts_ns, 0), _SECOND)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{ns:09}Z"
+
+
+def _private(path: str, flags: int) -> int:
+    """Packets hold what clients send, credentials too: they are for who listens alone."""
+    return os.open(path, flags, 0o600)
 
 
 def _all_of(file: BinaryIO, data: bytes) -> None:

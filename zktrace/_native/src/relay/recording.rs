@@ -40,19 +40,54 @@ pub struct Options {
 }
 
 impl Options {
-    /// The file with this number: the path itself, or with the number before its ending.
-    #[must_use]
-    pub fn file(&self, number: u64) -> PathBuf {
-        if self.rotate_bytes.is_none() && self.rotate_after.is_none() {
-            return self.path.clone();
-        }
+    fn rotates(&self) -> bool {
+        self.rotate_bytes.is_some() || self.rotate_after.is_some()
+    }
+
+    /// What is before the number of a file's name, and behind it.
+    fn parts(&self) -> (String, String) {
         let part = |part: Option<&std::ffi::OsStr>| {
             part.unwrap_or_default().to_string_lossy().into_owned()
         };
-        let (stem, ending) = (part(self.path.file_stem()), part(self.path.extension()));
+        let ending = part(self.path.extension());
         let dot = if ending.is_empty() { "" } else { "." };
+        (
+            format!("{}-", part(self.path.file_stem())),
+            format!("{dot}{ending}"),
+        )
+    }
+
+    /// The file with this number: the path itself, or with the number before its ending.
+    #[must_use]
+    pub fn file(&self, number: u64) -> PathBuf {
+        if !self.rotates() {
+            return self.path.clone();
+        }
+        let (before, behind) = self.parts();
         self.path
-            .with_file_name(format!("{stem}-{number:05}{dot}{ending}"))
+            .with_file_name(format!("{before}{number:05}{behind}"))
+    }
+
+    /// The highest number that a file has already; 0: none.
+    fn last(&self) -> io::Result<u64> {
+        if !self.rotates() {
+            return Ok(0);
+        }
+        let folder = self
+            .path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let (before, behind) = self.parts();
+        let mut last = 0;
+        for entry in std::fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let number = name
+                .strip_prefix(&before)
+                .and_then(|rest| rest.strip_suffix(&behind));
+            last = last.max(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+        }
+        Ok(last)
     }
 }
 
@@ -157,7 +192,8 @@ struct Writer {
 
 fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    // What was recorded before is never lost to a restart.
+    options.write(true).create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -171,7 +207,8 @@ fn create(path: &Path) -> io::Result<File> {
 
 impl Writer {
     fn open(options: Options, state: Arc<State>) -> io::Result<Self> {
-        let file = create(&options.file(1))?;
+        let number = options.last()? + 1;
+        let file = create(&options.file(number))?;
         state.files.store(1, Relaxed);
         let cleaner = Cleaner {
             redact: options.redact,
@@ -181,7 +218,7 @@ impl Writer {
             options,
             state,
             file,
-            number: 1,
+            number,
             size: HEADER.len() as u64,
             begun: Instant::now(),
             cleaner,
@@ -244,7 +281,7 @@ impl Writer {
         self.number += 1;
         self.size = HEADER.len() as u64;
         self.begun = Instant::now();
-        self.state.files.store(self.number, Relaxed);
+        self.state.files.fetch_add(1, Relaxed);
         if let Some(old) = self
             .options
             .keep
