@@ -65,7 +65,8 @@ class Conn:
         spans: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         next_seq = [1000, 900_000]
         found = []
-        for number, one in enumerate(ordered):
+        sent = [0, 0]
+        for one in ordered:
             seq = next_seq[one.side]
             other = spans[1 - one.side]
             place = bisect_right(other, (one.sent, 1 << 62)) - 1
@@ -80,7 +81,10 @@ class Conn:
                 when = one.received
             else:
                 return []
-            seg = Seg(clock(when), src, dst, seq, acked, flags, one.payload, ident=number + 1)
+            # Linux numbers the packets of each end of a connection.
+            sent[one.side] += 1
+            ident = sent[one.side]
+            seg = Seg(clock(when), src, dst, seq, acked, flags, one.payload, ident=ident)
             next_seq[one.side] += seg.span
             insort(spans[one.side], (one.received, next_seq[one.side]))
             found.append(seg)
