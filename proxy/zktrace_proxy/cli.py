@@ -145,9 +145,10 @@ def run(
         if site is not None:
             stack.enter_context(site.bind())
         try:
+            wanted = listeners(listen, upstream)
             plane = create(
                 Config(
-                    listeners(listen, upstream),
+                    wanted,
                     slow_reader_s=slow_reader,
                     connect_timeout_s=connect_timeout,
                     max_connections=max_connections,
@@ -160,7 +161,7 @@ def run(
             raise Failure(str(error)) from None
         stack.callback(plane.stop)
         try:
-            for one, address in zip(listeners(listen, upstream), plane.addresses(), strict=True):
+            for one, address in zip(wanted, plane.addresses(), strict=True):
                 _say(f"{address} -> {', '.join(one.upstreams)}")
             if record is not None:
                 _say(f"recording to {record}")
@@ -215,12 +216,13 @@ def _watch(plane: Plane) -> threading.Event:
 
 def _told(plane: Plane) -> None:
     """The last lines: what went through."""
+    from zktrace.export.summary import plural
     from zktrace.export.text import size
 
     counted = plane.counters()
     recorded, files, problem = plane.recorded()
     _say(
-        f"{_plural(counted['accepted'], 'connection')}, "
+        f"{plural(counted['accepted'], 'connection')}, "
         f"{size(counted['bytes_to_server'])} to servers, "
         f"{size(counted['bytes_to_client'])} to clients"
         + (f"; {size(recorded)} recorded in {files:,} files" if files > 1 else "")
@@ -235,13 +237,9 @@ def _told(plane: Plane) -> None:
     }
     for name, (what, words) in wrong.items():
         if counted[name]:
-            _say(_plural(counted[name], what) + words)
+            _say(plural(counted[name], what) + words)
     if problem:
         raise Failure(f"the recording is not complete: {problem}")
-
-
-def _plural(number: int, one: str) -> str:
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
 
 
 def _record(path: str | None, rotate: list[str], keep: int | None, secrets: bool) -> Record | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
 
+from tests.support.javazk import free_ports
 from tests.web.conftest import picture_of
 from zktrace.web.app import create_app
 
@@ -18,6 +18,4 @@ def api() -> Any:
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    return free_ports(1)[0]

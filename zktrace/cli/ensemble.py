@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
 
 from zktrace.cli.options import (
     ClientPort,
@@ -17,6 +14,7 @@ from zktrace.cli.options import (
     NoColor,
     QuorumPort,
     Sources,
+    Voters,
     engine_options,
     hashing_key,
 )
@@ -28,16 +26,7 @@ from zktrace.engine.base import MAX_CONNECTIONS, create
 def ensemble(
     sources: Sources,
     json: JsonOption = False,
-    voters: Annotated[
-        int | None,
-        typer.Option(
-            "--voters",
-            min=1,
-            max=255,
-            show_default=False,
-            help="How many servers vote. Else as many as were seen, at least.",
-        ),
-    ] = None,
+    voters: Voters = None,
     client_port: ClientPort = [],  # noqa: B006
     quorum_port: QuorumPort = [],  # noqa: B006
     election_port: ElectionPort = [],  # noqa: B006

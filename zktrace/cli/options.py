@@ -31,6 +31,16 @@ OptionalSources = Annotated[
         "one capture in time order.",
     ),
 ]
+Voters = Annotated[
+    int | None,
+    typer.Option(
+        "--voters",
+        min=1,
+        max=255,
+        show_default=False,
+        help="How many servers vote. Else as many as were seen, at least.",
+    ),
+]
 Interfaces = Annotated[
     list[str],
     typer.Option(

@@ -20,6 +20,7 @@ from zktrace.cli.options import (
     NoColor,
     OptionalSources,
     QuorumPort,
+    Voters,
     engine_options,
     hashing_key,
 )
@@ -80,16 +81,7 @@ def trace(
             help="Also write them as trace events, for ui.perfetto.dev or chrome://tracing.",
         ),
     ] = None,
-    voters: Annotated[
-        int | None,
-        typer.Option(
-            "--voters",
-            min=1,
-            max=255,
-            show_default=False,
-            help="How many servers vote. Else as many as were seen, at least.",
-        ),
-    ] = None,
+    voters: Voters = None,
     client_port: ClientPort = [],  # noqa: B006
     quorum_port: QuorumPort = [],  # noqa: B006
     election_port: ElectionPort = [],  # noqa: B006

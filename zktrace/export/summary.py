@@ -19,7 +19,8 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _plural(number: int, one: str, many: str | None = None) -> str:
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """A number and what it counts; without `many`, more of it end in s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -49,7 +50,7 @@ def coverage_lines(coverage: _Numbers, look: Look = Look()) -> list[str]:  # noq
 
 
 def _captured(coverage: _Numbers) -> str:
-    words = f"{_plural(coverage.get('packets') or 0, 'packet')}, {size(coverage.get('bytes') or 0)}"
+    words = f"{plural(coverage.get('packets') or 0, 'packet')}, {size(coverage.get('bytes') or 0)}"
     first, last = coverage.get("first_ts_ns"), coverage.get("last_ts_ns")
     if first is not None and last is not None:
         words += f", from {_stamp(first)} UTC, {duration(last - first)} long"
@@ -67,20 +68,20 @@ def _decoded(coverage: _Numbers) -> str:
     parts = []
     total = sum(flows.values())
     roles = ", ".join(f"{n:,} {role}" for role, n in flows.items() if n)
-    parts.append(_plural(total, "connection") + (f" ({roles})" if roles else ""))
+    parts.append(plural(total, "connection") + (f" ({roles})" if roles else ""))
     to_server, to_client = (_count(frames.get(key, 0)) for key in ("to_server", "to_client"))
     parts.append(f"{to_server} frames to servers, {to_client} to clients")
-    exchanges = f"{_plural(states.get('complete', 0), 'exchange')} complete"
+    exchanges = f"{plural(states.get('complete', 0), 'exchange')} complete"
     for state, word in (("no_reply", "without reply"), ("no_request", "without request")):
         if states.get(state):
             exchanges += f", {states[state]:,} {word}"
     parts.append(exchanges)
     if coverage.get("watch_events"):
-        parts.append(_plural(coverage["watch_events"], "watch event"))
+        parts.append(plural(coverage["watch_events"], "watch event"))
     if coverage.get("quorum_packets"):
-        parts.append(_plural(coverage["quorum_packets"], "quorum packet"))
+        parts.append(plural(coverage["quorum_packets"], "quorum packet"))
     if coverage.get("election_messages"):
-        parts.append(_plural(coverage["election_messages"], "election message"))
+        parts.append(plural(coverage["election_messages"], "election message"))
     return "; ".join(parts)
 
 
@@ -129,13 +130,13 @@ def not_seen(coverage: _Numbers) -> list[str]:
 def _not_seen(coverage: _Numbers) -> Iterator[str]:
     if coverage.get("damaged_places"):
         yield (
-            f"the file is damaged in {_plural(coverage['damaged_places'], 'place')}"
+            f"the file is damaged in {plural(coverage['damaged_places'], 'place')}"
             f" ({size(coverage.get('damaged_bytes') or 0)} skipped)"
         )
     gaps = coverage.get("gaps") or 0
     if gaps:
         lost = coverage.get("gap_bytes")
-        yield _plural(gaps, "gap") + (f" ({size(lost)} never captured)" if lost else "")
+        yield plural(gaps, "gap") + (f" ({size(lost)} never captured)" if lost else "")
     sampling: _Numbers | None = coverage.get("sampling")
     if sampling:
         words = f"only some connections were listened to for {sampling['seconds']:,.0f} s (budget)"
@@ -147,7 +148,7 @@ def _not_seen(coverage: _Numbers) -> Iterator[str]:
     for key, one, many in _MISSING:
         number = coverage.get(key)
         if number:
-            yield _plural(number, one, many)
+            yield plural(number, one, many)
     segments = coverage.get("tcp_segments") or 0
     for key, what in _AGAIN:
         again = coverage.get(key) or 0
@@ -160,11 +161,11 @@ def _not_seen(coverage: _Numbers) -> Iterator[str]:
         if flows.get(role) and coverage.get(key) is None
     ]
     for role, number in opaque:
-        yield f"{_plural(number, f'{role} connection')} seen but not decoded"
+        yield f"{plural(number, f'{role} connection')} seen but not decoded"
     if flows.get("unknown"):
-        yield f"{_plural(flows['unknown'], 'connection')} of another or an unknown protocol"
+        yield f"{plural(flows['unknown'], 'connection')} of another or an unknown protocol"
     if flows.get("tls"):
-        yield f"{_plural(flows['tls'], 'connection')} encrypted (TLS)"
+        yield f"{plural(flows['tls'], 'connection')} encrypted (TLS)"
 
 
 # -- stats
@@ -227,7 +228,7 @@ def _key(row: _Numbers, by: str, look: Look) -> str:
     if row.get("rest"):
         if row.get("overflow"):
             return "(the rest: more than could be kept apart)"
-        return f"(the rest: {_plural(row['groups'], 'group')})"
+        return f"(the rest: {plural(row['groups'], 'group')})"
     key = row[by]
     if key is None:
         # Many operations have no path; everything has an op, a session and so on, known or not.
@@ -267,7 +268,7 @@ def _overall(stats: _Numbers, look: Look) -> Iterator[str]:
         share = f" ({100 * errors / total['replies']:.1f}% of replies)"
     yield (
         f"{look.paint('requests ', 'bold')} {requests:,}{rate}, {total['replies']:,} replies,"
-        f" {_plural(errors, 'error')}{share}, {_plural(total['watch_events'], 'watch event')}"
+        f" {plural(errors, 'error')}{share}, {plural(total['watch_events'], 'watch event')}"
     )
     yield (
         f"{look.paint('bytes    ', 'bold')} {size(total['request_bytes'])} sent by clients,"
