@@ -6,10 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from tests.support.javazk import ask
 
 _HOST: Final = "127.0.0.1"
 _END_S: Final = 30.0
@@ -42,8 +45,27 @@ class OurServer:
         self.zxid = 0
         self._config = directory / "zoo.cfg"
         self._process: subprocess.Popen[bytes] | None = None
-        given = {**CONFIG, "dataDir": str(self.data), "clientPort": "0", **(config or {})}
-        self._config.write_text("".join(f"{key}={value}\n" for key, value in given.items()))
+        self._given = {**CONFIG, "dataDir": str(self.data), "clientPort": "0", **(config or {})}
+        self.set()
+
+    def set(self, **config: str) -> None:
+        """Changes the configuration; the next start reads it."""
+        self._given.update(config)
+        lines = (f"{key}={value}\n" for key, value in self._given.items())
+        self._config.write_text("".join(lines))
+
+    def wait_for_sessions(self, count: int) -> None:
+        """Until there are so many."""
+        deadline = time.monotonic() + _END_S
+        while True:
+            told = dict(
+                line.split("\t", 1) for line in (ask(self.address, "mntr") or "").splitlines()
+            )
+            if int(told.get("zk_global_sessions", 0)) >= count:
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{told} after {_END_S:.0f} s")
+            time.sleep(0.05)
 
     @property
     def hosts(self) -> str:
