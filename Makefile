@@ -8,6 +8,8 @@ CRATE := zktrace/_native
 CARGO := cargo
 FUZZ_SECONDS ?= 60
 PYTEST_ARGS ?=
+# Files are shared out to as many processes as there are cores, four at most; 0: none but this one (for a debugger, or to see output as it comes).
+PYTEST_WORKERS ?= auto
 
 # The native engine is built again when its sources change, or when the compiler appears, changes or is not wanted.
 RUST_ID := $(if $(filter-out 0,$(ZKTRACE_PURE)),pure,$(shell rustc --version 2>/dev/null | cut -d' ' -f2 | grep . || echo none))
@@ -35,7 +37,7 @@ setup: $(STAMP_TEST) $(STAMP_NATIVE) ## .venv with everything for development
 
 .PHONY: test
 test: $(STAMP_TEST) $(STAMP_NATIVE) ## all tests, over both engines
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(PYTEST_WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: check
 check: lint types imports fmt clippy cargo-test ## everything static, and the crate's own tests
