@@ -5,12 +5,15 @@ imported before one of them runs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from zktrace.cli.failure import Failure
 from zktrace.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 app = typer.Typer(help="Reference server for the ZooKeeper protocols.", rich_markup_mode=None)
 
@@ -26,11 +29,27 @@ def _root() -> None:
 @app.command("run")
 def run_command(
     config: Annotated[Path, typer.Argument(metavar="ZOO.CFG", help="Configuration file.")],
+    define: Annotated[
+        list[str],
+        typer.Option(
+            "-D",
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="A property as Java's server takes it, such as "
+            "java.security.auth.login.config=FILE; may be repeated.",
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Serve clients as a ZooKeeper that stands alone."""
     from zktrace_server.run import run
 
-    raise typer.Exit(run(config))
+    properties = {}
+    for text in define:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise Failure(f"-D {text}: no KEY=VALUE")
+        properties[key] = value
+    raise typer.Exit(run(config, properties))
 
 
 @app.command("load")
@@ -85,6 +104,22 @@ def load_command(
         str, typer.Option(metavar="PATH", help="The znode below which all of it happens.")
     ] = "/zktrace-load",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the znodes at the end.")] = False,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Connect by TLS; the servers' certificates are signed by one of these (PEM).",
+        ),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="With --ca: this client's certificate and key (PEM).",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Drive servers with a workload, and say what they answered and how fast.
@@ -115,6 +150,7 @@ def load_command(
         root=root,
         timeout_ms=int(timeout * 1000),
         keep=keep,
+        tls=_tls(ca, cert),
     )
     from zktrace_server.load.command import load
 
@@ -127,6 +163,25 @@ def _list() -> None:
     width = max(map(len, WORKLOADS))
     for name, kind in WORKLOADS.items():
         print(f"{name:{width}}  {kind.summary}")
+
+
+def _tls(ca: Path | None, cert: Path | None) -> SSLContext | None:
+    if ca is None:
+        if cert is not None:
+            raise Failure("--cert is of use with --ca only")
+        return None
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=str(ca))
+    except OSError as error:
+        raise Failure(f"--ca {ca}: {error.strerror}") from None
+    if cert is not None:
+        try:
+            context.load_cert_chain(cert, password=lambda: "")
+        except OSError as error:
+            raise Failure(f"--cert {cert}: {error.strerror}") from None
+    return context
 
 
 def _servers(text: str) -> list[tuple[str, int]]:

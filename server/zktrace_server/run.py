@@ -6,12 +6,13 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from zktrace_server.net.client import ClientPort
 from zktrace_server.net.config import Config, ConfigError, load
+from zktrace_server.net.secure import TlsGate
 from zktrace_server.net.service import Service
 from zktrace_server.storage.directory import StorageError
 
@@ -25,44 +26,74 @@ async def serve(config: Config) -> str | None:
     """Serves until it is told to stop; gives the reason if it cannot go on."""
     loop = asyncio.get_running_loop()
     service = Service(config, loop)
-    port = ClientPort(service, loop)
+    listeners: dict[str, asyncio.Server] = {}
     try:
-        listener = await loop.create_server(
-            port.protocol,
-            config.client_address or None,
-            config.client_port,
-            backlog=config.backlog if config.backlog > 0 else _BACKLOG,
-        )
-    except OSError as error:
+        await _listen(config, service, loop, listeners)
+    except BaseException:
+        for listener in listeners.values():
+            listener.close()
         service.stop()
-        where = f"{config.client_address or '*'}:{config.client_port}"
-        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}") from None
+        raise
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     service.failed.add_done_callback(lambda _: stop.set())
     service.start()
-    _say_where(listener, service)
+    _say_where(listeners, service)
     await stop.wait()
-    listener.close()
+    for listener in listeners.values():
+        listener.close()
     for _, peer in service.connections():
         peer.close()
     service.stop()
     return service.failed.result() if service.failed.done() else None
 
 
-def _say_where(listener: asyncio.Server, service: Service) -> None:
+async def _listen(
+    config: Config,
+    service: Service,
+    loop: asyncio.AbstractEventLoop,
+    listeners: dict[str, asyncio.Server],
+) -> None:
+    """Opens the ports; what they are called is for the line that says so."""
+    port = ClientPort(service, loop)
+    wanted: list[tuple[str, Callable[[], asyncio.Protocol], str, int | None]] = [
+        ("", port.protocol, config.client_address, config.client_port)
+    ]
+    if config.tls is not None:
+        gate = TlsGate.factory(port, config.tls)
+        wanted.append(("TLS on ", gate, config.secure_address, config.secure_port))
+    backlog = config.backlog if config.backlog > 0 else _BACKLOG
+    for name, protocol, address, number in wanted:
+        if number is None:
+            continue
+        try:
+            listeners[name] = await loop.create_server(
+                protocol, address or None, number, backlog=backlog
+            )
+        except OSError as error:
+            where = f"{address or '*'}:{number}"
+            raise ConfigError(f"cannot listen on {where}: {error.strerror or error}") from None
+
+
+def _say_where(listeners: Mapping[str, asyncio.Server], service: Service) -> None:
     """One line, for people and for scripts that wait for it."""
-    addresses = []
-    for socket in listener.sockets:
-        host, port = socket.getsockname()[:2]
-        addresses.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    where = [
+        f"{name}{_shown(socket.getsockname())}"
+        for name, listener in listeners.items()
+        for socket in listener.sockets
+    ]
     stores = dict.fromkeys((service.directories.snapshots, service.directories.logs))
     print(
-        f"zktrace server: listening on {', '.join(addresses)}, data in "
+        f"zktrace server: listening on {', '.join(where)}, data in "
         f"{', '.join(str(path) for path in stores)}, zxid 0x{service.server.tree.last_zxid:x}",
         flush=True,
     )
+
+
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -75,15 +106,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def run(path: Path) -> int:
+def run(path: Path, properties: Mapping[str, str] | None = None) -> int:
     """Runs the server that a zoo.cfg describes; gives the exit status. One line on standard error
-    where it cannot.
+    where it cannot. `properties`: what Java's server is given by -D.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     try:
-        config = load(path, log.warning)
+        config = load(path, log.warning, properties)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             failure = runner.run(serve(config))
     except (ConfigError, StorageError) as error:
@@ -96,7 +127,12 @@ def run(path: Path) -> int:
 
 
 def main() -> None:
-    """``python -m zktrace_server ZOO.CFG``, and ``python -m server ZOO.CFG`` in a checkout."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m zktrace_server ZOO.CFG")
-    sys.exit(run(Path(sys.argv[1])))
+    """``python -m zktrace_server [-DKEY=VALUE]... ZOO.CFG``, and ``python -m server`` in a
+    checkout.
+    """
+    given = [text for text in sys.argv[1:] if text.startswith("-D")]
+    files = [text for text in sys.argv[1:] if not text.startswith("-D")]
+    if len(files) != 1:
+        sys.exit("usage: python -m zktrace_server [-DKEY=VALUE]... ZOO.CFG")
+    properties = (text.removeprefix("-D").partition("=") for text in given)
+    sys.exit(run(Path(files[0]), {key: value for key, _, value in properties}))

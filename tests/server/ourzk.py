@@ -18,6 +18,7 @@ _HOST: Final = "127.0.0.1"
 _END_S: Final = 30.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _LISTENING: Final = re.compile(r"listening on \S*?:(\d+),.* zxid 0x([0-9a-f]+)")
+_SECURE: Final = re.compile(r"TLS on \S*?:(\d+)")
 CONFIG: Final = {
     "tickTime": "2000",
     "maxClientCnxns": "0",
@@ -37,11 +38,19 @@ class NotStarted(Exception):
 class OurServer:
     """One server; data and log are in a directory of its own. The port is any free one."""
 
-    def __init__(self, directory: Path, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """`config`: of zoo.cfg; `properties`: as Java has them by -D."""
         directory.mkdir(parents=True, exist_ok=True)
         self.data = directory / "data"
         self.log = directory / "log"
         self.address = (_HOST, 0)
+        self.secure_port = 0
+        self._properties = [f"-D{key}={value}" for key, value in (properties or {}).items()]
         self.zxid = 0
         self._config = directory / "zoo.cfg"
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,6 +76,14 @@ class OurServer:
                 raise AssertionError(f"{told} after {_END_S:.0f} s")
             time.sleep(0.05)
 
+    def wait_for_log(self, text: str) -> None:
+        """Until the log has this."""
+        deadline = time.monotonic() + _END_S
+        while text not in self.log.read_text(errors="replace"):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {text!r} in {self.log.read_text(errors='replace')}")
+            time.sleep(0.05)
+
     @property
     def hosts(self) -> str:
         return f"{_HOST}:{self.address[1]}"
@@ -81,7 +98,7 @@ class OurServer:
         path = os.pathsep.join((str(_ROOT), str(_ROOT / "server")))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zktrace_server", str(self._config)],
+                [sys.executable, "-m", "zktrace_server", *self._properties, str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -95,6 +112,8 @@ class OurServer:
             raise NotStarted(line + self.log.read_text(errors="replace")[-4000:])
         self.address = (_HOST, int(found[1]))
         self.zxid = int(found[2], 16)
+        secure = _SECURE.search(line)
+        self.secure_port = int(secure[1]) if secure else 0
         return line
 
     def wait(self) -> int:
@@ -129,9 +148,13 @@ class OurServer:
 
 
 @contextmanager
-def ours(directory: Path, config: Mapping[str, str] | None = None) -> Iterator[OurServer]:
+def ours(
+    directory: Path,
+    config: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
+) -> Iterator[OurServer]:
     """A server that serves, until the block ends."""
-    server = OurServer(directory, config)
+    server = OurServer(directory, config, properties)
     server.start()
     try:
         yield server

@@ -1,6 +1,6 @@
 """Who may do what: ids of a connection, ACLs and the schemes that match them
 (ReferenceCountedACLCache, PrepRequestProcessor.fixupACL, ZooKeeperServer.checkACL, the
-AuthenticationProviders for world, auth, digest, ip and super).
+AuthenticationProviders for world, auth, digest, ip, sasl, x509 and super).
 
 Nodes hold a number that stands for their ACL; equal ACLs have one number.
 """
@@ -8,13 +8,15 @@ Nodes hold a number that stands for their ACL; equal ACLs have one number.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha1
 from typing import Final
 
 from zktrace.wire.records import ACL, ClientInfo, Id
 from zktrace_server.core.address import matches, valid
 from zktrace_server.core.errors import INVALID_ACL, MARSHALLING_ERROR, NO_AUTH, KeeperError
+from zktrace_server.core.sasl import valid_principal
+from zktrace_server.core.x500 import valid_name
 
 READ: Final = 1
 WRITE: Final = 2
@@ -29,6 +31,8 @@ OPEN_ACL: Final = (ACL(ALL, Id("world", "anyone")),)
 READ_ONLY_ACL: Final = (ACL(READ, Id("world", "anyone")),)
 
 SUPER: Final = Id("super", "")
+#: Schemes of a server that is not told of others (ProviderRegistry); sasl and x509 may come.
+SCHEMES: Final = frozenset(("digest", "ip"))
 
 
 class AclCache:
@@ -109,7 +113,7 @@ def sum_of_rights(acl: Iterable[ACL]) -> int:
 
 def allowed(acl: Sequence[ACL], perm: int, ids: Iterable[Id]) -> bool:
     """Whether one of these ids has one of the rights in `perm`."""
-    if not acl or SUPER in ids:
+    if not acl or any(who.scheme == SUPER.scheme for who in ids):
         return True
     for entry in acl:
         if not entry.perms & perm:
@@ -120,9 +124,10 @@ def allowed(acl: Sequence[ACL], perm: int, ids: Iterable[Id]) -> bool:
         for who in ids:
             if who.scheme != scheme or who.id is None or expression is None:
                 continue
-            if scheme == "digest" and who.id == expression:
-                return True
-            if scheme == "ip" and matches(who.id, expression):
+            if scheme == "ip":
+                if matches(who.id, expression):
+                    return True
+            elif who.id == expression or (scheme == "sasl" and who.id == SUPER.scheme):
                 return True
     return False
 
@@ -133,9 +138,12 @@ def check(acl: Sequence[ACL], perm: int, ids: Iterable[Id]) -> None:
         raise KeeperError(NO_AUTH)
 
 
-def fixup(acl: Sequence[ACL] | None, ids: Iterable[Id]) -> list[ACL]:
+def fixup(
+    acl: Sequence[ACL] | None, ids: Iterable[Id], schemes: Collection[str] = SCHEMES
+) -> list[ACL]:
     """The ACL that a client asks for as it is stored: without repetitions, "auth" replaced by the
-    client's own ids. InvalidACL where there is none, or an unknown scheme or malformed id in it.
+    client's own ids. InvalidACL where there is none, or malformed id in it, or a scheme that is
+    none of `schemes`.
     """
     unique: list[ACL] = []
     for entry in acl or ():
@@ -149,30 +157,37 @@ def fixup(acl: Sequence[ACL] | None, ids: Iterable[Id]) -> list[ACL]:
         if scheme is None:
             raise KeeperError(INVALID_ACL)
         if scheme == "auth":
-            # An address authenticates nobody: only digest ids are taken.
-            own = [ACL(entry.perms, who) for who in ids if who.scheme == "digest"]
+            # An address authenticates nobody.
+            own = [
+                ACL(entry.perms, who) for who in ids if who.scheme in schemes and who.scheme != "ip"
+            ]
             if not own:
                 raise KeeperError(INVALID_ACL)
             fixed += own
             continue
         if expression is None:
             # Java trips over the null where it looks at it (NullPointerException).
-            raise KeeperError(
-                MARSHALLING_ERROR if scheme in ("world", "digest", "ip") else INVALID_ACL
-            )
-        if not _valid(scheme, expression):
+            known = scheme == "world" or scheme in schemes
+            raise KeeperError(MARSHALLING_ERROR if known else INVALID_ACL)
+        if not _valid(scheme, expression, schemes):
             raise KeeperError(INVALID_ACL)
         fixed.append(entry)
     return fixed
 
 
-def _valid(scheme: str, expression: str) -> bool:
+def _valid(scheme: str, expression: str, schemes: Collection[str]) -> bool:
     if scheme == "world":
         return expression == "anyone"
+    if scheme not in schemes:
+        return False
     if scheme == "digest":
         # String.split drops empty parts at the end.
         return len(expression.rstrip(":").split(":")) == 2
-    return scheme == "ip" and valid(expression)
+    if scheme == "sasl":
+        return valid_principal(expression)
+    if scheme == "x509":
+        return valid_name(expression)
+    return valid(expression)
 
 
 def masked(acl: Sequence[ACL]) -> list[ACL]:
@@ -201,8 +216,12 @@ def authenticate(
 
 
 def who_am_i(ids: Iterable[Id]) -> list[ClientInfo]:
-    """Ids without their secrets."""
-    return [
-        ClientInfo(i.scheme, (i.id or "").partition(":")[0] if i.scheme == "digest" else i.id)
-        for i in ids
-    ]
+    """Ids without their secrets (AuthUtil.getClientInfos)."""
+    return [ClientInfo(i.scheme, user_name(i)) for i in ids]
+
+
+def user_name(who: Id) -> str:
+    """What may be shown of an id; nothing of super's."""
+    if who.scheme == SUPER.scheme:
+        return ""
+    return (who.id or "").partition(":")[0] if who.scheme == "digest" else who.id or ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from enum import Enum
 
 from zktrace.wire.records import Id
+from zktrace_server.core.sasl import SaslServer
 
 
 class State(Enum):
@@ -28,6 +29,7 @@ class Connection:
         self.session_id = 0
         self.timeout_ms = 0
         self.ids: list[Id] = [Id("ip", address)]
+        self.sasl: SaslServer | None = None
         self.out: list[bytes] = []
         #: The beginning of a frame, and how many bytes are worth looking at again.
         self.rest = bytearray()

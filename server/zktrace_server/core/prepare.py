@@ -152,7 +152,7 @@ class Preparer:
             raise KeeperError(e.MARSHALLING_ERROR)
         path = record.path
         parent_path = paths.parent_for_create(path)
-        acl = rights.fixup(record.acl, request.ids)
+        acl = rights.fixup(record.acl, request.ids, self._settings.schemes)
         parent = self.outstanding.get(parent_path)
         assert parent.stat is not None
         self._check_rights(parent, rights.CREATE, request)
@@ -262,7 +262,7 @@ class Preparer:
     def _set_acl(self, request: Request, header: TxnHeader, record: SetACLRequest) -> SetACLTxn:
         self._sessions.check(request.session_id)
         path = paths.validate(record.path)
-        acl = rights.fixup(record.acl, request.ids)
+        acl = rights.fixup(record.acl, request.ids, self._settings.schemes)
         node = self.outstanding.get(path)
         assert node.stat is not None
         self._check_rights(node, rights.ADMIN, request)

@@ -11,6 +11,7 @@ Time is set by the driver (`set_time`) before it calls anything else.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from zktrace.wire import session
@@ -24,6 +25,7 @@ from zktrace.wire.records import (
     Create2Response,
     CreateResponse,
     ErrorResponse,
+    Id,
     PathRequest,
     PathWatchRequest,
     SaslToken,
@@ -38,6 +40,7 @@ from zktrace_server.core.connection import Connection, State
 from zktrace_server.core.errors import (
     AUTH_FAILED,
     OK,
+    SASL_AUTH_REQUIRED,
     UNIMPLEMENTED,
     KeeperError,
 )
@@ -46,6 +49,7 @@ from zktrace_server.core.prepare import Preparer
 from zktrace_server.core.read import Reader
 from zktrace_server.core.reaper import Reaper
 from zktrace_server.core.request import Request
+from zktrace_server.core.sasl import SaslError, SaslServer
 from zktrace_server.core.sessions import Sessions
 from zktrace_server.core.settings import Settings
 from zktrace_server.core.tree import DataTree
@@ -89,10 +93,14 @@ class Server:
         self.dirty: dict[Connection, None] = {}
         self.connections: dict[Connection, None] = {}
         self.log: list[bytes] = []
+        self.auth_failures = 0
+        #: Told of what a log should have of a connection.
+        self.tell: Callable[[Connection, str], None] = lambda connection, text: None
         self.sessions: Sessions
         self.preparer: Preparer
         self._timeouts = timeouts
-        self._want_fast = fast and not settings.skip_acl
+        # The short way asks nobody who they are.
+        self._want_fast = fast and not settings.skip_acl and not settings.enforce_schemes
         self._fast: Fast | None = None
         self._of_session: dict[int, Connection] = {}
         self._reader = Reader(tree, settings.skip_acl, self._send_event)
@@ -146,9 +154,19 @@ class Server:
 
     # --- connections --------------------------------------------------------------------------
 
-    def connect(self, address: str) -> Connection:
-        """A client has connected."""
+    def connect(self, address: str, nonce: str = "", subject: str | None = None) -> Connection:
+        """A client has connected. `nonce`: chance, for SASL; `subject`: that of the certificate
+        which it has proved to own.
+        """
         connection = Connection(address)
+        settings = self.settings
+        if settings.sasl_users is not None:
+            connection.sasl = SaslServer(settings.sasl_users, nonce, settings.sasl_super_password)
+        if subject is not None:
+            # X509AuthenticationProvider.handleAuthentication.
+            if subject == settings.x509_super_user:
+                connection.prove([Id("super", subject)])
+            connection.prove([Id("x509", subject)])
         self.connections[connection] = None
         return connection
 
@@ -278,25 +296,57 @@ class Server:
             packet = AuthPacket.decode_from(body, 0, len(body))[0]
         except WireError as error:
             raise Refused(f"no AuthPacket: {error.reason}") from None
-        ids = rights.authenticate(
-            packet.scheme, packet.auth, connection.address, self.settings.super_digest
-        )
+        if packet.scheme == "x509":
+            ids = [who for who in connection.ids if who.scheme == "x509"]
+        else:
+            ids = rights.authenticate(
+                packet.scheme, packet.auth, connection.address, self.settings.super_digest
+            )
         connection.prove(ids)
         self._reply(connection, xid, 0, OK if ids else AUTH_FAILED)
         if not ids:
+            self.auth_failures += 1
             self._end(connection)
 
     def _sasl(self, connection: Connection, xid: int, body: bytes) -> None:
-        """No login is configured: the token in the answer is null."""
+        """ZooKeeperServer.processSasl. The token in the answer is null where there is no login."""
         try:
-            SaslToken.decode_from(body, 0, len(body))
-        except WireError as error:
-            raise Refused(f"no GetSASLRequest: {error.reason}") from None
-        self._reply(connection, xid, 0, OK, SaslToken(None).encode())
+            token = SaslToken.decode_from(body, 0, len(body))[0].token
+        except WireError:
+            raise Refused("no GetSASLRequest") from None
+        answer = None
+        sasl = connection.sasl
+        if sasl is not None and token is not None:
+            try:
+                answer = sasl.evaluate(token)
+            except SaslError as reason:
+                self._sasl_failed(connection, xid, reason)
+                return
+            if sasl.authorized is not None:
+                connection.prove([Id("sasl", sasl.authorized)])
+                if sasl.authorized in self.settings.super_users:
+                    connection.prove([rights.SUPER])
+        self._reply(connection, xid, 0, OK, SaslToken(answer).encode())
+
+    def _sasl_failed(self, connection: Connection, xid: int, reason: SaslError) -> None:
+        required = "sasl" in self.settings.enforce_schemes
+        if self.settings.allow_failed_sasl and not required:
+            self._reply(connection, xid, 0, OK, SaslToken(None).encode())
+            return
+        error = SASL_AUTH_REQUIRED if required else AUTH_FAILED
+        self.auth_failures += 1
+        # With a body behind the error, as Java sends it.
+        self._reply(connection, xid, 0, error, SaslToken(None).encode())
+        self._end(connection)
+        self.tell(connection, f"closed, SASL: {reason}")
 
     # --- requests -----------------------------------------------------------------------------
 
     def _request(self, connection: Connection, request: Request) -> None:
+        if self.settings.enforce_schemes and not self._is_proved(connection):
+            self._reply(connection, request.xid, 0, SASL_AUTH_REQUIRED)
+            self._end(connection)
+            return
         kind = request.kind
         handler = self._reader.handlers.get(kind)
         if handler is not None:
@@ -316,6 +366,10 @@ class Server:
             # A bare `check` is among these: as a txn it would break every server that reads it.
             self._reply(connection, request.xid, _NO_ZXID, UNIMPLEMENTED)
             self._end(connection)
+
+    def _is_proved(self, connection: Connection) -> bool:
+        """Whether the client is one of those that may ask at all (AuthenticationHelper)."""
+        return any(who.scheme in self.settings.enforce_schemes for who in connection.ids)
 
     def _keep(self, request: Request, body: bytes) -> None:
         """Keeps an answer that is the same for all who ask."""

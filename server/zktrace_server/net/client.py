@@ -40,15 +40,24 @@ class ClientPort:
         """What asyncio wants for a new connection."""
         return ClientProtocol(self)
 
-    def admit(self, address: str) -> str | None:
-        """Counts a connection; else says which limit it would pass."""
+    def admit(self, transport: asyncio.Transport, name: str, address: str) -> bool:
+        """Counts a connection; closes one that would pass a limit."""
+        refused = self._refused(address)
+        if refused is not None:
+            log.warning("%s: closed, %s", name, refused)
+            self.service.stats.rejected += 1
+            transport.abort()
+            return False
+        self._by_address[address] += 1
+        return True
+
+    def _refused(self, address: str) -> str | None:
         config = self.service.config
         limit = config.max_client_connections
         if 0 < limit <= self._by_address[address]:
             return f"maxClientCnxns={limit} reached"
         if 0 < config.max_connections <= self._by_address.total():
             return f"maxCnxns={config.max_connections} reached"
-        self._by_address[address] += 1
         return None
 
     def leave(self, address: str) -> None:
@@ -56,6 +65,14 @@ class ClientPort:
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
+
+
+def peer_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
+    """A client's address with its port, for the log, and without, for limits and ACLs."""
+    peer = transport.get_extra_info("peername") or ("", 0)
+    address = peer[0].partition("%")[0].removeprefix("::ffff:")
+    name = f"{address}:{peer[1]}" if ":" not in address else f"[{address}]:{peer[1]}"
+    return name, address
 
 
 class ClientProtocol(asyncio.Protocol):
@@ -72,17 +89,16 @@ class ClientProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        name, address = peer_of(transport)
+        if self._port.admit(transport, name, address):
+            self.begin(transport)
+
+    def begin(self, transport: asyncio.Transport, subject: str | None = None) -> None:
+        """With a connection that is admitted; `subject`: of the client's certificate."""
         self._transport = transport
-        peer = transport.get_extra_info("peername") or ("", 0)
-        address = peer[0].partition("%")[0].removeprefix("::ffff:")
-        self.name = f"{address}:{peer[1]}" if ":" not in address else f"[{address}]:{peer[1]}"
-        refused = self._port.admit(address)
-        if refused is not None:
-            log.warning("%s: closed, %s", self.name, refused)
-            transport.abort()
-            return
+        self.name, address = peer_of(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._connection = self._service.connected(address, self)
+        self._connection = self._service.connected(address, self, subject)
         self._timer = self._port.loop.call_later(
             self._service.config.sessionless_timeout_ms / 1000, self._sessionless
         )

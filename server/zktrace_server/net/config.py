@@ -8,12 +8,16 @@ can be given as keys without their "zookeeper.", as in Java.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from zktrace_server.core.acl import SCHEMES
 from zktrace_server.core.settings import DEFAULT_MAX_BUFFER, Settings
+from zktrace_server.net import jaas
+from zktrace_server.net.tls import Tls, TlsError
+from zktrace_server.net.tls import from_values as tls_from_values
 
 
 class ConfigError(Exception):
@@ -28,8 +32,12 @@ class Config:
 
     data_dir: Path
     data_log_dir: Path
-    client_port: int
+    #: None: there is no such port.
+    client_port: int | None
     client_address: str
+    secure_port: int | None
+    secure_address: str
+    tls: Tls | None
     settings: Settings
     max_client_connections: int
     max_connections: int
@@ -59,20 +67,24 @@ _ENSEMBLE: Final = frozenset(
         "standaloneEnabled",
         "localSessionsEnabled",
         "localSessionsUpgradingEnabled",
+        "readonlymode.enabled",
+        # Where logs go is up to whoever starts it.
+        "log.dir",
+        "root.logger",
         "leaderServes",
         "cnxTimeout",
+        # How Java serves connections is Java's own affair.
+        "serverCnxnFactory",
     )
 )
 #: Known to Java, not to this server yet.
 _MISSING: Final = (
-    "secureClientPort",
-    "secureClientPortAddress",
-    "ssl.",
     "sslQuorum",
     "portUnification",
     "client.portUnification",
-    "serverCnxnFactory",
-    "authProvider.",
+    "client.certReload",
+    "letAnySaslUserDoX",
+    "kerberos.",
     "quorum.",
     "metricsProvider.",
     "admin.",
@@ -81,6 +93,13 @@ _MISSING: Final = (
     "dynamicConfigFile",
     "observerMasterPort",
 )
+#: Classes of authProvider.*, and their schemes.
+_PROVIDERS: Final = {"SASLAuthenticationProvider": "sasl", "X509AuthenticationProvider": "x509"}
+_SUPER: Final = "superUser"
+_JAAS: Final = "java.security.auth.login.config"
+_PREFIX: Final = "zookeeper."
+#: Properties of Java that have no such prefix, and are of use here.
+_PROPERTIES: Final = frozenset((_JAAS, "jute.maxbuffer", "readonlymode.enabled"))
 _SERVER: Final = re.compile(r"server\.\d+\Z")
 _LINE: Final = re.compile(r"\s*((?:[^\\:=\s]|\\.)+)\s*[:=\s]\s*(.*)")
 _WORDS: Final = "4lw.commands.whitelist"
@@ -133,12 +152,15 @@ class _Values:
         return lower in ("true", "yes")
 
     def left(self) -> Iterable[str]:
-        return self._values
+        return list(self._values)
 
 
-def load(path: Path, warn: Callable[[str], None]) -> Config:
-    """Reads a zoo.cfg. ConfigError where Java would not start with it either, or where it asks for
-    what this server cannot do.
+def load(
+    path: Path, warn: Callable[[str], None], properties: Mapping[str, str] | None = None
+) -> Config:
+    """Reads a zoo.cfg. `properties`: what Java is given by -D; the file wins, as in Java.
+    ConfigError where Java would not start with it either, or where it asks for what this server
+    cannot do.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -146,9 +168,20 @@ def load(path: Path, warn: Callable[[str], None]) -> Config:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"cannot read {path}: {reason}") from None
     try:
-        return from_values(parse(text), warn)
-    except ConfigError as error:
+        return from_values({**_own(properties or {}), **parse(text)}, warn)
+    except (ConfigError, TlsError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _own(properties: Mapping[str, str]) -> dict[str, str]:
+    """Those of Java's properties that are ZooKeeper's, as keys of the file."""
+    found = {}
+    for key, value in properties.items():
+        if key.startswith(_PREFIX):
+            found[key.removeprefix(_PREFIX)] = value
+        elif key in _PROPERTIES:
+            found[key] = value
+    return found
 
 
 def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
@@ -158,17 +191,26 @@ def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
     data_dir = values.text("dataDir")
     if not data_dir:
         raise ConfigError("dataDir is not set")
-    port = values.number("clientPort", -1)
-    if port == -1:
-        raise ConfigError("clientPort is not set, and there is no other port yet")
-    if not 0 <= port <= 0xFFFF:
-        raise ConfigError(f"clientPort={port} is no port")
+    client_port, secure_port = _port(values, "clientPort"), _port(values, "secureClientPort")
+    if client_port is None and secure_port is None:
+        raise ConfigError("neither clientPort nor secureClientPort is set")
+    schemes = _schemes(values, warn)
+    secure_address = values.text("secureClientPortAddress") or ""
+    tls = tls_from_values(values, warn) if secure_port is not None else None
+    if tls is not None and tls.verifies and "x509" not in schemes:
+        warn(
+            "clients with certificates are closed, as Java does, without authProvider.x509="
+            "org.apache.zookeeper.server.auth.X509AuthenticationProvider"
+        )
     config = Config(
         data_dir=Path(data_dir),
         data_log_dir=Path(values.text("dataLogDir") or data_dir),
-        client_port=port,
+        client_port=client_port,
         client_address=values.text("clientPortAddress") or "",
-        settings=_settings(values),
+        secure_port=secure_port,
+        secure_address=secure_address,
+        tls=tls,
+        settings=_settings(values, schemes, warn),
         max_client_connections=values.number("maxClientCnxns", 60),
         max_connections=values.number("maxCnxns", 0),
         outstanding_limit=values.number("globalOutstandingLimit", 1000),
@@ -188,9 +230,74 @@ def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
             continue
         if key.startswith(_MISSING):
             warn(f"{key} is not supported yet, and has no effect")
+        elif key.startswith("ssl."):
+            warn(
+                f"{key} has no effect without secureClientPort"
+                if tls is None
+                else f"unknown key {key}, ignored"
+            )
         else:
             warn(f"unknown key {key}, ignored")
     return config
+
+
+def _port(values: _Values, key: str) -> int | None:
+    port = values.number(key, -1)
+    if port == -1:
+        return None
+    if not 0 <= port <= 0xFFFF:
+        raise ConfigError(f"{key}={port} is no port")
+    return port
+
+
+def _schemes(values: _Values, warn: Callable[[str], None]) -> frozenset[str]:
+    """What authProvider.* adds to those that are always there (ProviderRegistry)."""
+    schemes = set(SCHEMES)
+    for key in [key for key in values.left() if key.startswith("authProvider.")]:
+        name = (values.text(key) or "").removeprefix("org.apache.zookeeper.server.auth.")
+        if name in _PROVIDERS:
+            schemes.add(_PROVIDERS[name])
+        else:
+            warn(f"{key}={name} is not supported, and has no effect")
+    if not values.flag("DigestAuthenticationProvider.enabled", True):
+        raise ConfigError("DigestAuthenticationProvider.enabled=false is not supported")
+    return frozenset(schemes)
+
+
+def _logins(values: _Values, warn: Callable[[str], None]) -> dict[str, str] | None:
+    """Users of SASL; None where there is no login (ServerCnxnFactory.configureSaslLogin)."""
+    section = values.text("sasl.serverconfig")
+    location = values.text(_JAAS)
+    if not location:
+        return None
+    try:
+        text = Path(location).read_text(encoding="utf-8")
+        users = jaas.users(text, section or "Server")
+    except OSError as error:
+        raise ConfigError(f"{_JAAS}: cannot read {location}: {error.strerror}") from None
+    except (jaas.JaasError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{_JAAS}={location}: {error}") from None
+    if users is None and section is not None:
+        raise ConfigError(f"{_JAAS}={location}: there is no section {section}")
+    return users
+
+
+def _enforced(values: _Values, schemes: frozenset[str]) -> frozenset[str]:
+    """Of what a client must prove to be one (AuthenticationHelper)."""
+    if values.flag("sessionRequireClientSASLAuth", False):
+        values.flag("enforce.auth.enabled", False)
+        values.text("enforce.auth.schemes")
+        wanted = frozenset(("sasl",))
+    elif values.flag("enforce.auth.enabled", False):
+        given = (values.text("enforce.auth.schemes") or "").split(",")
+        wanted = frozenset(name.strip() for name in given if name.strip())
+        if not wanted:
+            raise ConfigError("enforce.auth.enabled=true wants enforce.auth.schemes")
+    else:
+        return frozenset()
+    for scheme in wanted - schemes:
+        raise ConfigError(f"enforce.auth.schemes: there is no authProvider for {scheme}")
+    return wanted
 
 
 def _refuse_ensembles(values: _Values, warn: Callable[[str], None]) -> None:
@@ -205,7 +312,7 @@ def _refuse_ensembles(values: _Values, warn: Callable[[str], None]) -> None:
         warn(f"{key} is the only server: it stands alone")
 
 
-def _settings(values: _Values) -> Settings:
+def _settings(values: _Values, schemes: frozenset[str], warn: Callable[[str], None]) -> Settings:
     tick_ms = values.number("tickTime", 3000)
     if tick_ms <= 0:
         raise ConfigError(f"tickTime={tick_ms} is no time")
@@ -224,8 +331,21 @@ def _settings(values: _Values) -> Settings:
         enforce_quota=values.flag("enforceQuota", False),
         skip_acl=values.flag("skipACL", False),
         reconfig_enabled=values.flag("reconfigEnabled", False),
+        schemes=schemes,
+        sasl_users=_logins(values, warn),
+        sasl_super_password=values.text("SASLAuthenticationProvider.superPassword"),
+        super_users=_super_users(values),
+        allow_failed_sasl=values.flag("allowSaslFailedClients", False),
+        x509_super_user=values.text("X509AuthenticationProvider.superUser"),
+        enforce_schemes=_enforced(values, schemes),
         super_digest=values.text("DigestAuthenticationProvider.superDigest"),
         container_check_interval_ms=values.number("znode.container.checkIntervalMs", 60000),
         container_max_per_minute=max(1, values.number("znode.container.maxPerMinute", 10000)),
         container_max_never_used_ms=values.number("znode.container.maxNeverUsedIntervalMs", 0),
     )
+
+
+def _super_users(values: _Values) -> frozenset[str]:
+    """superUser, and superUser.* for more of them (ZooKeeperServer.isSaslSuperUser)."""
+    keys = [key for key in values.left() if key == _SUPER or key.startswith(_SUPER + ".")]
+    return frozenset(name for key in keys if (name := values.text(key)))

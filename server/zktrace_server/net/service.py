@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
 from typing import Final, Protocol
 
@@ -27,6 +28,7 @@ from zktrace_server.storage.txnlog import TxnLog
 log: Final = logging.getLogger(__name__)
 
 _HOUR_S: Final = 3600
+_NONCE: Final = 32
 #: A little behind a tick's end, so that it is over whatever the clock's grain.
 _TICK_SLACK_S: Final = 0.001
 
@@ -77,6 +79,7 @@ class Service:
         )
         server = Server(settings, tree, loaded.timeouts)
         server.start(*_clocks())
+        server.tell = self._tell
         if loaded.replayed or loaded.snapshot_zxid is None:
             store.save(self.directories, tree, server.sessions.timeouts())
         return server
@@ -99,11 +102,20 @@ class Service:
 
     # --- connections --------------------------------------------------------------------------
 
-    def connected(self, address: str, peer: Peer) -> Connection:
-        """A socket was accepted."""
-        connection = self.server.connect(address)
+    def connected(self, address: str, peer: Peer, subject: str | None = None) -> Connection:
+        """A socket was accepted; `subject` is that of the client's certificate."""
+        connection = self.server.connect(address, self._nonce(), subject)
         self._peers[connection] = peer
         return connection
+
+    def _nonce(self) -> str:
+        """Chance, where SASL wants it."""
+        return "" if self.config.settings.sasl_users is None else secrets.token_urlsafe(_NONCE)
+
+    def _tell(self, connection: Connection, text: str) -> None:
+        """The core has something to say of a connection."""
+        peer = self._peers.get(connection)
+        log.info("%s: %s", getattr(peer, "name", connection.address), text)
 
     def disconnected(self, connection: Connection) -> None:
         """A socket is closed."""

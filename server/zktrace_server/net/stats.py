@@ -7,6 +7,9 @@ class Stats:
     """Packets, and latencies in ms: from a request's arrival to its answer's departure."""
 
     def __init__(self) -> None:
+        #: Connections that passed a limit; handshakes of TLS that failed. Not reset.
+        self.rejected = 0
+        self.failed_handshakes = 0
         self.reset()
 
     def reset(self) -> None:

@@ -59,5 +59,5 @@ def test_what_is_not_served_is_said() -> None:
 
 
 def test_without_a_port() -> None:
-    with pytest.raises(ConfigError, match="clientPort is not set"):
+    with pytest.raises(ConfigError, match="neither clientPort nor secureClientPort is set"):
         from_values({"dataDir": "/d"}, pytest.fail)

@@ -275,7 +275,9 @@ def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_and_ends_when_told(tmp_path: Path, number: int) -> None:
-    server = OurServer(tmp_path, {"initLimit": "5", "secureClientPort": "1", "no.such.key": "1"})
+    server = OurServer(
+        tmp_path, {"initLimit": "5", "client.portUnification": "true", "no.such.key": "1"}
+    )
     line = server.start()
     assert f"listening on 127.0.0.1:{server.address[1]}" in line
     assert str(tmp_path / "data" / "version-2") in line
@@ -285,7 +287,7 @@ def test_it_says_where_and_ends_when_told(tmp_path: Path, number: int) -> None:
         process.send_signal(number)
         assert server.wait() == 0
     log = server.log.read_text()
-    assert "secureClientPort is not supported yet" in log
+    assert "client.portUnification is not supported yet" in log
     assert "unknown key no.such.key" in log
     assert "initLimit" not in log
     assert "Traceback" not in log
