@@ -18,14 +18,24 @@ _PATIENCE_S = 60.0
 class Served:
     """A server that has told its address."""
 
-    def __init__(self, where: Namespace, process: Process, notices: list[str]) -> None:
-        self.process = process
+    def __init__(self, where: Namespace, process: Process | None, notices: list[str]) -> None:
+        self._process = process
         self.notices = notices
         """What it said before."""
         self._where = where
         found = re.search(r"http://[^ ]+?/", notices[-1])
         assert found, notices
         self.address = found.group()
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    @classmethod
+    def at(cls, where: Namespace, said: str) -> Served:
+        """Of a server whose process is somebody else's."""
+        return cls(where, None, [said])
 
     def get(self, path: str) -> bytes:
         return self._where.get(self.address + path)

@@ -85,7 +85,7 @@ _STRUCTS: Final = {
 }
 
 
-def _take(out: Decoded, engine: Engine) -> None:
+def take(out: Decoded, engine: Engine) -> None:
     """Rows of the Python engine are tuples, those of the native one Arrow data."""
     for kind, rows in engine.take().items():
         if isinstance(rows, list):
@@ -107,7 +107,7 @@ def decode(*sources: Path, engine: str | None = None, batch_rows: int = 1 << 30)
     made = create(EngineOptions(), engine)
     out = Decoded()
     for _ in Run([str(source) for source in sources], made, batch_rows=batch_rows):
-        _take(out, made)
+        take(out, made)
     out.coverage = made.coverage()
     return out
 
@@ -121,7 +121,7 @@ def decode_bytes(data: bytes, *, engine: str | None = None, block: int = 1 << 30
     made.end_source(source)
     made.finish()
     out = Decoded()
-    _take(out, made)
+    take(out, made)
     out.coverage = made.coverage()
     return out
 

@@ -148,12 +148,21 @@ def _decompressed(data: bytes, read: Any, name: str, counters: CaptureCounters) 
         data = frame.rest
 
 
+def is_compressed(start: bytes) -> bool:
+    """Whether a file that begins so is one that :func:`open_blocks` decompresses."""
+    return start.startswith(_GZIP_MAGIC) or _is_zstd(start)
+
+
+def _is_zstd(start: bytes) -> bool:
+    # Skippable frames (RFC 8878, 3.1.2) may come first; pzstd writes them.
+    skippable = len(start) >= 4 and start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5
+    return start.startswith(_ZSTD_MAGIC) or skippable
+
+
 def _new_frame(start: bytes, name: str) -> _Frame | None:
     if start.startswith(_GZIP_MAGIC):
         return _Gzip()
-    # Skippable frames (RFC 8878, 3.1.2) may come first; pzstd writes them.
-    skippable = len(start) >= 4 and start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5
-    if start.startswith(_ZSTD_MAGIC) or skippable:
+    if _is_zstd(start):
         return _Zstd(name)
     return None
 

@@ -5,6 +5,7 @@ is last.
 from __future__ import annotations
 
 import sys
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
@@ -13,6 +14,7 @@ from zktrace.cli.options import (
     ClientPort,
     ElectionPort,
     FilterOption,
+    Follow,
     HashKey,
     HashSessions,
     JsonOption,
@@ -22,6 +24,7 @@ from zktrace.cli.options import (
     Sources,
     Times,
     engine_options,
+    follower,
     hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 def decode(
     sources: Sources,
     filter: FilterOption = None,
+    follow: Follow = False,
     json: JsonOption = False,
     limit: Annotated[
         int | None,
@@ -74,18 +78,18 @@ def decode(
         hash_key=key if native else None,
     )
     # A bar would be torn by lines on the same terminal.
-    with progress(not sys.stdout.isatty()) as report:
+    with progress(not sys.stdout.isatty() and not follow) as report:
         # What comes through a pipe may come slowly: lines go out as soon as they are there.
-        slow = not all(can_reopen(source) for source in sources)
+        slow = follow or not all(can_reopen(source) for source in sources)
         prompt = slow or sys.stdout.isatty()
         run = Run(
-            sources,
+            follower(sources) if follow else sources,
             create(options),
             batch_rows=1 if prompt or limit is not None else BATCH_ROWS,
             progress=report,
         )
         job = EventOutput(limit, prompt, at_once=slow)
-        with interruptible(run):
+        with interruptible(run, *([SIGTERM] if follow else [])):
             if native:
                 job.write_native(run, filter)
             elif json:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from zktrace.cli.failure import Failure, marked
-from zktrace.cli.options import seconds, size
+from zktrace.cli.options import say, seconds, size
 
 if TYPE_CHECKING:
     from zktrace.capture.bpf import Network
@@ -112,7 +111,7 @@ class Listening:
             self._plan,
             keep_s=seconds("--keep", keep),
             max_bytes=size("--keep-size", keep_size),
-            notice=_notice,
+            notice=say,
         )
         ring.prepare()
         return ring
@@ -121,13 +120,13 @@ class Listening:
         """Keeps all packets there."""
         from zktrace.capture.keep import File
 
-        return File(file, self._plan, _notice)
+        return File(file, self._plan, say)
 
     def run(self, engine: LiveEngine, capture: Capture | None = None, **more: Any) -> LiveRun:
         """What is captured, through an engine. `more`: as :class:`LiveRun` takes it."""
         from zktrace.engine.live import LiveRun
 
-        return LiveRun(self._plan, capture or self.open(), engine, notice=_notice, **more)
+        return LiveRun(self._plan, capture or self.open(), engine, notice=say, **more)
 
 
 def there() -> str:
@@ -173,7 +172,3 @@ def budget(max_cpu: float | None, max_memory: str | None) -> Budget | None:
     from zktrace.engine.budget import Budget
 
     return Budget(max_cpu, None if max_memory is None else size("--max-memory", max_memory))
-
-
-def _notice(text: str) -> None:
-    print(f"zktrace: {text}", file=sys.stderr, flush=True)

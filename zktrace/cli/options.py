@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from zktrace.cli.failure import Failure
 from zktrace.engine.base import MAX_CONNECTIONS, EngineOptions, parse_ports
+
+if TYPE_CHECKING:
+    from zktrace.capture.follow import Follower
 
 _ROLES = "Where the roles of connections are not to be found from their first bytes"
 _PORTS = "port of servers, N or IP:N or [IPv6]:N; may be repeated."
@@ -29,6 +33,14 @@ OptionalSources = Annotated[
         show_default=False,
         help="Captures: pcap or pcapng, plain, .gz or .zst; - is standard input; several files are "
         "one capture in time order.",
+    ),
+]
+Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow",
+        help="Go on as more is written, to the file and to those that come after it, in a "
+        "directory or of a pattern; until Ctrl-C.",
     ),
 ]
 Voters = Annotated[
@@ -276,6 +288,22 @@ def _amount(option: str, text: str, units: dict[str, int], what: str) -> int:
     if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 40):
         raise Failure(f"{option}: {text!r} is not {what}")
     return int(number) * (unit or 1)
+
+
+def follower(sources: list[str]) -> Follower:
+    """For ``--follow``."""
+    from zktrace.capture.follow import Follower
+    from zktrace.capture.source import STDIN
+
+    if STDIN in sources:
+        raise Failure("--follow is about files: standard input is read as it comes anyway")
+    return Follower(sources, say)
+
+
+def say(text: str) -> None:
+    """A line for the user, beside what is written to standard output."""
+    if sys.stderr is not None:
+        print(f"zktrace: {text}", file=sys.stderr, flush=True)
 
 
 def hashing_key(hash_sessions: bool, hash_key: str | None) -> bytes | None:

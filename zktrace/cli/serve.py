@@ -19,6 +19,7 @@ from zktrace.cli.options import (
     CaptureFilterOption,
     ClientPort,
     ElectionPort,
+    Follow,
     HashKey,
     HashSessions,
     Hosts,
@@ -34,6 +35,7 @@ from zktrace.cli.options import (
     Tunnels,
     UserOption,
     engine_options,
+    follower,
     hashing_key,
 )
 from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
@@ -81,6 +83,7 @@ def serve(
             "repeated, several files are one capture in time order.",
         ),
     ] = [],  # noqa: B006
+    follow: Follow = False,
     speed: Annotated[
         str,
         typer.Option(
@@ -137,7 +140,11 @@ def serve(
         )
     if write is not None and not interface:
         raise Failure("--write keeps what is on the wire: it goes with -i")
+    if follow and not read:
+        raise Failure("--follow is about files: it goes with -r")
     pace = _speed(speed)
+    if follow and pace is not None:
+        raise Failure("--follow goes as fast as files are written, not at a --speed")
     site = Site(http, token, allow_host)
     options = engine_options(
         client_port, quorum_port, election_port, max_connections=max_connections
@@ -168,7 +175,7 @@ def serve(
             ring = None if write is None else listening.ring(write, keep, keep_size)
             picture, feed = _live(listening, capture, ring, spend, options, key)
         else:
-            picture, feed = _files(read, pace, options, key)
+            picture, feed = _files(read, follow, pace, options, key)
         try:
             feed.start()
             _usable(feed)
@@ -181,13 +188,19 @@ def serve(
 
 
 def _files(
-    sources: list[str], speed: float | None, options: EngineOptions, key: bytes | None
+    sources: list[str],
+    follow: bool,
+    speed: float | None,
+    options: EngineOptions,
+    key: bytes | None,
 ) -> tuple[Picture, Feed]:
     from zktrace.store.feed import Feed
     from zktrace.store.picture import Picture
 
     picture = Picture(options, hash_key=key)
-    return picture, Feed(picture, sources, speed=speed)
+    return picture, Feed(
+        picture, sources, speed=speed, follower=follower(sources) if follow else None
+    )
 
 
 def _live(

@@ -106,10 +106,11 @@ class Engine(Protocol):
     def add_source(self, name: str, first_ts_ns: int | None) -> int:
         """A file of the capture; returns its number, by which it is meant from now on (0, 1, ...).
 
-        Sources are added before anything is fed, in the order of the command line. `first_ts_ns`
-        is the time of the file's first packet: bytes of it are not asked for before the merged
-        capture has come to that time, so that rotated files are open one after another. None: not
-        known, bytes are asked for from the start.
+        Sources are added in the order of the command line before anything is fed; further ones
+        may come later, as files that are followed do, and are merged with those that have not
+        ended. `first_ts_ns` is the time of the file's first packet: bytes of it are not asked for
+        before the merged capture has come to that time, so that rotated files are open one after
+        another. None: not known, bytes are asked for from the start.
         """
 
     def wanted(self) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from zktrace.capture.counters import CaptureCounters
 from zktrace.capture.errors import CaptureError
+from zktrace.capture.follow import Followed, Follower
 from zktrace.capture.merge import first_ts
 from zktrace.capture.source import STDIN, Source, can_reopen, open_blocks, source_name
 from zktrace.engine.base import BATCH_ROWS, Engine
@@ -47,21 +48,21 @@ class Run:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source] | Follower,
         engine: Engine,
         *,
         batch_rows: int = BATCH_ROWS,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> None:
         """`progress` is told the bytes read of the files as they lie on disk, and their size
-        (None: unknown).
+        (None: unknown). Files that are followed end with :meth:`stop` alone.
         """
-        if not sources:
+        if not isinstance(sources, Follower) and not sources:
             raise ValueError("no source given")
         self.engine = engine
         self.interrupted = False
         self.ended = False
-        self._given = list(sources)
+        self._given = sources
         self._counters = CaptureCounters()
         self._batch_rows = batch_rows
         self._progress = progress
@@ -73,6 +74,9 @@ class Run:
         (KeyboardInterrupt).
         """
         self.interrupted = self._stop = True
+        if isinstance(self._given, Follower):
+            self._given.stop()
+            return False
         return self._reading
 
     def coverage(self) -> dict[str, Any]:
@@ -88,30 +92,42 @@ class Run:
         """
         counters = self._counters
         more = {"truncated": counters.truncated, "damaged_places": counters.damaged_places}
+        if isinstance(self._given, Follower):
+            return more | self._given.coverage()  # whose end is always asked for
         return more | ({"interrupted": True} if self.interrupted else {})
 
     def __iter__(self) -> Iterator[int]:
         engine = self.engine
-        sources = _Sources(self._given, engine, self._counters)
+        sources: _Files
+        if isinstance(self._given, Follower):
+            sources = _Series(self._given, engine, self._counters)
+        else:
+            sources = _Sources(self._given, engine, self._counters)
         waiting = 0
         try:
             while not self._stop:
                 try:
+                    self._reading = True
                     index = engine.wanted()
                     if index is None:
+                        if sources.more():
+                            continue
                         self.ended = True
                         break
-                    self._reading = True
                     block = sources.read(index)
                     self._reading = False
                 except KeyboardInterrupt:
                     self._reading = False
                     self.stop()
                     break
-                if block:
-                    waiting = engine.feed(index, block)
-                else:
-                    engine.end_source(index)
+                try:
+                    if block:
+                        waiting = engine.feed(index, block)
+                    else:
+                        engine.end_source(index)
+                except CaptureError:
+                    if not sources.spoilt():
+                        raise
                 if self._progress is not None:
                     self._progress(sources.position(), sources.size())
                 if waiting >= self._batch_rows:
@@ -121,6 +137,67 @@ class Run:
             yield waiting
         finally:
             sources.close()
+
+
+class _Files(Protocol):
+    """Where a run's bytes come from."""
+
+    def more(self) -> bool:
+        """All files were read; whether there is another one now."""
+
+    def read(self, index: int) -> bytes:
+        """The next block of a source; empty at its end."""
+
+    def spoilt(self) -> bool:
+        """The file that was read is no capture; whether that is to be borne."""
+
+    def position(self) -> int:
+        """Bytes read of the files as they lie on disk."""
+
+    def size(self) -> int | None:
+        """Bytes of all files; None if one of them has no known end."""
+
+    def close(self) -> None: ...
+
+
+class _Series:
+    """Files that are followed, one after the other."""
+
+    def __init__(self, follower: Follower, engine: Engine, counters: CaptureCounters) -> None:
+        self._follower = follower
+        self._engine = engine
+        self._counters = counters
+        self._file: Followed | None = None
+        self._blocks: Iterator[bytes] = iter(())
+        self._done = 0
+
+    def more(self) -> bool:
+        if self._file is not None:
+            self._done += self._file.position()
+        self._file = self._follower.next()
+        if self._file is None:
+            return False
+        self._blocks = open_blocks(cast(BinaryIO, self._file), self._counters)
+        self._engine.add_source(self._file.name, None)
+        return True
+
+    def read(self, index: int) -> bytes:
+        return next(self._blocks, b"")
+
+    def spoilt(self) -> bool:
+        self._counters.damaged_places += 1
+        self._blocks = iter(())
+        return True
+
+    def position(self) -> int:
+        return self._done + (0 if self._file is None else self._file.position())
+
+    def size(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class _Sources:
@@ -139,8 +216,10 @@ class _Sources:
             engine.add_source(source_name(source), first_ts(source) if several else None)
         self._sizes = [_size(source) for source in sources]
 
+    def more(self) -> bool:
+        return False
+
     def read(self, index: int) -> bytes:
-        """The next block of a source; empty at its end."""
         blocks = self._blocks.get(index)
         if blocks is None:
             blocks = self._blocks[index] = open_blocks(self._file(index), self._counters)
@@ -149,6 +228,9 @@ class _Sources:
             self._done += file.tell() if file.seekable() else 0
             file.close()
         return block
+
+    def spoilt(self) -> bool:
+        return False
 
     def _file(self, index: int) -> Source:
         source = self._sources[index]
@@ -163,11 +245,9 @@ class _Sources:
         return file
 
     def position(self) -> int:
-        """Bytes read of the files as they lie on disk."""
         return self._done + sum(f.tell() for f in self._files.values() if f.seekable())
 
     def size(self) -> int | None:
-        """Bytes of all files; None if one of them has no known end."""
         total = 0
         for size in self._sizes:
             if size is None:

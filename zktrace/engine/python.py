@@ -98,7 +98,8 @@ class PythonEngine:
 
     def __init__(self, options: EngineOptions) -> None:
         self._capture = CaptureCounters()
-        self._sources: list[_Source] = []
+        self._sources: deque[_Source] = deque()
+        self._gone = 0  # sources that are done, at the front: taken out
         self._rows = _Rows()
         roles = Roles.of(options.client_ports, options.quorum_ports, options.election_ports)
         self._analyzer = Analyzer(self._rows, parse_schema(schema_text()), roles)
@@ -108,13 +109,13 @@ class PythonEngine:
 
     def add_source(self, name: str, first_ts_ns: int | None) -> int:
         self._sources.append(_Source(name, first_ts_ns, self._capture))
-        return len(self._sources) - 1
+        return self._gone + len(self._sources) - 1
 
     def wanted(self) -> int | None:
         return self._advance()
 
     def feed(self, source: int, block: bytes) -> int:
-        at = self._sources[source]
+        at = self._sources[source - self._gone]
         at.packets.extend(at.container.feed(block))
         if at.packets:
             at.first_ts_ns = _AT_ONCE
@@ -122,10 +123,14 @@ class PythonEngine:
         return self._rows.waiting
 
     def end_source(self, source: int) -> None:
-        at = self._sources[source]
+        at = self._sources[source - self._gone]
         at.ended = True
         at.packets.extend(at.container.finish())
         self._advance()
+        # Files that are followed come one by one, for as long as it runs.
+        while self._sources and self._sources[0].ended and not self._sources[0].packets:
+            self._sources.popleft()
+            self._gone += 1
 
     def _advance(self) -> int | None:
         """Take packets in time order while their order is certain; the source that it needs."""
@@ -141,7 +146,7 @@ class PythonEngine:
                 return None
             packets = sources[best].packets
             if not packets:
-                return best
+                return self._gone + best
             while packets:
                 self._packet(packets.popleft())
                 if len(sources) > 1:

@@ -90,6 +90,12 @@ _MISSING: Final = (
     ("kernel_drops", "packet dropped by the kernel", "packets dropped by the kernel"),
     ("unwritten_packets", "packet not written to disk", "packets not written to disk"),
     ("tap_lost_packets", "packet left out by the tap", "packets left out by the tap"),
+    ("missed_files", "file gone before it was read", "files gone before they were read"),
+    (
+        "unread_bytes",
+        "byte added to a file after the next had begun",
+        "bytes added to files after the next had begun",
+    ),
     ("interface_downs", "time an interface was down", "times an interface was down"),
     ("truncated", "packet or record cut short", "packets or records cut short"),
     ("malformed_packets", "malformed packet", "malformed packets"),

@@ -1,4 +1,5 @@
-"""Feeds a picture from capture files, in a thread of its own; as fast as it goes, or paced.
+"""Feeds a picture from capture files, in a thread of its own; as fast as it goes, or paced; to
+their ends, or for as long as they are written.
 
 Paced, the capture's clock runs at `speed` times that of the wall: bytes are fed in small pieces,
 and the next one waits until the time of the last packet has come.
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from zktrace.capture.errors import CaptureError
+from zktrace.capture.follow import Follower
 from zktrace.capture.source import can_reopen, source_name
 from zktrace.engine.base import Rows
 from zktrace.engine.driver import Run
@@ -114,15 +116,22 @@ class Feed:
     """The thread that reads files."""
 
     def __init__(
-        self, picture: Picture, sources: Sequence[str], *, speed: float | None = None
+        self,
+        picture: Picture,
+        sources: Sequence[str],
+        *,
+        speed: float | None = None,
+        follower: Follower | None = None,
     ) -> None:
+        """`follower`: of these sources, where they are followed."""
         picture.speed = speed
         picture.sources = tuple(map(source_name, sources))
         self._picture = picture
         self._stopping = threading.Event()
-        prompt = speed is not None or not all(map(can_reopen, sources))
+        picture.under_way = follower is not None or not all(map(can_reopen, sources))
+        prompt = speed is not None or picture.under_way
         self._pump = _Pump(picture, prompt, self._stopping)
-        self._run = Run(sources, self._pump)
+        self._run = Run(sources if follower is None else follower, self._pump)
         picture.more = self._run.more
         self._thread = threading.Thread(target=self._work, name="zktrace-feed", daemon=True)
         self.failure: Exception | None = None

@@ -110,6 +110,8 @@ class Picture:
         self.sources: tuple[str, ...] = ()
         self.kind = "file"
         """file, interface or proxy."""
+        self.under_way = False
+        """Of files: what is read is still written."""
         self.listening: Listening | None = None
         """Of interfaces: how that goes."""
         self.ring: Ring | None = None
@@ -188,7 +190,8 @@ class Picture:
         last = self.windows.last
         if last is None:
             return None
-        if self.state == "reading" and (self.kind != "file" or self.speed is not None):
+        runs = self.kind != "file" or self.under_way or self.speed is not None
+        if self.state == "reading" and runs:
             return last + int((time.monotonic() - self._fed_at) * (self.speed or 1.0))
         return last
 

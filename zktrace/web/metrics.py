@@ -79,6 +79,8 @@ _COVERAGE: Final = (
     ("truncated", "Packets or records cut short."),
     ("kernel_drops", "Packets dropped by the kernel."),
     ("unwritten_packets", "Packets that --write could not keep."),
+    ("missed_files", "Files of --follow that were gone before they were read."),
+    ("unread_bytes", "Bytes added to files of --follow after the next had begun."),
     ("interface_downs", "Times that an interface went down or away."),
     ("evicted_connections", "Connections forgotten because there were too many."),
     ("memory_limit_hits", "Connections that gave up what they held, since all held too much."),

@@ -153,7 +153,7 @@ fn merging_asks_for_what_is_due() {
     let at = |micros: i64| i64::from(TS) * 1_000_000_000 + micros * 1000;
     for first in [[Some(at(30)), Some(at(10))], [None, None]] {
         for block in [1, 10, 60, 1000] {
-            let mut merger = Merger::new(&first);
+            let mut merger = Merger::of(&first);
             let mut parts: Vec<_> = files.iter().map(|f| f.chunks(block)).collect();
             let mut asked = Vec::new();
             let mut order = Vec::new();

@@ -48,8 +48,7 @@ impl<S: EventSink> PacketSink for Layers<'_, S> {
 
 /// One capture of one or more sources.
 pub struct Decoder<S> {
-    first_ts_ns: Vec<Option<i64>>,
-    merger: Option<Merger>,
+    merger: Merger,
     decapsulator: Decapsulator,
     flow: Reassembler,
     pub analyzer: Analyzer<S>,
@@ -58,29 +57,21 @@ pub struct Decoder<S> {
 impl<S: EventSink> Decoder<S> {
     pub fn new(schema: Schema, sink: S, roles: Roles, limits: Limits) -> Self {
         Decoder {
-            first_ts_ns: Vec::new(),
-            merger: None,
+            merger: Merger::default(),
             decapsulator: Decapsulator::new(),
             flow: Reassembler::new(limits),
             analyzer: Analyzer::new(schema, sink, roles),
         }
     }
 
-    /// A source whose first packet has this time (None: not known); all are added before anything is fed. Gives its
-    /// number.
+    /// A source whose first packet has this time (None: not known). Gives its number.
     pub fn add_source(&mut self, first_ts_ns: Option<i64>) -> usize {
-        self.first_ts_ns.push(first_ts_ns);
-        self.first_ts_ns.len() - 1
-    }
-
-    fn merger(&mut self) -> &mut Merger {
-        let first = &self.first_ts_ns;
-        self.merger.get_or_insert_with(|| Merger::new(first))
+        self.merger.add(first_ts_ns)
     }
 
     /// The source of which more bytes are needed; None when all have ended.
-    pub fn wanted(&mut self) -> Option<usize> {
-        self.merger().wants()
+    pub fn wanted(&self) -> Option<usize> {
+        self.merger.wants()
     }
 
     /// More bytes of a source.
@@ -94,10 +85,7 @@ impl<S: EventSink> Decoder<S> {
     }
 
     fn pass(&mut self, source: usize, block: Option<&[u8]>) -> Result<(), SourceError> {
-        self.merger();
-        let Some(merger) = &mut self.merger else {
-            return Ok(());
-        };
+        let merger = &mut self.merger;
         let mut packet = Layers {
             decapsulator: &mut self.decapsulator,
             streams: Streams {
@@ -142,11 +130,7 @@ impl<S: EventSink> Decoder<S> {
 
     /// What the capture layer counted.
     pub fn capture_counters(&self) -> CaptureCounters {
-        let mut counters = self
-            .merger
-            .as_ref()
-            .map(Merger::counters)
-            .unwrap_or_default();
+        let mut counters = self.merger.counters();
         counters.add(&self.decapsulator.counters);
         counters
     }

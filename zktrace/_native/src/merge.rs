@@ -4,6 +4,8 @@
 //! The caller reads: it asks `wants()` which source to feed, so that a file need not be open before
 //! its first packet is due. Packets are handed through without a copy while no other source has an
 //! earlier one, which is always so for one source, and nearly always for rotated files.
+//! Sources may be added at any time: files that are followed come one by one, for as long as it
+//! runs, so those that are done are let go.
 
 use std::collections::VecDeque;
 
@@ -56,30 +58,65 @@ enum Next {
     Nothing,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Merger {
-    sources: Vec<Source>,
+    /// Those that are done at the front are taken out.
+    sources: VecDeque<Source>,
+    /// How many were taken out: the number of the first one that is left.
+    gone: usize,
+    /// What those had counted.
+    counted: CaptureCounters,
 }
 
 impl Merger {
-    /// One entry per source: the time of its first packet if that is known, so that it can wait.
-    pub fn new(first_ts_ns: &[Option<i64>]) -> Self {
-        let sources = first_ts_ns
+    /// With a source for each of these.
+    pub fn of(first_ts_ns: &[Option<i64>]) -> Self {
+        let mut merger = Self::default();
+        for first in first_ts_ns {
+            merger.add(*first);
+        }
+        merger
+    }
+
+    /// A source, with the time of its first packet if that is known, so that it can wait. Gives
+    /// its number.
+    pub fn add(&mut self, first_ts_ns: Option<i64>) -> usize {
+        self.sources.push_back(Source {
+            container: Container::new(),
+            state: first_ts_ns.map_or(State::Open, State::Waiting),
+            queue: VecDeque::new(),
+            bytes: Vec::new(),
+        });
+        self.gone + self.sources.len() - 1
+    }
+
+    /// The sources that are left, with their numbers.
+    fn numbered(&self) -> impl Iterator<Item = (usize, &Source)> {
+        self.sources
             .iter()
-            .map(|first| Source {
-                container: Container::new(),
-                state: first.map_or(State::Open, State::Waiting),
-                queue: VecDeque::new(),
-                bytes: Vec::new(),
-            })
-            .collect();
-        Merger { sources }
+            .enumerate()
+            .map(|(at, source)| (self.gone + at, source))
+    }
+
+    fn at(&mut self, index: usize) -> Option<&mut Source> {
+        self.sources.get_mut(index.checked_sub(self.gone)?)
+    }
+
+    fn let_go(&mut self) {
+        while let Some(first) = self.sources.front() {
+            if !matches!(first.due(0), Next::Nothing) {
+                break;
+            }
+            self.counted.add(&first.container.counters);
+            self.sources.pop_front();
+            self.gone += 1;
+        }
     }
 
     /// The source to feed (or finish) next; `None` when all are finished.
     pub fn wants(&self) -> Option<usize> {
         let mut earliest = NEVER;
-        for (index, source) in self.sources.iter().enumerate() {
+        for (index, source) in self.numbered() {
             match source.due(index) {
                 Next::At(due) => earliest = earliest.min(due),
                 Next::Unknown => return Some(index),
@@ -105,7 +142,7 @@ impl Merger {
 
     /// What the containers have counted, of all sources.
     pub fn counters(&self) -> CaptureCounters {
-        let mut sum = CaptureCounters::default();
+        let mut sum = self.counted.clone();
         for source in &self.sources {
             sum.add(&source.container.counters);
         }
@@ -119,7 +156,7 @@ impl Merger {
         f: &mut impl PacketSink,
     ) -> Result<(), SourceError> {
         let limit = self.limit(index);
-        let Some(source) = self.sources.get_mut(index) else {
+        let Some(source) = self.at(index) else {
             return Ok(());
         };
         let outcome = if limit == NEVER && source.queue.is_empty() {
@@ -132,13 +169,14 @@ impl Merger {
             reason,
         })?;
         self.drain(f);
+        self.let_go();
         Ok(())
     }
 
     /// Packets of source `index` due before this may pass at once.
     fn limit(&self, index: usize) -> Due {
         let mut limit = NEVER;
-        for (other, source) in self.sources.iter().enumerate() {
+        for (other, source) in self.numbered() {
             if other != index {
                 match source.due(other) {
                     Next::At(due) => limit = limit.min(due),
@@ -155,7 +193,7 @@ impl Merger {
     fn drain(&mut self, f: &mut impl PacketSink) {
         loop {
             let (mut first, mut second) = (NEVER, NEVER);
-            for (index, source) in self.sources.iter().enumerate() {
+            for (index, source) in self.numbered() {
                 match source.due(index) {
                     Next::At(due) if due < first => (first, second) = (due, first),
                     Next::At(due) => second = second.min(due),
@@ -163,7 +201,7 @@ impl Merger {
                     Next::Nothing => {}
                 }
             }
-            let Some(source) = self.sources.get_mut(first.1) else {
+            let Some(source) = self.at(first.1) else {
                 return;
             };
             if source.queue.is_empty() {

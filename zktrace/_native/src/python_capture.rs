@@ -51,14 +51,14 @@ fn row(py: Python<'_>, segment: &Segment<'_>) -> Row {
     )
 }
 
-/// Reads sources as the engine would: `first_ts` as for `Merger::new`, blocks of `block` bytes.
+/// Reads sources as the engine would: `first_ts` as for `Merger::of`, blocks of `block` bytes.
 fn read(
     sources: &[Vec<u8>],
     first_ts: &[Option<i64>],
     block: usize,
     mut out: impl FnMut(Segment<'_>),
 ) -> PyResult<CaptureCounters> {
-    let mut merger = Merger::new(first_ts);
+    let mut merger = Merger::of(first_ts);
     let mut decapsulator = Decapsulator::new();
     let mut blocks: Vec<_> = sources.iter().map(|s| s.chunks(block.max(1))).collect();
     while let Some(index) = merger.wants() {
