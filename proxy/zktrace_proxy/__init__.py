@@ -1,5 +1,25 @@
-"""Inline proxy for the ZooKeeper client protocol: relays, decodes, records.
+"""Inline proxy for the ZooKeeper client protocol: relays, decodes, records, injects faults.
 
-:mod:`zktrace_proxy.plane` says what a data plane is; :mod:`zktrace_proxy.feed` joins it to the
-picture that ``zktrace serve`` shows; :mod:`zktrace_proxy.cli` is the command.
+:mod:`zktrace_proxy.plane` says what a data plane is; :mod:`zktrace_proxy.rules` what a rule;
+:mod:`zktrace_proxy.feed` joins a plane to the picture that ``zktrace serve`` shows;
+:mod:`zktrace_proxy.cli` is the command. For tests: ``zktrace_proxy.between``, which is
+:func:`zktrace_proxy.testing.between`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zktrace_proxy.testing import Between, between
+
+__all__ = ["Between", "between"]
+
+
+def __getattr__(name: str) -> Any:
+    # The command line has to start quickly, and rules need tables' libraries.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from zktrace_proxy import testing
+
+    return getattr(testing, name)

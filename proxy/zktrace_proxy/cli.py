@@ -13,11 +13,13 @@ import typer
 from zktrace.cli.failure import Failure
 from zktrace.cli.options import HashKey, HashSessions, hashing_key
 from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
+from zktrace_proxy import command_fault
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from zktrace_proxy.plane import Plane, Record
+    from zktrace_proxy.rules import Rule
 
 app = typer.Typer(
     help="Stand between clients and servers: relay, decode, record.",
@@ -34,6 +36,9 @@ _END_S = 10.0
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SPANS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+app.add_typer(command_fault.app, name="fault")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -122,6 +127,15 @@ def run(
     max_connections: Annotated[
         int, typer.Option(min=1, help="Connections at once; more are reset.")
     ] = 20_000,
+    fault: Annotated[
+        list[str],
+        typer.Option(
+            metavar="RULE",
+            show_default=False,
+            help="A fault from the start: ACTION [VALUE] [KEY=VALUE ...] [when FILTER]. May be "
+            "repeated; more are given by zktrace proxy fault.",
+        ),
+    ] = [],  # noqa: B006
     token: Token = None,
     allow_host: AllowHost = [],  # noqa: B006
     metrics_top: MetricsTop = 0,
@@ -145,6 +159,7 @@ def run(
         if site is not None:
             stack.enter_context(site.bind())
         try:
+            rules = _rules(fault)
             wanted = listeners(listen, upstream)
             plane = create(
                 Config(
@@ -155,6 +170,7 @@ def run(
                     lossless=not lossy,
                     tap=site is not None,
                     record=_record(record, rotate, keep, secrets),
+                    rules=rules,
                 )
             )
         except PlaneError as error:
@@ -169,7 +185,7 @@ def run(
             if site is None:
                 threading.Event().wait()
             else:
-                _show(plane, site, metrics_top, key)
+                _show(plane, site, metrics_top, key, rules)
         except KeyboardInterrupt:
             pass  # the way to end it
     _told(plane)
@@ -183,15 +199,31 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _show(plane: Plane, site: Site, metrics_top: int, key: bytes | None) -> None:
+def _rules(texts: list[str]) -> tuple[Rule, ...]:
+    if not texts:
+        return ()
+    from zktrace_proxy.rules import RuleError, parse
+
+    try:
+        return tuple(parse(text) for text in texts)
+    except RuleError as error:
+        raise Failure(f"--fault: {error}") from None
+
+
+def _show(
+    plane: Plane, site: Site, metrics_top: int, key: bytes | None, rules: tuple[Rule, ...]
+) -> None:
     from zktrace.store.picture import Picture
+    from zktrace_proxy import http
+    from zktrace_proxy.faults import Faults
     from zktrace_proxy.feed import TapFeed
 
     picture = Picture(hash_key=key)
     feed = TapFeed(picture, plane, ", ".join(plane.addresses()))
     feed.start()
     try:
-        site.serve(picture, metrics_top)
+        faults = Faults(plane, rules)
+        site.serve(picture, metrics_top, lambda app: http.add(app, faults))
     finally:
         plane.stop()
         if not feed.join(_END_S):
@@ -232,6 +264,7 @@ def _told(plane: Plane) -> None:
         "unreachable": ("connection", " reset as no server accepted"),
         "refused": ("connection", " refused (--max-connections)"),
         "slow_readers": ("connection", " reset for a slow reader"),
+        "faulted": ("connection", " ended by a fault"),
         "accept_failures": ("failure", " to accept"),
         "tap_lost_packets": ("packet", " left out by the tap"),
     }

@@ -7,16 +7,28 @@ The tap is a capture; what came through the proxy is decoded as what a sniffer s
 from __future__ import annotations
 
 import threading
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 
 from zktrace.store.picture import Picture
-from zktrace_proxy.plane import Plane
+from zktrace.wire.opcodes import CREATE_SESSION, op_name
+from zktrace_proxy.plane import Decision, Plane
 
 #: Rows taken at once: few, since whoever asks waits meanwhile.
 _BATCH_ROWS: Final = 4096
 #: How long to wait for the next bytes; after it, rows are taken.
 _WAIT_S: Final = 0.1
 _SECOND: Final = 1_000_000_000
+
+
+def shown(decision: Decision) -> dict[str, Any]:
+    """A decision as an event: an object of JSON, its session an id."""
+    note = {"kind": "fault", **asdict(decision)}
+    opcode = note.pop("opcode")
+    note["op"] = None if opcode is None else op_name(opcode)
+    if opcode == CREATE_SESSION:
+        note["op"] = "connect"
+    return note
 
 
 class TapFeed:
@@ -40,15 +52,23 @@ class TapFeed:
     def _lost(self) -> dict[str, int]:
         return {"tap_lost_packets": self._plane.counters()["tap_lost_packets"]}
 
+    def _note(self) -> None:
+        """What rules did, as events."""
+        decisions, _ = self._plane.decisions()
+        if decisions:
+            self._picture.note([shown(one) for one in decisions])
+
     def _work(self) -> None:
         picture = self._picture
         try:
             while not self._plane.ended():
                 block = self._plane.next(_WAIT_S)
+                self._note()
                 with picture.decoding():
                     waiting = 0 if block is None else picture.engine.feed(self._source, block)
                     if block is None or waiting >= _BATCH_ROWS:
                         picture.collect()
+            self._note()
             with picture.decoding():
                 picture.engine.end_source(self._source)
                 picture.engine.finish()

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from zktrace_proxy.plane import Config, PlaneError
+from functools import cache
+from typing import Any
+
+from zktrace.wire.layout import schema_text
+from zktrace_proxy.plane import Config, Decision, PlaneError
 
 
 def _ms(seconds: float) -> int:
     return max(round(seconds * 1000), 1)
+
+
+@cache
+def _ops() -> tuple[list[int], list[int]]:
+    """Opcodes whose request begins with a path; those of them where a watch flag follows it."""
+    paths, watches = [], []
+    for line in schema_text().splitlines():
+        what, number, *rest = line.split(" ")
+        if what == "op" and rest[2].startswith("ustring:path"):
+            paths.append(int(number))
+            if rest[2].startswith("ustring:path,bool:watch"):
+                watches.append(int(number))
+    return paths, watches
 
 
 class NativePlane:
@@ -20,6 +37,7 @@ class NativePlane:
                 f"the proxy needs zktrace's native engine, which was not built here ({error})"
             ) from None
         record = config.record
+        paths, watches = _ops()
         try:
             self._relay = Relay(
                 [(listener.address, list(listener.upstreams)) for listener in config.listeners],
@@ -39,6 +57,10 @@ class NativePlane:
                     record.keep,
                     record.redact,
                 ),
+                max_frame=config.max_frame,
+                paths=paths,
+                watches=watches,
+                rules=[rule.form(number) for number, rule in enumerate(config.rules, 1)],
             )
         except OSError as error:
             raise PlaneError(error.strerror or str(error)) from None
@@ -59,6 +81,19 @@ class NativePlane:
 
     def recorded(self) -> tuple[int, int, str | None]:
         return self._relay.recorded()
+
+    def add_rule(self, form: tuple[Any, ...]) -> None:
+        self._relay.add_rule(form)
+
+    def remove_rule(self, number: int) -> bool:
+        return self._relay.remove_rule(number)
+
+    def rules(self) -> list[tuple[int, int, int, bool]]:
+        return self._relay.rules()
+
+    def decisions(self) -> tuple[list[Decision], int]:
+        made, forgotten = self._relay.decisions()
+        return [Decision(**one) for one in made], forgotten
 
     def stop(self) -> None:
         self._relay.stop()

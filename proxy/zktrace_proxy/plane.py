@@ -3,13 +3,17 @@
 The plane that is used is native (``zktrace/_native/src/relay``): a thread of its own that never
 takes Python's lock. Bytes are sent on at once and copied to the tap, a pcapng stream of TCP
 segments between client and server as if there were no proxy, which anything that reads captures can
-read. Knows no ZooKeeper.
+read. Of ZooKeeper it knows frames, and what rules (:mod:`zktrace_proxy.rules`) ask about them; a
+connection that no rule concerns is relayed without a look at its frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from zktrace_proxy.rules import Rule
 
 #: Bytes of a direction of a connection that wait to be sent; beyond, its source is not read.
 SPILL_LIMIT: Final = 256 * 1024
@@ -17,6 +21,8 @@ SPILL_LIMIT: Final = 256 * 1024
 #: out.
 TAP_LIMIT: Final = 64 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
+#: Frames up to this are put together where rules concern a connection; larger ones pass unseen.
+MAX_FRAME: Final = 16 << 20
 MAX_CONNECTIONS: Final = 20_000
 
 
@@ -58,6 +64,7 @@ class Config:
     `slow_reader_s`: a connection whose bytes one side takes none of for so long is reset; None:
     never. `lossless`: when those who read the tap do not keep up, sockets are not read until they
     have; else packets are left out of the tap and counted. `tap`: :meth:`Plane.next` is used.
+    `rules` are in force from the start, numbered from 1.
     """
 
     listeners: tuple[Listener, ...]
@@ -69,6 +76,26 @@ class Config:
     lossless: bool = True
     tap: bool = True
     record: Record | None = None
+    max_frame: int = MAX_FRAME
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a rule did to a connection or a frame. `opcode`, `path`, `xid`: of the request, as far
+    as there is one.
+    """
+
+    ts_ns: int
+    rule: int
+    action: str
+    client: str
+    server: str
+    session: int | None
+    opcode: int | None
+    path: str | None
+    xid: int | None
+    detail: str
 
 
 class Plane(Protocol):
@@ -88,6 +115,20 @@ class Plane(Protocol):
 
     def recorded(self) -> tuple[int, int, str | None]:
         """Bytes recorded, files begun, and why nothing can be written at the moment."""
+
+    def add_rule(self, form: tuple[Any, ...]) -> None:
+        """Puts a rule (:meth:`zktrace_proxy.rules.Rule.form`) in force; on open connections, too."""
+
+    def remove_rule(self, number: int) -> bool:
+        """Takes a rule back; whether there was one."""
+
+    def rules(self) -> list[tuple[int, int, int, bool]]:
+        """Of each rule: number, how often it matched, how often it did something, whether it is
+        over.
+        """
+
+    def decisions(self) -> tuple[list[Decision], int]:
+        """What rules did since this was asked last; how much of it was forgotten by then."""
 
     def stop(self) -> None:
         """Resets all connections, writes the recording to its end, and ends."""

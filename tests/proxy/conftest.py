@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import NATIVE_MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
-_COMMAND = "import sys; from zktrace_proxy.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from zktrace_proxy.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +31,7 @@ class Proxy:
     def __init__(self, *arguments: str) -> None:
         path = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "proxy")])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, "run", *arguments],
+            [sys.executable, "-c", COMMAND, "run", *arguments],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path},

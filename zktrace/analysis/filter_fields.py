@@ -47,7 +47,7 @@ KINDS: Final[Mapping[str, str]] = {
 }
 
 
-class _Wrong(Exception):
+class Wrong(Exception):
     """A value that does not fit; becomes a FilterError at the value's place."""
 
 
@@ -86,7 +86,7 @@ def glob_regex(pattern: str) -> str:
 
 def _matcher(pattern: str) -> _Texts:
     if len(pattern) > MAX_PATTERN:
-        raise _Wrong(f"a pattern has at most {MAX_PATTERN} characters")
+        raise Wrong(f"a pattern has at most {MAX_PATTERN} characters")
     regex = glob_regex(pattern)
 
     def match(texts: pa.Array) -> pa.Array:
@@ -95,7 +95,7 @@ def _matcher(pattern: str) -> _Texts:
     try:
         match(pa.array([""]))
     except pa.ArrowInvalid as error:
-        raise _Wrong("the pattern is too complex") from error
+        raise Wrong("the pattern is too complex") from error
     return match
 
 
@@ -142,7 +142,7 @@ class Text(Field):
     def check(self, value: str) -> str:
         also = self.also is not None and self.also.fullmatch(value) is not None
         if self.known and value not in self.known and not also:
-            raise _Wrong(f"unknown {self.name} {value!r}{suggestion(value, self.known)}")
+            raise Wrong(f"unknown {self.name} {value!r}{suggestion(value, self.known)}")
         return value
 
     def texts(self, how: str, values: Sequence[str]) -> _Texts:
@@ -208,14 +208,15 @@ class Endpoint(Text):
 
     example: ClassVar[str] = "10.0.0.1, 10.0.0.1:2181, [::1]:2181 or 10.0.0.0/8"
 
-    def _wanted(self, value: str) -> tuple[_Network, int | None]:
+    def wanted(self, value: str) -> tuple[_Network, int | None]:
+        """The network that a value names, and the port; None: any."""
         endpoint = _split_endpoint(value)
         try:
             if endpoint is not None:
                 return ip_network(str(ip_address(endpoint[0]))), endpoint[1]
             return ip_network(value.strip("[]"), strict=False), None
         except ValueError:
-            raise _Wrong(f"{value!r} is no address or network, such as {self.example}") from None
+            raise Wrong(f"{value!r} is no address or network, such as {self.example}") from None
 
     def texts(self, how: str, values: Sequence[str]) -> _Texts:
         answers: dict[str, bool] = {}
@@ -226,7 +227,7 @@ class Endpoint(Text):
                 return any(match(pa.array([text, endpoint[0]])).to_pylist())
 
         else:
-            wanted = [self._wanted(value) for value in values]
+            wanted = [self.wanted(value) for value in values]
 
             def test(text: str, endpoint: tuple[str, int]) -> bool:
                 address, port = ip_address(endpoint[0]), endpoint[1]
@@ -328,7 +329,7 @@ _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,40}|0[xX][0-9a-fA-F]{1,40}")
 
 def read_integer(text: str) -> Fraction:
     if not _INTEGER.fullmatch(text):
-        raise _Wrong(f"{text!r} is not a whole number")
+        raise Wrong(f"{text!r} is not a whole number")
     return Fraction(int(text, 16) if text[:2] in ("0x", "0X") else int(text))
 
 
@@ -344,14 +345,14 @@ def _units(units: Mapping[str, int], what: str, *, needed: bool) -> Callable[[st
     def read(text: str) -> Fraction:
         match = pattern.fullmatch(text)
         if match is None:
-            raise _Wrong(f"{text!r} is no {what}")
+            raise Wrong(f"{text!r} is no {what}")
         number, unit = Fraction(match[1]), match[2]
         if unit in units:
             return number * units[unit]
         if unit:
-            raise _Wrong(f"unknown unit {unit!r}, known are {', '.join(filter(None, units))}")
+            raise Wrong(f"unknown unit {unit!r}, known are {', '.join(filter(None, units))}")
         if needed and number:
-            raise _Wrong(f"a {what} needs a unit ({', '.join(units)}), such as {text}ms")
+            raise Wrong(f"a {what} needs a unit ({', '.join(units)}), such as {text}ms")
         return number
 
     return read
@@ -371,23 +372,23 @@ class Session(Field):
     operators: ClassVar[tuple[str, ...]] = ("==", "!=", "in")
 
     @staticmethod
-    def _wanted(text: str) -> tuple[int, int]:
+    def wanted(text: str) -> tuple[int, int]:
         """Bits to shift away, and what is left then."""
         match = re.fullmatch(r"0[xX]([0-9a-fA-F]{1,16})(?:\.\.\.|…|\*)", text)
         if match is not None:
             return 4 * (16 - len(match[1])), int(match[1], 16)
         try:
             value = int(read_integer(text))
-        except _Wrong:
-            raise _Wrong(
+        except Wrong:
+            raise Wrong(
                 f"{text!r} is no session id, such as 0x1000a2b3c4d50001 or 0x1000..."
             ) from None
         if not -(2**63) <= value < 2**64:
-            raise _Wrong("a session id has 64 bits")
+            raise Wrong("a session id has 64 bits")
         return 0, value % 2**64
 
     def compile(self, how: str, values: Sequence[str]) -> Predicate:
-        wanted = [self._wanted(value) for value in values]
+        wanted = [self.wanted(value) for value in values]
 
         def predicate(_kind: str, rows: pa.RecordBatch) -> Mask:
             column = _column(rows, "session")
@@ -413,7 +414,7 @@ class Flag(Field):
 
     def compile(self, how: str, values: Sequence[str]) -> Predicate:
         if values[0] not in ("true", "false"):
-            raise _Wrong(f"{self.name} is true or false, not {values[0]!r}")
+            raise Wrong(f"{self.name} is true or false, not {values[0]!r}")
         wanted = (values[0] == "true") == (how == "==")
 
         def predicate(kind: str, rows: pa.RecordBatch) -> Mask:
@@ -477,7 +478,7 @@ def fields(names: Vocabulary) -> dict[str, Field]:
             return Fraction(names.errors[text])
         if _INTEGER.fullmatch(text):
             return read_integer(text)
-        raise _Wrong(f"unknown error {text!r}{suggestion(text, names.errors)}")
+        raise Wrong(f"unknown error {text!r}{suggestion(text, names.errors)}")
 
     connection_events = ("opened", "joined", "closed", "reset")
     all_fields: list[Field] = [
@@ -540,6 +541,6 @@ def compile_test(test: Test, known: Mapping[str, Field], expression: str) -> Pre
         try:
             # One by one, for the place of what is wrong.
             field.compile(test.operator, [value.text])
-        except _Wrong as wrong:
+        except Wrong as wrong:
             raise fail(str(wrong), value) from None
     return field.compile(test.operator, [value.text for value in test.values])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,8 @@ from zktrace.cli.failure import Failure
 
 if TYPE_CHECKING:
     import socket
+
+    from fastapi import FastAPI
 
     from zktrace.engine.base import Port
     from zktrace.store.picture import Picture
@@ -81,13 +83,22 @@ class Site:
         host = ip_address(where[0])
         return None if host.is_unspecified else host.packed, where[1]
 
-    def serve(self, picture: Picture, metrics_top: int) -> None:
-        """Answers until it is told to stop by a signal, of which KeyboardInterrupt is raised."""
+    def serve(
+        self,
+        picture: Picture,
+        metrics_top: int,
+        more: Callable[[FastAPI], None] | None = None,
+    ) -> None:
+        """Answers until it is told to stop by a signal, of which KeyboardInterrupt is raised.
+        `more` adds routes.
+        """
         from zktrace.web.app import create_app, guarded
         from zktrace.web.server import make_server
 
         assert self._bound is not None, "bind comes first"
         app = create_app(picture, metrics_top=metrics_top)
+        if more is not None:
+            more(app)
         where = self._bound.getsockname()
         shown = f"[{where[0]}]" if ":" in where[0] else where[0]
         print(f"zktrace: http://{shown}:{where[1]}/ (Ctrl-C ends it)", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from zktrace.analysis.trace import to_batch
 from zktrace.capture.keep import Ring
 from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
 from zktrace.engine.live import Listening
+from zktrace.store.notes import Notes
 from zktrace.store.part import EMPTY, Key, Part, merge
 from zktrace.store.recent import RECENT_ROWS, Recent
 from zktrace.store.rows import RowWindows
@@ -97,6 +98,7 @@ class Picture:
         self._refreshed = 0.0
         self.windows = Windows()
         self.recent = Recent(recent_rows)
+        self.notes = Notes()
         self.sessions = Sessions()
         self.slow = Slow()
         self.watches = Watches()
@@ -152,6 +154,18 @@ class Picture:
         self.recent.add(batches)
         self.version += 1
         self._fed_at = time.monotonic()
+
+    def note(self, notes: list[dict[str, Any]]) -> None:
+        """Adds notes (:class:`zktrace.store.notes.Notes`); a ``session`` is an id, or None."""
+        for note in notes:
+            session = note.get("session")
+            if session is not None:
+                if self._hasher is not None:
+                    session = self._hasher.session(session) or 0
+                note["session"] = f"0x{session & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+        if notes:
+            self.notes.add(notes)
+            self.version += 1
 
     def ended(self, state: str, error: str | None = None) -> None:
         """Nothing will be fed any more."""

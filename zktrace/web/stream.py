@@ -72,6 +72,7 @@ class Streams:
     ) -> AsyncIterator[bytes]:
         """What a viewer is sent. `after` None: from now on."""
         at = picture.recent.last if after is None else after
+        noted = picture.notes.count
         self.open += 1
         quiet = 0
         seen: tuple[int, str] | None = None
@@ -83,6 +84,9 @@ class Streams:
                     seen = state
                     made, dropped, last = await asyncio.to_thread(self.next, picture, at, where)
                     at = last
+                    notes, noted = picture.notes.after(noted, where)
+                    dropped += len(notes[:-BURST])
+                    made += [json.dumps(note) for note in notes[-BURST:]]
                     self.dropped += dropped
                     message = {"version": state[0], "state": state[1], "dropped": dropped}
                     body = json.dumps(message)[:-1] + ', "events": [' + ",".join(made) + "]}"

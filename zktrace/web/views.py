@@ -371,11 +371,15 @@ def events(picture: Picture, limit: int, where: Filter | None) -> Object:
         total += sum(batch.num_rows for batch in batches.values())
         if len(found) < limit:
             found.extend(reversed(lines(tail(batches, limit))))
+    rows = [loads(line) for line in found[:limit]]
+    notes, _ = picture.notes.after(0, where)
+    if notes:
+        rows = sorted([*rows, *notes[-limit:]], key=lambda row: row["ts_ns"], reverse=True)
     return {
-        "groups": total,
+        "groups": total + len(notes),
         "complete": not steps or steps[0].first == 0,
         "last": last,
-        "rows": [loads(line) for line in found[:limit]],
+        "rows": rows[:limit],
     }
 
 

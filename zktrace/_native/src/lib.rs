@@ -82,6 +82,8 @@ mod python_quorum;
 #[cfg(feature = "python")]
 pub mod python_relay;
 #[cfg(feature = "python")]
+mod python_rules;
+#[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]
 pub mod python_windows;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::python_live::text;
+use crate::python_rules::{debug_holds, decision, definition};
+use crate::relay::facts::Ops;
 use crate::relay::recording::{Options, Recording};
 use crate::relay::{start, Config, Listener, Queue, Relay};
 
@@ -33,7 +36,7 @@ type Record = (PathBuf, Option<u64>, Option<u64>, Option<usize>, bool);
 impl PyRelay {
     #[new]
     #[pyo3(signature = (listeners, *, spill_limit, slow_reader_ms, connect_timeout_ms, max_connections, tap_limit,
-                        lossless, tap, record))]
+                        lossless, tap, record, max_frame, paths, watches, rules))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         listeners: Vec<(String, Vec<String>)>,
@@ -45,6 +48,10 @@ impl PyRelay {
         lossless: bool,
         tap: bool,
         record: Option<Record>,
+        max_frame: usize,
+        paths: Vec<i32>,
+        watches: Vec<i32>,
+        rules: Vec<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let listeners = listeners
             .iter()
@@ -66,6 +73,12 @@ impl PyRelay {
             connect_timeout: Duration::from_millis(connect_timeout_ms),
             max_connections,
             lossless,
+            max_frame,
+            ops: Ops {
+                paths: paths.into_iter().collect(),
+                watches: watches.into_iter().collect(),
+            },
+            rules: rules.iter().map(definition).collect::<PyResult<_>>()?,
         };
         let tap = tap.then(|| Queue::new(tap_limit));
         let mut queues: Vec<_> = tap.iter().map(Arc::clone).collect();
@@ -133,6 +146,38 @@ impl PyRelay {
         })
     }
 
+    /// Puts a rule in force.
+    fn add_rule(&self, rule: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.relay.add_rule(definition(rule)?);
+        Ok(())
+    }
+
+    /// Takes a rule back; whether there was one.
+    fn remove_rule(&self, id: u64) -> bool {
+        self.relay.remove_rule(id)
+    }
+
+    /// Of each rule: its number, how often it matched, how often it did something, whether it is over.
+    fn rules(&self) -> Vec<(u64, u64, u64, bool)> {
+        let rules = self.relay.rules();
+        let one = |rule: &std::sync::Arc<crate::relay::rules::Rule>| {
+            (
+                rule.definition.id,
+                rule.matched.load(Relaxed),
+                rule.fired.load(Relaxed),
+                rule.over(),
+            )
+        };
+        rules.iter().map(one).collect()
+    }
+
+    /// What rules did since it was last asked, and how much of it was forgotten.
+    fn decisions<'py>(&self, py: Python<'py>) -> PyResult<(Vec<Bound<'py, PyDict>>, u64)> {
+        let (list, forgotten) = self.relay.decisions.take();
+        let list = list.iter().map(|one| decision(py, one));
+        Ok((list.collect::<PyResult<_>>()?, forgotten))
+    }
+
     /// Ends all connections, and writes the recording to its end.
     fn stop(&self, py: Python<'_>) {
         py.detach(|| {
@@ -145,5 +190,6 @@ impl PyRelay {
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyRelay>()
+    module.add_class::<PyRelay>()?;
+    module.add_function(wrap_pyfunction!(debug_holds, module)?)
 }

@@ -68,12 +68,13 @@ const WORDS = {
   watch_event: (e) => [`watch: ${e.event}`, e.keeper_state ?? ""],
   connection: (e) => [`connection ${e.event}`, e.role],
   four_letter: (e) => [`four-letter word ${e.word}`, ""],
+  fault: (e) => [`fault ${e.rule}: ${e.action}${e.op ? ` on ${e.op}` : ""}`, e.detail ?? ""],
   anomaly: (e) => [`anomaly: ${e.reason}`, e.detail ?? ""],
 };
 
 function row(event) {
   const [what, more] = (WORDS[event.kind] ?? ((e) => [e.kind, ""]))(event);
-  const bad = event.kind === "anomaly" || (event.error !== null && event.error !== undefined && event.error !== 0);
+  const bad = event.kind === "anomaly" || event.kind === "fault" || (event.error !== null && event.error !== undefined && event.error !== 0);
   const summary = h("summary", null,
     h("span", { class: "dim" }, clock(event.ts_ns, 3)),
     h("span", { class: bad ? "bad" : null }, what),

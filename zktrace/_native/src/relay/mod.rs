@@ -5,16 +5,33 @@
 //! bytes as from any capture. What cannot be sent waits in a bounded buffer, and meanwhile nothing more is read from
 //! the side that it came from (`pair`).
 //!
+//! Each connection's frames are counted as they pass (`track`). Where a rule (`rules`) may concern it, its bytes go through a
+//! `gate`, which puts frames together, asks the rules about them (`facts`), and lets what passes into the `lane` of its
+//! direction; `gated` moves what is in the lanes. All other connections stay on the short way. What rules did is told
+//! (`decisions`), and noted in the tap, which shows the client's side of what happens: requests as clients sent them, replies as
+//! clients got them.
+//!
 //! `recording` writes the tap's packets to files, without secrets (`redact`). Must not know: Python; and what relays, what
 //! the bytes mean.
 
+pub mod decisions;
+pub mod facts;
+mod gate;
+mod gate_frames;
+mod gated;
+mod lane;
 mod pair;
+pub mod program;
 pub mod recording;
 pub mod redact;
+pub mod rules;
 mod serve;
+mod stale;
+mod takeover;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod track;
 pub mod upstreams;
 
 pub use serve::{start, Relay};
@@ -40,6 +57,12 @@ pub struct Config {
     /// What happens when those who read the tap do not keep up: true: sockets are not read until there is room; false: packets are
     /// left out of the tap, and counted.
     pub lossless: bool,
+    /// Frames up to this size are put together where rules concern a connection; larger ones pass unseen.
+    pub max_frame: usize,
+    /// What rules need to know of the schema.
+    pub ops: facts::Ops,
+    /// In force from the start.
+    pub rules: Vec<rules::Definition>,
 }
 
 /// An address to listen on, and the servers behind it.
@@ -68,6 +91,8 @@ pub struct Counters {
     pub accept_failures: AtomicU64,
     pub bytes_to_server: AtomicU64,
     pub bytes_to_client: AtomicU64,
+    /// Ended by a rule.
+    pub faulted: AtomicU64,
     /// Packets and bytes that the tap left out.
     pub tap_lost_packets: AtomicU64,
     pub tap_lost_bytes: AtomicU64,
@@ -76,7 +101,7 @@ pub struct Counters {
 impl Counters {
     /// Names and values.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 12] {
+    pub fn all(&self) -> [(&'static str, u64); 13] {
         let read = |value: &AtomicU64| value.load(Relaxed);
         [
             ("accepted", read(&self.accepted)),
@@ -86,6 +111,7 @@ impl Counters {
             ("refused", read(&self.refused)),
             ("resets", read(&self.resets)),
             ("slow_readers", read(&self.slow_readers)),
+            ("faulted", read(&self.faulted)),
             ("accept_failures", read(&self.accept_failures)),
             ("bytes_to_server", read(&self.bytes_to_server)),
             ("bytes_to_client", read(&self.bytes_to_client)),

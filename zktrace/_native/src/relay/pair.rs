@@ -3,38 +3,45 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, Sleep};
 
-use super::serve::Shared;
+use super::gate::Gate;
+use super::rules::Rules;
+use super::serve::{Orders, Shared};
 use super::tap::{now_ns, TapFlow, CHUNK};
+use super::track::Track;
 
 /// Reads of one direction before others have their turn.
-const TURNS: usize = 16;
+pub(super) const TURNS: usize = 16;
 
 thread_local! {
     /// What is read goes here first, and mostly on from here: an idle connection has no buffer.
-    static SCRATCH: RefCell<Box<[u8; CHUNK]>> = RefCell::new(Box::new([0; CHUNK]));
+    pub(super) static SCRATCH: RefCell<Box<[u8; CHUNK]>> = RefCell::new(Box::new([0; CHUNK]));
 }
 
 /// What came from one side and is for the other.
 #[derive(Default)]
-struct Half {
+pub(super) struct Half {
     /// Not yet taken by the socket, from `sent` on.
-    spill: Vec<u8>,
-    sent: usize,
+    pub(super) spill: Vec<u8>,
+    pub(super) sent: usize,
     /// No more will come.
-    ended: bool,
+    pub(super) ended: bool,
     /// The other side has been told so.
-    told: bool,
+    pub(super) told: bool,
+    /// With a gate: the other side does not take what it is to have.
+    pub(super) blocked: bool,
 }
 
 /// How a connection ended.
@@ -46,29 +53,61 @@ pub enum End {
     Reset(usize),
     /// This side did not read for too long.
     Slow(usize),
+    /// A rule wants it reset, or closed.
+    Fault,
+    Cut,
 }
 
 /// The future of a connection; ready when it has ended.
 pub struct Pair {
-    shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     /// Client, server.
-    sockets: [TcpStream; 2],
+    pub(super) sockets: [TcpStream; 2],
     /// From the client, from the server.
-    halves: [Half; 2],
-    flow: TapFlow,
+    pub(super) halves: [Half; 2],
+    pub(super) flow: TapFlow,
     /// Runs while something waits to be sent and nothing of it is taken.
-    slow: Option<Pin<Box<Sleep>>>,
+    pub(super) slow: Option<Pin<Box<Sleep>>>,
+    pub(super) track: Track,
+    /// Rules that are given meanwhile.
+    orders: watch::Receiver<Orders>,
+    pub(super) rules: Rules,
+    /// Where rules may concern the connection.
+    pub(super) gate: Option<Box<Gate>>,
+    /// Until the gate has something to do.
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
+    /// Servers that its session could be moved to.
+    pub(super) others: Vec<SocketAddr>,
+    /// Whoever holds the session at another server, until this is dropped.
+    pub(super) holding: Option<oneshot::Sender<()>>,
 }
 
 impl Pair {
-    pub fn new(shared: Rc<Shared>, client: TcpStream, server: TcpStream, flow: TapFlow) -> Self {
-        Self {
+    pub fn new(
+        shared: Rc<Shared>,
+        client: TcpStream,
+        server: TcpStream,
+        flow: TapFlow,
+        orders: watch::Receiver<Orders>,
+        others: Vec<SocketAddr>,
+    ) -> Self {
+        let rules = Arc::clone(&orders.borrow().rules);
+        let mut pair = Self {
             shared,
             sockets: [client, server],
             halves: Default::default(),
             flow,
             slow: None,
-        }
+            track: Track::default(),
+            orders,
+            rules,
+            gate: None,
+            timer: None,
+            others,
+            holding: None,
+        };
+        pair.look();
+        pair
     }
 
     /// Ends both sides with a reset rather than an orderly close.
@@ -78,7 +117,7 @@ impl Pair {
         }
     }
 
-    fn count(&self, from: usize) -> &AtomicU64 {
+    pub(super) fn count(&self, from: usize) -> &AtomicU64 {
         let counters = &self.shared.counters;
         if from == 0 {
             &counters.bytes_to_server
@@ -114,6 +153,9 @@ impl Pair {
     fn step(&mut self, from: usize, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let to = 1 - from;
         for _ in 0..TURNS {
+            if self.gate.is_some() {
+                return self.gated(from, cx);
+            }
             if let Err(end) = ready!(self.flush(from, cx)) {
                 return Poll::Ready(Err(end));
             }
@@ -142,9 +184,18 @@ impl Pair {
     }
 
     /// Reads once: stamps it, sends it on, and only then copies it.
-    fn chunk(&mut self, from: usize, scratch: &mut [u8]) -> io::Result<()> {
+    pub(super) fn chunk(&mut self, from: usize, scratch: &mut [u8]) -> io::Result<()> {
         let room = self.shared.spill_limit.min(scratch.len());
         let count = self.sockets[from].try_read(&mut scratch[..room])?;
+        // Behind reading: what was sent after a rule had been given is subject to it.
+        if self.orders.has_changed().unwrap_or(false) {
+            let rules = Arc::clone(&self.orders.borrow_and_update().rules);
+            self.given(rules);
+        }
+        if self.gate.is_some() {
+            self.gated_chunk(from, &scratch[..count]);
+            return Ok(());
+        }
         let ts_ns = now_ns();
         if count == 0 {
             self.halves[from].ended = true;
@@ -163,12 +214,16 @@ impl Pair {
         self.flow
             .data(&mut self.shared.tapping(), from, &scratch[..count], ts_ns);
         super::add(self.count(from), count as u64);
+        if self.track.pass(from, &scratch[..count]) && !self.rules.is_empty() {
+            self.look();
+        }
         Ok(())
     }
 
     /// Whether one side has taken nothing of what waits for it for too long.
     fn too_slow(&mut self, limit: Duration, cx: &mut Context<'_>) -> Option<End> {
-        let from = self.halves.iter().position(|half| !half.spill.is_empty());
+        let waits = |half: &Half| half.blocked || !half.spill.is_empty();
+        let from = self.halves.iter().position(waits);
         let Some(from) = from else {
             self.slow = None;
             return None;
@@ -188,18 +243,23 @@ impl Future for Pair {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.get_mut();
         let mut done = 0;
+        if let Some(end) = this.gate_time(cx) {
+            return Poll::Ready(end);
+        }
         for from in [0, 1] {
             match this.step(from, cx) {
                 Poll::Ready(Ok(())) => done += 1,
                 Poll::Ready(Err(end)) => {
-                    let (End::Reset(side) | End::Slow(side)) = end else {
-                        unreachable!("a half does not close")
-                    };
-                    this.flow.reset(&mut this.shared.tapping(), side, now_ns());
+                    if let End::Reset(side) | End::Slow(side) = end {
+                        this.flow.reset(&mut this.shared.tapping(), side, now_ns());
+                    }
                     return Poll::Ready(end);
                 }
                 Poll::Pending => {}
             }
+        }
+        if let Some(end) = this.gate_end(cx) {
+            return Poll::Ready(end);
         }
         if done == 2 {
             return Poll::Ready(End::Closed);

@@ -14,7 +14,11 @@ use tokio::sync::{watch, Notify};
 use tokio::task::{spawn_local, LocalSet};
 use tokio::time::{sleep, timeout};
 
+use super::decisions::Decisions;
+use super::facts::{Facts, Ops};
 use super::pair::{reset, End, Pair};
+use super::program::Tri;
+use super::rules::{Action, Definition, Rule, Rules};
 use super::tap::{now_ns, Queue, Tap, TapFlow};
 use super::upstreams::Upstreams;
 use super::{add, Config, Counters, Listener};
@@ -34,6 +38,9 @@ pub struct Shared {
     pub slow_reader: Option<Duration>,
     connect_timeout: Duration,
     max_connections: usize,
+    pub max_frame: usize,
+    pub ops: Ops,
+    pub decisions: Arc<Decisions>,
     open: Cell<usize>,
     /// Told when a block of the tap begins.
     begun: Notify,
@@ -50,19 +57,59 @@ impl Shared {
     }
 }
 
+/// What all connections are told.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    stopping: bool,
+    pub rules: Rules,
+}
+
 /// A running proxy. Stops when it is dropped.
 pub struct Relay {
     /// Where it listens, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
     pub counters: Arc<Counters>,
-    stopping: watch::Sender<bool>,
+    pub decisions: Arc<Decisions>,
+    orders: watch::Sender<Orders>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Relay {
+    /// The rules in force, as they are now.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Arc::clone(&self.orders.borrow().rules)
+    }
+
+    /// Puts a rule in force, for open connections, too.
+    pub fn add_rule(&self, definition: Definition) {
+        self.orders.send_modify(|orders| {
+            let mut rules = orders.rules.to_vec();
+            rules.push(Rule::new(definition));
+            orders.rules = Arc::new(rules);
+        });
+    }
+
+    /// Takes a rule back; whether there was one.
+    pub fn remove_rule(&self, id: u64) -> bool {
+        let mut found = false;
+        self.orders.send_if_modified(|orders| {
+            let rules: Vec<_> = orders
+                .rules
+                .iter()
+                .filter(|rule| rule.definition.id != id)
+                .cloned()
+                .collect();
+            found = rules.len() < orders.rules.len();
+            orders.rules = Arc::new(rules);
+            found
+        });
+        found
+    }
+
     /// Ends all connections with a reset, and the thread.
     pub fn stop(&self) {
-        self.stopping.send_replace(true);
+        self.orders.send_modify(|orders| orders.stopping = true);
         let thread = self
             .thread
             .lock()
@@ -98,17 +145,27 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
             bound.push((listener, Upstreams::new(upstreams.clone())));
         }
     }
-    let (stopping, stop) = watch::channel(false);
+    let given = config.rules.iter().cloned().map(Rule::new).collect();
+    let (orders, ordered) = watch::channel(Orders {
+        stopping: false,
+        rules: Arc::new(given),
+    });
     let counting = Arc::clone(&counters);
+    let decisions = Decisions::new();
+    let deciding = Arc::clone(&decisions);
     let thread = std::thread::Builder::new()
         .name("zktrace-relay".into())
         .spawn(move || {
-            LocalSet::new().block_on(&runtime, run(config, bound, queues, counting, stop));
+            LocalSet::new().block_on(
+                &runtime,
+                run(config, bound, queues, counting, deciding, ordered),
+            );
         })?;
     Ok(Relay {
         addresses,
         counters,
-        stopping,
+        decisions,
+        orders,
         thread: Mutex::new(Some(thread)),
     })
 }
@@ -129,7 +186,8 @@ async fn run(
     bound: Vec<(TcpListener, Upstreams)>,
     queues: Vec<Arc<Queue>>,
     counters: Arc<Counters>,
-    mut stop: watch::Receiver<bool>,
+    decisions: Arc<Decisions>,
+    mut orders: watch::Receiver<Orders>,
 ) {
     let shared = Rc::new(Shared {
         tap: RefCell::new(Tap::new(queues, config.lossless, Arc::clone(&counters))),
@@ -138,6 +196,9 @@ async fn run(
         slow_reader: config.slow_reader,
         connect_timeout: config.connect_timeout,
         max_connections: config.max_connections,
+        max_frame: config.max_frame,
+        ops: config.ops,
+        decisions,
         open: Cell::new(0),
         begun: Notify::new(),
     });
@@ -147,11 +208,11 @@ async fn run(
             Rc::clone(&shared),
             listener,
             upstreams,
-            stop.clone(),
+            orders.clone(),
         ));
     }
     // It fails when the handle is gone, which is as good a reason to end.
-    let _ = stop.wait_for(|stopping| *stopping).await;
+    let _ = orders.wait_for(|orders| orders.stopping).await;
     while shared.open.get() > 0 {
         // Each connection has heard it, too.
         tokio::task::yield_now().await;
@@ -171,13 +232,13 @@ async fn accepting(
     shared: Rc<Shared>,
     listener: TcpListener,
     mut upstreams: Upstreams,
-    stop: watch::Receiver<bool>,
+    orders: watch::Receiver<Orders>,
 ) {
-    let mut stopping = stop.clone();
+    let mut stopping = orders.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            _ = stopping.wait_for(|orders| orders.stopping) => return,
         };
         match accepted {
             Ok((client, address)) => {
@@ -193,7 +254,7 @@ async fn accepting(
                     client,
                     address,
                     order,
-                    stop.clone(),
+                    orders.clone(),
                 ));
             }
             Err(_) => {
@@ -233,15 +294,20 @@ async fn connection(
     client: TcpStream,
     address: SocketAddr,
     order: Vec<SocketAddr>,
-    mut stop: watch::Receiver<bool>,
+    mut orders: watch::Receiver<Orders>,
 ) {
     let _open = Open::new(&shared);
+    if down(&orders.borrow().rules, address, &order) {
+        add(&shared.counters.faulted, 1);
+        reset(&client);
+        return;
+    }
     let server = tokio::select! {
         server = connect(&shared, &order) => server,
-        _ = stop.wait_for(|stopping| *stopping) => None,
+        _ = orders.wait_for(|orders| orders.stopping) => None,
     };
     let Some((server, upstream)) = server else {
-        if !*stop.borrow() {
+        if !orders.borrow().stopping {
             add(&shared.counters.unreachable, 1);
         }
         reset(&client);
@@ -252,21 +318,56 @@ async fn connection(
     let _ = server.set_nodelay(true);
     let mut flow = TapFlow::new(address, upstream);
     flow.open(&mut shared.tapping(), now_ns());
-    let mut pair = Pair::new(Rc::clone(&shared), client, server, flow);
-    tokio::select! {
-        end = &mut pair => match end {
-            End::Closed => {}
-            End::Reset(_) => {
-                add(&shared.counters.resets, 1);
-                pair.reset();
+    let others = order.into_iter().filter(|one| *one != upstream).collect();
+    orders.mark_unchanged();
+    let mut pair = Pair::new(
+        Rc::clone(&shared),
+        client,
+        server,
+        flow,
+        orders.clone(),
+        others,
+    );
+    let end = loop {
+        tokio::select! {
+            end = &mut pair => break Some(end),
+            changed = orders.changed() => {
+                let now = orders.borrow_and_update().clone();
+                if now.stopping || changed.is_err() {
+                    break None;
+                }
+                pair.given(now.rules);
             }
-            End::Slow(_) => {
-                add(&shared.counters.slow_readers, 1);
-                pair.reset();
-            }
-        },
-        _ = stop.wait_for(|stopping| *stopping) => pair.reset(),
+        }
+    };
+    let counter = match end {
+        Some(End::Closed) => return,
+        Some(End::Cut) => {
+            add(&shared.counters.faulted, 1);
+            return;
+        }
+        Some(End::Reset(_)) => Some(&shared.counters.resets),
+        Some(End::Slow(_)) => Some(&shared.counters.slow_readers),
+        Some(End::Fault) => Some(&shared.counters.faulted),
+        None => None,
+    };
+    if let Some(counter) = counter {
+        add(counter, 1);
     }
+    pair.reset();
+}
+
+/// Whether a rule has the listener down for this client.
+fn down(rules: &Rules, client: SocketAddr, order: &[SocketAddr]) -> bool {
+    let Some(server) = order.first() else {
+        return false;
+    };
+    let facts = Facts::of(client, *server, None);
+    rules.iter().any(|rule| {
+        matches!(rule.definition.action, Action::Down)
+            && rule.concerns(&facts) == Tri::Yes
+            && rule.fires()
+    })
 }
 
 async fn connect(shared: &Shared, order: &[SocketAddr]) -> Option<(TcpStream, SocketAddr)> {

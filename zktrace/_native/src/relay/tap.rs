@@ -19,6 +19,9 @@ pub const CHUNK: usize = 60 * 1024;
 /// A block that has grown to this is handed over at once.
 const BLOCK: usize = 128 * 1024;
 
+/// Bytes of a comment.
+const NOTE: usize = 2048;
+
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
@@ -213,14 +216,34 @@ impl Tap {
     }
 
     fn packet(&mut self, flow: &TapFlow, direction: usize, flags: u8, data: &[u8], ts_ns: u64) {
+        self.noted(flow, direction, flags, data, ts_ns, "");
+    }
+
+    /// A packet with a comment (pcapng's opt_comment, at most `NOTE` bytes of it).
+    fn noted(
+        &mut self,
+        flow: &TapFlow,
+        direction: usize,
+        flags: u8,
+        data: &[u8],
+        ts_ns: u64,
+        note: &str,
+    ) {
         if self.queues.is_empty() {
             return;
         }
+        let note = &note.as_bytes()[..note.len().min(NOTE)];
+        // Its head and the end of options, 4 bytes each.
+        let options = if note.is_empty() {
+            0
+        } else {
+            8 + note.len().div_ceil(4) * 4
+        };
         let (src, dst) = (flow.ends[direction], flow.ends[1 - direction]);
         let ip = if flow.v4 { 20 } else { 40 };
         let length = ip + 20 + data.len();
         let padded = length.div_ceil(4) * 4;
-        let total = (32 + padded) as u32;
+        let total = (32 + padded + options) as u32;
         let out = &mut self.block;
         let word = |out: &mut Vec<u8>, value: u32| out.extend_from_slice(&value.to_le_bytes());
         for value in [
@@ -265,6 +288,11 @@ impl Tap {
         out.extend_from_slice(&[0x50, flags, 0xFF, 0xFF, 0, 0, 0, 0]);
         out.extend_from_slice(data);
         out.resize(start + padded, 0);
+        if !note.is_empty() {
+            word(out, 1 | (note.len() as u32) << 16);
+            out.extend_from_slice(note);
+            out.resize(start + padded + options, 0);
+        }
         word(out, total);
         if self.block.len() >= BLOCK {
             self.flush();
@@ -338,6 +366,12 @@ impl TapFlow {
         }
     }
 
+    /// The client's address, the server's.
+    #[must_use]
+    pub fn ends(&self) -> [SocketAddr; 2] {
+        self.ends
+    }
+
     /// The three packets of the beginning.
     pub fn open(&mut self, tap: &mut Tap, ts_ns: u64) {
         tap.packet(self, 0, SYN, &[], ts_ns);
@@ -352,6 +386,11 @@ impl TapFlow {
             tap.packet(self, direction, PSH | ACK, part, ts_ns);
             self.seq[direction] = self.seq[direction].wrapping_add(part.len() as u32);
         }
+    }
+
+    /// What was decided about the connection: an empty packet that has it for a comment.
+    pub fn note(&mut self, tap: &mut Tap, note: &str, ts_ns: u64) {
+        tap.noted(self, 1, ACK, &[], ts_ns, note);
     }
 
     pub fn fin(&mut self, tap: &mut Tap, direction: usize, ts_ns: u64) {

@@ -29,6 +29,9 @@ fn config(upstreams: &[SocketAddr]) -> Config {
         connect_timeout: WAIT,
         max_connections: 100,
         lossless: true,
+        max_frame: 16 << 20,
+        ops: super::facts::Ops::default(),
+        rules: Vec::new(),
     }
 }
 

@@ -1,0 +1,106 @@
+"""``/api/faults``: rules of a running proxy, listed, given and taken back over HTTP.
+
+:mod:`zktrace.web.security` stands before it, as before the rest of the API: the token, the Host
+header, and no request that changes something from another site's page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from zktrace.web.answers import Problem, json_bytes
+from zktrace_proxy.faults import Fault, Faults, TooMany
+from zktrace_proxy.rules import MAX_RULE, RuleError
+
+
+class RuleGiven(BaseModel):
+    """What is posted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule: str = Field(
+        min_length=1,
+        max_length=MAX_RULE,
+        description="ACTION [VALUE] [KEY=VALUE ...] [when FILTER], such as `drop-reply nth=1 when "
+        'op == "create"`',
+    )
+
+
+class FaultRow(BaseModel):
+    id: int
+    rule: str
+    action: str
+    matched: int = Field(description="Connections or frames that it was true of")
+    fired: int = Field(description="To how many of them something was done")
+    over: bool = Field(description="It will do nothing more")
+
+
+class FaultList(BaseModel):
+    rows: list[FaultRow]
+
+
+class Removed(BaseModel):
+    removed: int
+
+
+def _row(fault: Fault) -> dict[str, Any]:
+    return {
+        "id": fault.id,
+        "rule": fault.rule.text,
+        "action": fault.rule.name,
+        "matched": fault.matched,
+        "fired": fault.fired,
+        "over": fault.over,
+    }
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(json_bytes(body), status, media_type="application/json")
+
+
+def add(app: FastAPI, faults: Faults) -> None:
+    """The routes."""
+
+    @app.get("/api/faults", response_model=FaultList, summary="Rules in force", tags=["faults"])
+    def listed() -> Response:
+        return _json({"rows": [_row(one) for one in faults.list()]})
+
+    @app.post(
+        "/api/faults",
+        response_model=FaultRow,
+        status_code=201,
+        summary="Put a rule in force, for open connections, too",
+        tags=["faults"],
+    )
+    def given(wanted: RuleGiven) -> Response:
+        try:
+            number = faults.add(wanted.rule)
+        except RuleError as error:
+            raise Problem(400, "Wrong rule", str(error)) from None
+        except TooMany as error:
+            raise Problem(409, "Too many rules", str(error)) from None
+        row = next((_row(one) for one in faults.list() if one.id == number), None)
+        if row is None:
+            raise Problem(409, "Gone", f"rule {number} was taken back meanwhile")
+        return _json(row, 201)
+
+    @app.delete(
+        "/api/faults/{number}",
+        response_model=Removed,
+        summary="Take a rule back",
+        tags=["faults"],
+    )
+    def removed(number: int) -> Response:
+        if not faults.remove(number):
+            raise Problem(404, "Not known", f"there is no rule {number}")
+        return _json({"removed": 1})
+
+    @app.delete(
+        "/api/faults", response_model=Removed, summary="Take all rules back", tags=["faults"]
+    )
+    def cleared() -> Response:
+        return _json({"removed": faults.clear()})

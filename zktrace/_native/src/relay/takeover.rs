@@ -1,0 +1,113 @@
+//! Moves a session: connects to another server in its client's name, which makes that server its owner.
+//!
+//! The old server then answers what comes over the old connection with SessionMoved, and the client connects again
+//! (org.apache.zookeeper.server.PrepRequestProcessor, org.apache.zookeeper.server.SessionTrackerImpl.checkSession). The new
+//! connection is held until the old one has ended, since its end would not end the session, but leave it without an owner.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::decisions::Decision;
+use super::serve::Shared;
+use super::tap::{now_ns, TapFlow};
+use super::track::{Session, Track};
+
+/// How long the other server may take.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Begins; what is returned holds the session there.
+pub fn begin(
+    shared: &Rc<Shared>,
+    flow: &TapFlow,
+    track: &Track,
+    others: &[SocketAddr],
+) -> Option<oneshot::Sender<()>> {
+    let [client, server] = flow.ends();
+    let session = track.session;
+    let (held, release) = oneshot::channel();
+    let (shared, others) = (Rc::clone(shared), others.to_vec());
+    spawn_local(async move {
+        let taken = match session {
+            Some(session) => take(session, &others).await,
+            None => Err("there is no session to move".to_owned()),
+        };
+        let detail = match &taken {
+            Ok((_, to)) => format!("{to} has taken the session over"),
+            Err(why) => why.clone(),
+        };
+        shared.decisions.push(Decision {
+            ts_ns: now_ns(),
+            rule: 0,
+            action: "move".to_owned(),
+            client,
+            server,
+            session: session.map(|session| session.id),
+            opcode: None,
+            path: None,
+            xid: None,
+            detail,
+        });
+        if let Ok((_socket, _)) = taken {
+            // Its sender is never used, but goes with the old connection.
+            let _ = release.await;
+        }
+    });
+    Some(held)
+}
+
+async fn take(session: Session, others: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {
+    let mut why = "there is no other server to move the session to".to_owned();
+    for &other in others {
+        match timeout(WAIT, ask(session, other)).await {
+            Ok(Ok(socket)) => return Ok((socket, other)),
+            Ok(Err(error)) => why = format!("{other} did not take the session: {error}"),
+            Err(_) => why = format!("{other} did not take the session in time"),
+        }
+    }
+    Err(why)
+}
+
+async fn ask(session: Session, other: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect(other).await?;
+    // protocolVersion, lastZxidSeen, timeOut, sessionId, passwd, readOnly; any server is recent enough.
+    let body = [
+        &0_i32.to_be_bytes()[..],
+        &0_i64.to_be_bytes(),
+        &session.timeout_ms.to_be_bytes(),
+        &session.id.to_be_bytes(),
+        &16_i32.to_be_bytes(),
+        &session.password,
+        &[0],
+    ]
+    .concat();
+    let mut ask = [&(body.len() as i32).to_be_bytes()[..], &body].concat();
+    while !ask.is_empty() {
+        socket.writable().await?;
+        match socket.try_write(&ask) {
+            Ok(count) => drop(ask.drain(..count)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut track = Track::default();
+    let mut answer = [0; 256];
+    loop {
+        socket.readable().await?;
+        match socket.try_read(&mut answer) {
+            Ok(0) => return Err(std::io::Error::other("it closed the connection")),
+            Ok(count) if track.pass(1, &answer[..count]) => return Ok(socket),
+            Ok(_) if !track.first(1) => {
+                return Err(std::io::Error::other("it knows no such session"))
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
