@@ -20,7 +20,7 @@ class Rules(Protocol):
     """What of a plane has to do with rules (:class:`zktrace_proxy.plane.Plane`)."""
 
     def add_rule(self, form: tuple[Any, ...]) -> None:
-        """Puts a rule (:meth:`zktrace_proxy.rules.Rule.form`) in force; on open connections, too."""
+        """Puts a rule (:meth:`zktrace_proxy.rules.Rule.form`) in force, at once."""
 
     def remove_rule(self, number: int) -> bool:
         """Takes a rule back; whether there was one."""

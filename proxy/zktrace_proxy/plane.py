@@ -117,7 +117,7 @@ class Plane(Protocol):
         """Bytes recorded, files begun, and why nothing can be written at the moment."""
 
     def add_rule(self, form: tuple[Any, ...]) -> None:
-        """Puts a rule (:meth:`zktrace_proxy.rules.Rule.form`) in force; on open connections, too."""
+        """Puts a rule (:meth:`zktrace_proxy.rules.Rule.form`) in force, at once."""
 
     def remove_rule(self, number: int) -> bool:
         """Takes a rule back; whether there was one."""
