@@ -87,6 +87,26 @@ def test_batches_are_the_tables(engine: str) -> None:
     assert steps.coverage == trace.coverage
 
 
+def test_kept_whole_or_step_by_step(engine: str) -> None:
+    """`read` keeps all rows in the engine where that can: the same tables, one dictionary each."""
+    from zktrace.analysis.trace import gather
+
+    for name in ("57_v39_herd", "12_leader_kill", "03_multi"):
+        path = PCAPS / f"{name}.pcap"
+        whole = zktrace.read(path, engine=engine)
+        steps = gather(zktrace.iter_batches(path, engine=engine))
+        assert whole.coverage == steps.coverage
+        for kind, table in whole.tables.items():
+            table.validate(full=True)
+            assert table.schema == SCHEMAS[kind]
+            assert plain(table).equals(plain(steps.tables[kind])), (name, kind)
+            for column in table.columns:
+                if pa.types.is_dictionary(column.type) and column.num_chunks:
+                    first = column.chunk(0).dictionary
+                    assert all(chunk.dictionary.equals(first) for chunk in column.chunks)
+                    assert len(first.unique()) == len(first)
+
+
 def test_filter(engine: str) -> None:
     trace = zktrace.read(HERD, engine=engine)
     some = trace.filter("error != 0")

@@ -20,9 +20,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import pyarrow as pa
 
 from zktrace.analysis.hashing import SessionHasher, make_key
-from zktrace.analysis.tables import KINDS, batch_from_rows, table_from_batches
+from zktrace.analysis.tables import KINDS, SCHEMAS, batch_from_rows, table_from_batches
 from zktrace.capture.source import Source
-from zktrace.engine.base import BATCH_ROWS, MAX_CONNECTIONS, EngineOptions, Rows, create, parse_port
+from zktrace.engine.base import (
+    BATCH_ROWS,
+    MAX_CONNECTIONS,
+    EngineOptions,
+    Rows,
+    WholeEngine,
+    abilities,
+    create,
+    parse_port,
+)
 from zktrace.engine.driver import Run, Steps
 
 if TYPE_CHECKING:
@@ -71,8 +80,13 @@ class Batches:
         *,
         where: Filter | None = None,
         hash_key: bytes | None = None,
+        whole: bool = False,
     ) -> None:
+        """`whole`: the engine keeps the rows (:attr:`EngineOptions.whole`); they are had from
+        :func:`gather` then.
+        """
         self.run = run
+        self.whole = whole
         self._filter = where
         self._hasher = SessionHasher(hash_key) if hash_key is not None else None
 
@@ -260,22 +274,27 @@ def _batches(
     engine: str | None,
     progress: Callable[[int, int | None], None] | None,
     batch_rows: int,
+    whole: bool = False,
 ) -> Batches:
+    hashed = hash_sessions or hash_key is not None
+    # Where every row is kept as it is, the engine keeps them.
+    whole = whole and filter is None and not hashed and "whole" in abilities(engine)
     options = EngineOptions(
         client_ports=tuple(parse_port(str(port)) for port in client_ports),
         quorum_ports=tuple(parse_port(str(port)) for port in quorum_ports),
         election_ports=tuple(parse_port(str(port)) for port in election_ports),
         max_connections=max_connections,
+        whole=whole,
     )
     where: Filter | None = None
     if filter is not None:
         from zktrace.analysis.filter import compile_filter
 
         where = compile_filter(filter)
-    hashed = hash_sessions or hash_key is not None
     return Batches(
         Run(_sources(source), create(options, engine), batch_rows=batch_rows, progress=progress),
         where=where,
+        whole=whole,
         hash_key=make_key(hash_key) if hashed else None,
     )
 
@@ -317,12 +336,17 @@ def read(
         engine=engine,
         progress=progress,
         batch_rows=_READ_ROWS,
+        whole=True,
     )
     return gather(steps)
 
 
 def gather(steps: Batches) -> Trace:
     """All of a capture that is decoded step by step."""
+    if steps.whole:
+        for _ in steps.run:
+            pass
+        return Trace(_whole(cast(WholeEngine, steps.run.engine)), steps.coverage)
     held: dict[str, list[pa.RecordBatch]] = {kind: [] for kind in KINDS}
     for batches in steps:
         for kind, batch in batches.items():
@@ -333,6 +357,44 @@ def gather(steps: Batches) -> Trace:
         for kind, batches in held.items()
     }
     return Trace(tables, steps.coverage)
+
+
+def _whole(engine: WholeEngine) -> dict[str, pa.Table]:
+    """The tables that an engine kept."""
+    held: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
+    shared: set[str] = set()
+    for batches, texts in engine.take_whole():
+        dictionaries = dict(texts)
+        shared.update(dictionaries)
+        chunks: dict[str, list[pa.RecordBatch]] = {kind: [] for kind in KINDS}
+        for batch in batches:
+            chunks[batch.kind].append(pa.record_batch(batch))
+        for kind, parts in chunks.items():
+            if parts and kind in dictionaries:
+                held[kind].append(_with_texts(kind, parts, dictionaries[kind]))
+            elif parts:
+                held[kind].append(table_from_batches(kind, parts))
+    return {
+        kind: tables[0]
+        if len(tables) == 1 and kind in shared
+        else _one_dictionary(pa.concat_tables(tables) if tables else table_from_batches(kind, ()))
+        for kind, tables in held.items()
+    }
+
+
+def _with_texts(kind: str, batches: list[pa.RecordBatch], texts: list[Any]) -> pa.Table:
+    """A table of batches that have keys in place of texts."""
+    left = iter(texts)
+    schema = SCHEMAS[kind]
+    columns = pa.Table.from_batches(batches).columns
+    for at, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type):
+            values = pa.array(next(left))
+            columns[at] = pa.chunked_array(
+                [pa.DictionaryArray.from_arrays(c, values, safe=False) for c in columns[at].chunks],
+                type=field.type,
+            )
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _one_dictionary(table: pa.Table) -> pa.Table:

@@ -9,7 +9,8 @@ the same JSON lines, the same coverage. This module knows neither files
 
 An engine module has ``create(options: EngineOptions) -> Engine`` and ``ABILITIES``, a frozenset:
 ``json`` in it means that it writes JSON lines itself, ``aggregates`` that it aggregates itself,
-``windows`` that it does so per second of capture time.
+``windows`` that it does so per second of capture time, ``whole`` that it can keep all rows
+itself.
 Where it does not, the export and analysis layers do it from the rows: the same bytes and numbers,
 but slower.
 """
@@ -85,6 +86,11 @@ class EngineOptions:
 
     max_connections: int = MAX_CONNECTIONS
 
+    whole: bool = False
+    """All rows are kept in the engine until its end, when :meth:`WholeEngine.take_whole` gives
+    them. Only for an engine with the ability ``whole``.
+    """
+
     window_keys: int | None = None
     """Aggregates per second of capture time are wanted, of :data:`WINDOW_GROUPINGS`, with so many
     keys each; and totals. Only for an engine with the ability ``windows``, which then has
@@ -148,6 +154,17 @@ class Engine(Protocol):
     def aggregates(self, top: int | None = None) -> Any:
         """Sums and histograms per grouping: ``StatsData`` of ``zktrace.analysis.stats_result``.
         With `top`, so many rows per grouping; the others are summed in one.
+        """
+
+
+class WholeEngine(Protocol):
+    """An engine with the ability ``whole``."""
+
+    def take_whole(self) -> list[tuple[list[Rows], list[tuple[str, list[Any]]]]]:
+        """All rows: batches, which know their ``kind``, and dictionaries of tables by name. The
+        batches of a table with dictionaries have keys in place of texts; the dictionaries are in
+        the order of the columns with texts. Several such pairs where there is too much text for
+        one.
         """
 
 

@@ -15,7 +15,7 @@ from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
-ABILITIES: Final[frozenset[str]] = frozenset({"aggregates", "json", "windows"})
+ABILITIES: Final[frozenset[str]] = frozenset({"aggregates", "json", "whole", "windows"})
 
 
 def create(options: EngineOptions) -> NativeEngine:
@@ -43,6 +43,7 @@ class NativeEngine:
             max_connections=options.max_connections,
             window_keys=options.window_keys,
             total_keys=options.total_keys,
+            whole=options.whole,
         )
         self._engine = engine
         # what crosses into Rust as it is
@@ -59,6 +60,7 @@ class NativeEngine:
         self.take_json = engine.take_json
         self.drain = engine.drain
         self.totals = engine.totals
+        self.take_whole = engine.take_whole
 
     def take(self) -> Mapping[str, Rows]:
         kinds: dict[str, list[Rows]] = {}

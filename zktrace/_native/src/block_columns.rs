@@ -1,14 +1,16 @@
-//! The columns of a table with many rows. Rows come one by one, columns are made by the block: 64 rows are put down as
-//! they are, then every column takes its values of all of them at once, and a word of which rows have one. That costs a
-//! fraction of appending to some thirty columns for every row. What few rows have is pushed to columns of its own
+//! The columns of a table with many rows. Rows come one by one, columns are made by the block: 64 rows are put down in a
+//! small place, then every column takes its values of all of them at once, and a word of which rows have one. That costs
+//! a fraction of appending to some thirty columns for every row. What few rows have is pushed to columns of its own
 //! (`columns`). Knows nothing of events.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type};
 use arrow_array::{new_null_array, Array, ArrayRef, BooleanArray, PrimitiveArray};
-use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer, ScalarBuffer, ToByteSlice};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, NullBuffer, ScalarBuffer, ToByteSlice};
 use arrow_schema::{ArrowError, DataType};
+use bytes::BytesMut;
 
 use crate::columns::Dictionary;
 use crate::slab::Slab;
@@ -16,45 +18,62 @@ use crate::slab::Slab;
 /// Rows of a block, one per bit of a word.
 pub const BLOCK: usize = 64;
 
+/// No more room is taken in advance.
+const MAX_EXPECTED: usize = 1 << 15;
+
 /// Bits of `Row::known`.
 const BITS: usize = 32;
 
 /// Which rows of a block have something: a word per bit of `Row::known`.
 pub type Words = [u64; BITS];
 
-/// A row as it is put down, with so many columns of 64 and of 32 bits. What is not known is zero.
-#[derive(Clone, Copy)]
-pub struct Row<const LONGS: usize, const INTS: usize> {
-    /// Which columns have a value: the longs, the ints, then what else the table wants to know of a row.
-    known: u32,
-    longs: [i64; LONGS],
-    ints: [i32; INTS],
+/// Rows of a table, and the columns made of them, of 64 and of 32 bits.
+pub struct Columns<const LONGS: usize, const INTS: usize> {
+    /// Rows in the block.
+    at: usize,
+    /// Which columns a row has a value in: the longs, the ints, then what else the table wants to know of a row.
+    known: [u32; BLOCK],
+    long_block: [[i64; BLOCK]; LONGS],
+    int_block: [[i32; BLOCK]; INTS],
+    longs: [BlockColumn<i64>; LONGS],
+    ints: [BlockColumn<i32>; INTS],
 }
 
-impl<const LONGS: usize, const INTS: usize> Row<LONGS, INTS> {
-    #[inline(always)]
-    pub fn new() -> Self {
+impl<const LONGS: usize, const INTS: usize> Default for Columns<LONGS, INTS> {
+    fn default() -> Self {
         const { assert!(LONGS + INTS <= BITS) };
-        Row {
-            known: 0,
-            longs: [0; LONGS],
-            ints: [0; INTS],
+        Columns {
+            at: 0,
+            known: [0; BLOCK],
+            long_block: [[0; BLOCK]; LONGS],
+            int_block: [[0; BLOCK]; INTS],
+            longs: [(); LONGS].map(|()| BlockColumn::default()),
+            ints: [(); INTS].map(|()| BlockColumn::default()),
         }
     }
+}
 
+/// A row that is being put down. What is not known is zero.
+pub struct Row<'a, const LONGS: usize, const INTS: usize> {
+    known: u32,
+    at: usize,
+    columns: &'a mut Columns<LONGS, INTS>,
+}
+
+impl<const LONGS: usize, const INTS: usize> Row<'_, LONGS, INTS> {
     #[inline(always)]
     pub fn long(&mut self, column: usize, value: Option<i64>) {
         self.known |= u32::from(value.is_some()) << column;
-        if let Some(place) = self.longs.get_mut(column) {
-            *place = value.unwrap_or_default();
+        if let Some(block) = self.columns.long_block.get_mut(column) {
+            block[self.at % BLOCK] = value.unwrap_or_default();
         }
     }
 
     #[inline(always)]
     pub fn int(&mut self, column: usize, value: Option<i32>) {
         self.known |= u32::from(value.is_some()) << (LONGS + column);
-        if let Some(place) = self.ints.get_mut(column) {
-            *place = value.unwrap_or_default();
+        if let Some(block) = self.columns.int_block.get_mut(column) {
+            block[self.at % BLOCK] = value.unwrap_or_default();
         }
     }
 
@@ -63,52 +82,46 @@ impl<const LONGS: usize, const INTS: usize> Row<LONGS, INTS> {
     pub fn mark(&mut self, bit: usize, set: bool) {
         self.known |= u32::from(set) << (LONGS + INTS + bit);
     }
-}
 
-/// Rows of a table, and the columns made of them.
-pub struct Columns<const LONGS: usize, const INTS: usize> {
-    block: Vec<Row<LONGS, INTS>>,
-    longs: [BlockColumn<i64>; LONGS],
-    ints: [BlockColumn<i32>; INTS],
-}
-
-impl<const LONGS: usize, const INTS: usize> Default for Columns<LONGS, INTS> {
-    fn default() -> Self {
-        Columns {
-            block: Vec::with_capacity(BLOCK),
-            longs: [(); LONGS].map(|()| BlockColumn::default()),
-            ints: [(); INTS].map(|()| BlockColumn::default()),
-        }
+    /// Whether the block is full: it is to be flushed.
+    #[inline(always)]
+    pub fn done(self) -> bool {
+        self.columns.known[self.at % BLOCK] = self.known;
+        self.columns.at = self.at + 1;
+        self.columns.at >= BLOCK
     }
 }
 
 impl<const LONGS: usize, const INTS: usize> Columns<LONGS, INTS> {
-    /// Whether the block is full: it is to be flushed.
+    /// Begins a row. The block is not full.
     #[inline(always)]
-    pub fn push(&mut self, row: Row<LONGS, INTS>) -> bool {
-        self.block.push(row);
-        self.block.len() >= BLOCK
+    pub fn row(&mut self) -> Row<'_, LONGS, INTS> {
+        Row {
+            known: 0,
+            at: self.at,
+            columns: self,
+        }
     }
 
     pub fn is_flushed(&self) -> bool {
-        self.block.is_empty()
+        self.at == 0
     }
 
     /// Moves the block to the columns. Gives the words of the bits that belong to no column, and that of all rows.
     #[inline(always)]
-    pub fn flush(&mut self) -> (Words, u64) {
-        let block = self.block.as_slice();
-        let words = words(block.iter().map(|row| row.known));
-        let all = u64::MAX >> (BLOCK - block.len().clamp(1, BLOCK));
-        for (at, column) in self.longs.iter_mut().enumerate() {
-            let values = block.iter().map(|row| row.longs[at]);
-            column.extend(words[at], all, values);
+    pub fn flush(&mut self, out: &mut Out) -> (Words, u64) {
+        let count = self.at.clamp(1, BLOCK);
+        let words = words(self.known.iter().take(count).copied());
+        let all = u64::MAX >> (BLOCK - count);
+        let longs = self.longs.iter_mut().zip(&self.long_block);
+        for ((column, block), word) in longs.zip(words) {
+            column.extend(word, all, block.get(..count).unwrap_or(block), out);
         }
-        for (at, column) in self.ints.iter_mut().enumerate() {
-            let values = block.iter().map(|row| row.ints[at]);
-            column.extend(words[LONGS + at], all, values);
+        let ints = self.ints.iter_mut().zip(&self.int_block);
+        for ((column, block), word) in ints.zip(words.into_iter().skip(LONGS)) {
+            column.extend(word, all, block.get(..count).unwrap_or(block), out);
         }
-        self.block.clear();
+        self.at = 0;
         let mut marks = [0; BITS];
         let rest = words.get(LONGS + INTS..).unwrap_or_default();
         for (mark, word) in marks.iter_mut().zip(rest) {
@@ -131,7 +144,8 @@ impl<const LONGS: usize, const INTS: usize> Columns<LONGS, INTS> {
         }
     }
 
-    /// The column of what these keys stand for, and whether the dictionary starts anew.
+    /// The column of what these keys stand for, and whether the dictionary starts anew. Of a table that is kept whole,
+    /// the keys alone: its dictionary is still to grow.
     pub fn finish_keys(
         &mut self,
         column: usize,
@@ -139,21 +153,46 @@ impl<const LONGS: usize, const INTS: usize> Columns<LONGS, INTS> {
         rows: usize,
         out: &mut Out,
     ) -> Result<(ArrayRef, bool), ArrowError> {
+        if out.whole {
+            return Ok((self.finish_int(column, rows, out), false));
+        }
         match self.ints.get_mut(column) {
             Some(keys) => {
                 let nulls = keys.valid.finish(rows, &mut out.slab);
-                dictionary.finish(keys.finish_values(rows, &mut out.slab), nulls)
+                dictionary.finish(keys.finish_values(rows, out), nulls)
             }
             None => dictionary.finish(Vec::new().into(), None),
         }
     }
 }
 
-/// Where finished columns are put.
+/// Where columns are put.
 #[derive(Default)]
 pub struct Out {
     pub slab: Slab,
     pub blanks: Blanks,
+    /// All batches of the table are kept, with one dictionary for all of them.
+    pub whole: bool,
+    /// Rows that the batch under way will have, about.
+    pub expected: usize,
+}
+
+impl Out {
+    /// The next batch will be about as long as this one.
+    pub fn expect(&mut self, rows: usize) {
+        if !self.whole {
+            self.expected = rows.min(MAX_EXPECTED);
+        }
+    }
+
+    /// Bytes for a column that has so many, and is to have `more`.
+    #[cold]
+    fn make_room(&mut self, held: &mut BytesMut, width: usize, more: usize) {
+        let expected = self.expected.max(BLOCK) * width;
+        let mut room = self.slab.room(expected.max((held.len() + more) * 2));
+        room.extend_from_slice(held);
+        *held = room;
+    }
 }
 
 /// Which rows have a value: a word per block. Words behind the last one are zero.
@@ -188,34 +227,55 @@ fn bits(words: &[u64], rows: usize, slab: &mut Slab) -> BooleanBuffer {
 }
 
 /// Values of fixed width. Blocks without any value cost nothing before the next one that has.
-#[derive(Default)]
 pub struct BlockColumn<T> {
-    values: Vec<T>,
+    values: BytesMut,
     valid: Valid,
     /// Blocks so far.
     blocks: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T> Default for BlockColumn<T> {
+    fn default() -> Self {
+        BlockColumn {
+            values: BytesMut::new(),
+            valid: Valid::default(),
+            blocks: 0,
+            kind: PhantomData,
+        }
+    }
 }
 
 impl<T: Copy + Default + ArrowNativeType> BlockColumn<T> {
+    /// A block of `all` rows; those of `word` have a value.
     #[inline(always)]
-    pub fn extend(&mut self, word: u64, all: u64, values: impl Iterator<Item = T>) {
+    pub fn extend(&mut self, word: u64, all: u64, values: &[T], out: &mut Out) {
         if word != 0 {
             self.valid.set(self.blocks, word, all);
-            let start = self.blocks * BLOCK;
-            if self.values.len() != start {
-                self.values.resize(start, T::default());
+            let bytes = values.to_byte_slice();
+            let start = self.blocks * BLOCK * size_of::<T>();
+            if self.values.capacity() < start + bytes.len() {
+                let more = start + bytes.len() - self.values.len();
+                out.make_room(&mut self.values, size_of::<T>(), more);
             }
-            self.values.extend(values);
+            if self.values.len() != start {
+                self.values.resize(start, 0);
+            }
+            self.values.extend_from_slice(bytes);
         }
         self.blocks += 1;
     }
 
-    fn finish_values(&mut self, rows: usize, slab: &mut Slab) -> ScalarBuffer<T> {
+    fn finish_values(&mut self, rows: usize, out: &mut Out) -> ScalarBuffer<T> {
         self.blocks = 0;
-        self.values.resize(rows, T::default());
-        let buffer = slab.put(self.values.to_byte_slice());
-        self.values.clear();
-        ScalarBuffer::new(buffer, 0, rows)
+        let mut values = std::mem::take(&mut self.values);
+        let length = rows * size_of::<T>();
+        if values.capacity() < length {
+            let more = length - values.len();
+            out.make_room(&mut values, size_of::<T>(), more);
+        }
+        values.resize(length, 0);
+        ScalarBuffer::new(Buffer::from(values.freeze()), 0, rows)
     }
 
     pub fn finish<P: ArrowPrimitiveType<Native = T>>(
@@ -228,7 +288,7 @@ impl<T: Copy + Default + ArrowNativeType> BlockColumn<T> {
             return out.blanks.of(&P::DATA_TYPE, rows);
         }
         let nulls = self.valid.finish(rows, &mut out.slab);
-        let values = self.finish_values(rows, &mut out.slab);
+        let values = self.finish_values(rows, out);
         Arc::new(PrimitiveArray::<P>::new(values, nulls))
     }
 
@@ -240,7 +300,7 @@ impl<T: Copy + Default + ArrowNativeType> BlockColumn<T> {
     ) -> ArrayRef {
         self.valid.words.clear();
         self.valid.gaps = false;
-        let values = self.finish_values(rows, &mut out.slab);
+        let values = self.finish_values(rows, out);
         Arc::new(PrimitiveArray::<P>::new(values, None))
     }
 

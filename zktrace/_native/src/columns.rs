@@ -217,6 +217,18 @@ impl Dictionary {
         self.texts.intern_text(raw).map(|key| key as i32)
     }
 
+    /// The texts, which start anew.
+    pub fn take(&mut self) -> Result<ArrayRef, ArrowError> {
+        self.values = None;
+        let (ends, bytes) = self.texts.take();
+        let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+        Ok(Arc::new(StringArray::try_new(
+            ends,
+            Buffer::from_vec(bytes),
+            None,
+        )?))
+    }
+
     /// The column of these keys, and whether the dictionary starts anew (keys known from before are void).
     pub fn finish(
         &mut self,
@@ -271,6 +283,16 @@ impl DictColumn {
 
     pub fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
         Ok(self.keys.finish_keys(&mut self.dictionary, rows)?.0)
+    }
+
+    /// The keys alone.
+    pub fn finish_indices(&mut self, rows: usize, blanks: &mut Blanks) -> ArrayRef {
+        self.keys.finish_sparse::<Int32Type>(rows, blanks)
+    }
+
+    /// The texts, which start anew.
+    pub fn take(&mut self) -> Result<ArrayRef, ArrowError> {
+        self.dictionary.take()
     }
 
     /// As `finish`, of a column that most batches have no value of.

@@ -4,7 +4,7 @@ use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::ArrayRef;
 use arrow_schema::ArrowError;
 
-use crate::block_columns::{Bits, Blanks, Columns, Out, Row};
+use crate::block_columns::{Bits, Blanks, Columns, Out};
 use crate::columns::{Column, Dictionary};
 use crate::events::{Connect, Exchange};
 use crate::nested::{StatColumns, SubColumns, WatchesColumns};
@@ -103,6 +103,23 @@ impl Exchanges {
         self.rows
     }
 
+    pub fn out(&mut self) -> &mut Out {
+        &mut self.out
+    }
+
+    /// The texts of a table that is kept whole, in the order of the columns; they start anew.
+    pub fn take_dictionaries(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+        let [client, server] = self.ends.take()?;
+        Ok(vec![
+            client,
+            server,
+            self.ops.take()?,
+            self.paths.take()?,
+            self.states.take()?,
+            self.created_paths.take()?,
+        ])
+    }
+
     /// Bytes of the texts that can grow.
     #[inline]
     pub fn text(&self) -> usize {
@@ -117,7 +134,7 @@ impl Exchanges {
         let path = row.path.and_then(|path| self.paths.text_key(path));
         let created = row.created_path;
         let created_path = created.and_then(|path| self.created_paths.text_key(path));
-        let mut put = Row::new();
+        let mut put = self.columns.row();
         put.long(SEQ, Some(row.seq));
         put.long(TS_NS, Some(row.ts_ns));
         put.long(CONN, Some(row.conn.id));
@@ -144,12 +161,13 @@ impl Exchanges {
         put.mark(WATCH, row.watch.is_some());
         put.mark(WATCHES, row.watch == Some(true));
         put.mark(STAT, row.stat.is_some());
+        let full = put.done();
         self.stats.push(row.stat.map_or([0; 68], |stat| *stat.0));
         if row.sub.is_some() || row.watches.is_some() || row.connect.is_some() {
             self.push_rare(row);
         }
         self.rows += 1;
-        if self.columns.push(put) {
+        if full {
             self.flush();
         }
     }
@@ -169,10 +187,10 @@ impl Exchanges {
 
     #[inline(never)]
     fn flush(&mut self) {
-        let (marks, all) = self.columns.flush();
+        let (marks, all) = self.columns.flush(&mut self.out);
         self.watch.push(marks[WATCH], marks[WATCHES]);
-        let stats = self.stats.as_slice();
-        self.stat.extend(marks[STAT], all, || stats.iter());
+        self.stat
+            .extend(marks[STAT], all, &self.stats, &mut self.out);
         self.stats.clear();
     }
 
@@ -182,6 +200,7 @@ impl Exchanges {
         }
         let n = std::mem::take(&mut self.rows);
         let (columns, out) = (&mut self.columns, &mut self.out);
+        out.expect(n);
         let ends = self.ends.finish(columns, [CLIENT, SERVER], n, out)?;
         let [client, server] = ends;
         Ok(vec![

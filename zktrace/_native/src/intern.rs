@@ -102,6 +102,16 @@ impl Interner {
         (&self.ends, &self.bytes)
     }
 
+    /// Offsets and bytes, as Arrow wants them; it is empty then.
+    pub fn take(&mut self) -> (Vec<i32>, Vec<u8>) {
+        let parts = (
+            std::mem::replace(&mut self.ends, vec![0]),
+            std::mem::take(&mut self.bytes),
+        );
+        self.clear();
+        parts
+    }
+
     pub fn clear(&mut self) {
         self.slots.clear();
         self.slots.resize(FIRST_SLOTS, 0);

@@ -1,7 +1,8 @@
 //! Native engine of zktrace: from raw capture bytes to columns and aggregates.
 //!
 //! The modules up to `agg` are plain Rust without `unsafe` and know nothing of Python; `tables` and `python` are
-//! compiled with the `python` feature only. `unsafe` is in `live::sys` alone, which talks to the kernel.
+//! compiled with the `python` feature only. `unsafe` is where the kernel is talked to, and nowhere else: in `live::sys`,
+//! and in `pages`, which asks for large pages.
 #![deny(unsafe_code)]
 
 pub mod agg;
@@ -67,6 +68,8 @@ pub mod columns;
 mod exchange_table;
 #[cfg(feature = "python")]
 pub mod nested;
+#[cfg(feature = "python")]
+mod pages;
 #[cfg(feature = "python")]
 pub mod python;
 #[cfg(feature = "python")]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{ArrayRef, StructArray};
+use arrow_buffer::ArrowNativeType;
 use arrow_schema::{ArrowError, DataType};
 
-use crate::block_columns::{BlockColumn, Out};
+use crate::block_columns::{BlockColumn, Out, BLOCK};
 use crate::columns::{Column, ListOffsets, StructValidity, TextColumn};
 use crate::events::{SubOp, Watches};
 use crate::table_schema::{stat_fields, sub_fields, sub_item, watches_fields};
@@ -30,26 +31,41 @@ fn int_at<const AT: usize>(stat: &[u8; 68]) -> i32 {
     bytes.map_or(0, |bytes| i32::from_be_bytes(*bytes))
 }
 
+/// A field of a block's Stats.
+#[inline(always)]
+fn put<T: Copy + Default + ArrowNativeType>(
+    column: &mut BlockColumn<T>,
+    word: u64,
+    all: u64,
+    stats: &[[u8; 68]],
+    field: impl Fn(&[u8; 68]) -> T,
+    out: &mut Out,
+) {
+    let mut values = [T::default(); BLOCK];
+    for (value, stat) in values.iter_mut().zip(stats) {
+        *value = field(stat);
+    }
+    let values = values.get(..stats.len()).unwrap_or_default();
+    column.extend(word, all, values, out);
+}
+
 impl StatColumns {
     /// A block's Stats; which of them are there by `word`.
     #[inline]
-    pub fn extend<'a, I>(&mut self, word: u64, all: u64, stats: impl Fn() -> I)
-    where
-        I: Iterator<Item = &'a [u8; 68]>,
-    {
+    pub fn extend(&mut self, word: u64, all: u64, stats: &[[u8; 68]], out: &mut Out) {
         let [czxid, mzxid, ctime, mtime, owner, pzxid] = &mut self.longs;
-        czxid.extend(word, all, stats().map(long_at::<0>));
-        mzxid.extend(word, all, stats().map(long_at::<8>));
-        ctime.extend(word, all, stats().map(long_at::<16>));
-        mtime.extend(word, all, stats().map(long_at::<24>));
+        put(czxid, word, all, stats, long_at::<0>, out);
+        put(mzxid, word, all, stats, long_at::<8>, out);
+        put(ctime, word, all, stats, long_at::<16>, out);
+        put(mtime, word, all, stats, long_at::<24>, out);
         let [version, cversion, aversion, data_length, num_children] = &mut self.ints;
-        version.extend(word, all, stats().map(int_at::<32>));
-        cversion.extend(word, all, stats().map(int_at::<36>));
-        aversion.extend(word, all, stats().map(int_at::<40>));
-        owner.extend(word, all, stats().map(long_at::<44>));
-        data_length.extend(word, all, stats().map(int_at::<52>));
-        num_children.extend(word, all, stats().map(int_at::<56>));
-        pzxid.extend(word, all, stats().map(long_at::<60>));
+        put(version, word, all, stats, int_at::<32>, out);
+        put(cversion, word, all, stats, int_at::<36>, out);
+        put(aversion, word, all, stats, int_at::<40>, out);
+        put(owner, word, all, stats, long_at::<44>, out);
+        put(data_length, word, all, stats, int_at::<52>, out);
+        put(num_children, word, all, stats, int_at::<56>, out);
+        put(pzxid, word, all, stats, long_at::<60>, out);
     }
 
     pub fn finish(&mut self, rows: usize, out: &mut Out) -> Result<ArrayRef, ArrowError> {

@@ -15,7 +15,9 @@ use crate::histogram::Scale;
 use crate::ip::Ip;
 use crate::json::{Form, JsonSink};
 use crate::merge::SourceError;
-use crate::python_tables::{aggregates_to_py, batches_to_py, parse_by, ArrowBatch};
+use crate::python_tables::{
+    aggregates_to_py, batches_to_py, parse_by, stretches_to_py, ArrowBatch, PyStretch,
+};
 use crate::python_windows;
 use crate::roles::{Port, Roles};
 use crate::schema::Schema;
@@ -125,7 +127,7 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
-                        json_form, hash_key, max_connections, window_keys=None, total_keys=20_000))]
+                        json_form, hash_key, max_connections, window_keys=None, total_keys=20_000, whole=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         schema: &str,
@@ -141,6 +143,7 @@ impl Engine {
         max_connections: usize,
         window_keys: Option<usize>,
         total_keys: usize,
+        whole: bool,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
         let roles = Roles::new(
@@ -171,7 +174,10 @@ impl Engine {
             }
         };
         let sinks = Sinks {
-            tables: tables.then(|| TableSink::new(BATCH_ROWS)),
+            tables: tables.then(|| match whole {
+                true => TableSink::whole(),
+                false => TableSink::new(BATCH_ROWS),
+            }),
             aggregates,
             json,
             windows,
@@ -254,6 +260,17 @@ impl Engine {
             .take()
             .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(batches_to_py(step))
+    }
+
+    /// All rows, of an engine that keeps them whole: see `zktrace.engine.native`.
+    fn take_whole(&mut self) -> PyResult<Vec<PyStretch>> {
+        let Some(tables) = &mut self.decoder.analyzer.shared.sink.tables else {
+            return Ok(Vec::new());
+        };
+        let stretches = tables
+            .take_whole()
+            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(stretches_to_py(stretches))
     }
 
     /// The JSON lines not taken yet.

@@ -3,7 +3,7 @@
 //! capture.
 
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
-use arrow_array::{Array, RecordBatch, StructArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyList, PyTuple};
@@ -14,7 +14,7 @@ use crate::events::{Endpoint, EventSink, Exchange, FourLetter, RawStat, Role, St
 use crate::events::{WatchEvent, Watches};
 use crate::histogram::{Histogram, Scale};
 use crate::python_quorum;
-use crate::tables::{Kind, Step, TableSink};
+use crate::tables::{Kind, Step, Stretch, TableSink};
 
 /// A record batch; `pyarrow.record_batch(batch)` takes it over without copying.
 #[pyclass(frozen, module = "zktrace._native")]
@@ -62,6 +62,42 @@ impl ArrowBatch {
         let array = PyCapsule::new_with_value(py, array, c"arrow_array")?;
         Ok((self.__arrow_c_schema__(py)?, array))
     }
+}
+
+/// An array; `pyarrow.array(array)` takes it over without copying.
+#[pyclass(frozen, module = "zktrace._native")]
+pub struct ArrowTexts(ArrayRef);
+
+#[pymethods]
+impl ArrowTexts {
+    #[pyo3(signature = (requested_schema=None))]
+    fn __arrow_c_array__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
+        drop(requested_schema);
+        let schema = FFI_ArrowSchema::try_from(self.0.data_type()).map_err(arrow_error)?;
+        let array = FFI_ArrowArray::new(&self.0.to_data());
+        Ok((
+            PyCapsule::new_with_value(py, schema, c"arrow_schema")?,
+            PyCapsule::new_with_value(py, array, c"arrow_array")?,
+        ))
+    }
+}
+
+/// Batches, and the dictionaries of tables by name.
+pub type PyStretch = (Vec<ArrowBatch>, Vec<(&'static str, Vec<ArrowTexts>)>);
+
+pub fn stretches_to_py(stretches: Vec<Stretch>) -> Vec<PyStretch> {
+    let dictionaries = |(kind, texts): (Kind, Vec<ArrayRef>)| {
+        (kind.name(), texts.into_iter().map(ArrowTexts).collect())
+    };
+    let stretches = stretches.into_iter().map(|stretch| {
+        let texts = stretch.dictionaries.into_iter().map(dictionaries);
+        (batches_to_py(stretch.batches), texts.collect())
+    });
+    stretches.collect()
 }
 
 /// A step as Python objects, each of which knows its kind.
@@ -502,6 +538,7 @@ fn debug_text(raw: Vec<u8>) -> String {
 /// Adds what this file has to the module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ArrowBatch>()?;
+    module.add_class::<ArrowTexts>()?;
     module.add_function(wrap_pyfunction!(debug_tables, module)?)?;
     module.add_function(wrap_pyfunction!(debug_aggregates, module)?)?;
     module.add_function(wrap_pyfunction!(debug_histogram, module)?)?;

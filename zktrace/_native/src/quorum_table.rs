@@ -4,7 +4,7 @@ use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::ArrayRef;
 use arrow_schema::ArrowError;
 
-use crate::block_columns::{Bits, Columns, Out, Row};
+use crate::block_columns::{Bits, Columns, Out};
 use crate::columns::{Column, DictColumn, Dictionary};
 use crate::events::{Election, Quorum};
 use crate::nested::SubColumns;
@@ -83,6 +83,24 @@ impl QuorumTable {
         self.rows
     }
 
+    pub fn out(&mut self) -> &mut Out {
+        &mut self.out
+    }
+
+    /// The texts of a table that is kept whole, in the order of the columns; they start anew.
+    pub fn take_dictionaries(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+        let [client, server] = self.ends.take()?;
+        Ok(vec![
+            client,
+            server,
+            self.kinds.take()?,
+            self.directions.take()?,
+            self.txn_types.take()?,
+            self.paths.take()?,
+            self.config.take()?,
+        ])
+    }
+
     /// Bytes of the texts that can grow.
     pub fn text(&self) -> usize {
         self.paths.byte_len() + self.sub.byte_len() + self.config.byte_len()
@@ -96,7 +114,7 @@ impl QuorumTable {
         let txn_type = row.txn.map(|(code, name)| self.txn_types.key(code, name));
         // No key only when one batch holds 2 GiB of text; batches are cut long before.
         let path = row.path.and_then(|path| self.paths.text_key(path));
-        let mut put = Row::new();
+        let mut put = self.columns.row();
         put.long(SEQ, Some(row.seq));
         put.long(TS_NS, Some(row.ts_ns));
         put.long(CONN, Some(row.conn.id));
@@ -118,6 +136,7 @@ impl QuorumTable {
         put.int(SESSIONS, row.sessions);
         put.mark(VALID, row.valid.is_some());
         put.mark(IS_VALID, row.valid == Some(true));
+        let full = put.done();
         if let Some(sub) = row.sub {
             self.sub.push(self.rows, sub);
         }
@@ -127,14 +146,14 @@ impl QuorumTable {
         }
         self.config.push_some(self.rows, row.config);
         self.rows += 1;
-        if self.columns.push(put) {
+        if full {
             self.flush();
         }
     }
 
     #[inline(never)]
     fn flush(&mut self) {
-        let (marks, _) = self.columns.flush();
+        let (marks, _) = self.columns.flush(&mut self.out);
         self.valid.push(marks[VALID], marks[IS_VALID]);
     }
 
@@ -144,6 +163,7 @@ impl QuorumTable {
         }
         let n = std::mem::take(&mut self.rows);
         let (columns, out) = (&mut self.columns, &mut self.out);
+        out.expect(n);
         let [client, server] = self.ends.finish(columns, [CLIENT, SERVER], n, out)?;
         Ok(vec![
             columns.finish_long(SEQ, n, out),
@@ -171,7 +191,11 @@ impl QuorumTable {
                 .finish_sparse::<Int64Type>(n, &mut out.blanks),
             self.snapshot_nodes
                 .finish_sparse::<Int64Type>(n, &mut out.blanks),
-            self.config.finish_sparse(n, &mut out.blanks)?,
+            if out.whole {
+                self.config.finish_indices(n, &mut out.blanks)
+            } else {
+                self.config.finish_sparse(n, &mut out.blanks)?
+            },
         ])
     }
 }

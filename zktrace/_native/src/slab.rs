@@ -1,17 +1,20 @@
 //! Memory of finished columns: put one behind the other into large pieces that are shared by all of them.
 //!
-//! A column by itself would be an allocation that is grown, touched page by page and given back. Columns are made where
-//! the last ones were made, and copied here once, in full; a piece whose columns were all let go is used again. When all
-//! tables of a capture are kept, page faults cost as much as decoding. Knows nothing of what it holds.
+//! A column by itself would be an allocation that is grown, touched page by page and given back. Here columns take room
+//! for the rows that are expected and are filled in place; a piece whose columns were all let go is used again. When all
+//! tables of a capture are kept, page faults would cost more than decoding: pieces are large, of large pages. Knows
+//! nothing of what it holds.
 
 use arrow_buffer::Buffer;
 use bytes::BytesMut;
+
+use crate::pages::prefer_large;
 
 /// What Arrow recommends; every type of a column is content with it.
 const ALIGN: usize = 64;
 /// The first piece; each further one is twice as large, up to the last size.
 const FIRST: usize = 256 << 10;
-const LAST: usize = 8 << 20;
+const LAST: usize = 16 << 20;
 
 #[derive(Default)]
 pub struct Slab {
@@ -22,23 +25,30 @@ pub struct Slab {
 }
 
 impl Slab {
+    /// Room for so many bytes, aligned, with nothing in it yet.
+    pub fn room(&mut self, bytes: usize) -> BytesMut {
+        let padded = bytes.next_multiple_of(ALIGN);
+        if self.piece.capacity() < padded + ALIGN {
+            self.renew(padded + ALIGN);
+        }
+        // the piece is empty: room is split off its front
+        let address = self.piece.as_ptr().addr();
+        let padding = address.next_multiple_of(ALIGN) - address;
+        if padding > 0 {
+            self.piece = self.piece.split_off(padding);
+        }
+        let rest = self.piece.split_off(padded);
+        std::mem::replace(&mut self.piece, rest)
+    }
+
     /// A copy of these bytes.
     pub fn put(&mut self, bytes: &[u8]) -> Buffer {
         if bytes.is_empty() {
             return Buffer::from(Vec::<u8>::new());
         }
-        if self.piece.capacity() < bytes.len() + ALIGN {
-            self.renew(bytes.len() + ALIGN);
-        }
-        // the piece is empty: what was put was split off
-        let address = self.piece.as_ptr().addr();
-        let padding = address.next_multiple_of(ALIGN) - address;
-        let zeros = [0; ALIGN];
-        self.piece
-            .extend_from_slice(zeros.get(..padding).unwrap_or_default());
-        drop(self.piece.split());
-        self.piece.extend_from_slice(bytes);
-        Buffer::from(self.piece.split().freeze())
+        let mut room = self.room(bytes.len());
+        room.extend_from_slice(bytes);
+        Buffer::from(room.freeze())
     }
 
     /// Takes a piece that has room.
@@ -50,6 +60,7 @@ impl Slab {
         }
         self.size = (self.size * 2).clamp(FIRST, LAST);
         self.piece = BytesMut::with_capacity(self.size.max(room));
+        prefer_large(self.piece.spare_capacity_mut());
     }
 }
 

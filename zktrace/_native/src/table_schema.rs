@@ -180,3 +180,16 @@ pub fn schema(kind: Kind) -> SchemaRef {
         common.into_iter().chain(own).collect::<Fields>(),
     ))
 }
+
+/// As `schema`, with the keys of texts in their place.
+pub fn keys_schema(kind: Kind) -> SchemaRef {
+    let schema = schema(kind);
+    let fields = schema.fields().iter().map(|field| {
+        let keys = match field.data_type() {
+            DataType::Dictionary(keys, _) => keys.as_ref().clone(),
+            other => other.clone(),
+        };
+        Field::new(field.name(), keys, field.is_nullable())
+    });
+    Arc::new(Schema::new(fields.collect::<Fields>()))
+}

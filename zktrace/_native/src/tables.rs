@@ -18,7 +18,7 @@ use crate::events::{
 };
 use crate::exchange_table::Exchanges;
 use crate::quorum_table::{ElectionTable, QuorumTable};
-use crate::table_schema::schema;
+use crate::table_schema::{keys_schema, schema};
 
 pub use crate::table_schema::Kind;
 
@@ -82,6 +82,12 @@ impl Ends {
         Ok([client, server])
     }
 
+    /// The texts of client and server; they start anew.
+    pub fn take(&mut self) -> Result<[ArrayRef; 2], ArrowError> {
+        self.forget();
+        Ok([self.client.take()?, self.server.take()?])
+    }
+
     /// A dictionary started anew.
     pub fn forget(&mut self) {
         self.known.fill((-1, 0, 0));
@@ -120,6 +126,12 @@ impl Names {
             }
             None => self.dictionary.key(name.as_bytes()),
         }
+    }
+
+    /// The texts; they start anew.
+    pub fn take(&mut self) -> Result<ArrayRef, ArrowError> {
+        self.keys = [0; DIRECT];
+        self.dictionary.take()
     }
 
     pub fn finish<const LONGS: usize, const INTS: usize>(
@@ -245,6 +257,40 @@ impl Small {
     }
 }
 
+/// Rows of a batch of a table that is kept whole, and of the first one, as most captures are small; each is twice as
+/// large as the one before.
+const WHOLE_ROWS: usize = 1 << 16;
+const FIRST_ROWS: usize = 1 << 10;
+/// Text of dictionaries of a table that is kept whole: far below the 2 GiB that 32-bit offsets reach.
+const STRETCH_TEXT: usize = 1 << 30;
+
+/// Batches of tables that are kept whole. Those of exchanges and quorum packets have, in place of texts, keys into
+/// dictionaries, which come with them once: in the order of the columns.
+#[derive(Default)]
+pub struct Stretch {
+    pub batches: Step,
+    pub dictionaries: Vec<(Kind, Vec<ArrayRef>)>,
+}
+
+struct Whole {
+    stretches: Vec<Stretch>,
+    batches: Step,
+    /// Rows and text at which the next batch of exchanges and of quorum packets is cut.
+    rows: [usize; 2],
+    text: [usize; 2],
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Whole {
+            stretches: Vec::new(),
+            batches: Step::new(),
+            rows: [FIRST_ROWS; 2],
+            text: [BATCH_TEXT; 2],
+        }
+    }
+}
+
 /// One record batch per kind that has rows, of the same stretch of the capture.
 pub type Step = Vec<(Kind, RecordBatch)>;
 
@@ -255,6 +301,7 @@ pub type Step = Vec<(Kind, RecordBatch)>;
 /// before any of the next.
 pub struct TableSink {
     batch_rows: usize,
+    whole: Option<Whole>,
     exchanges: Exchanges,
     small: [Small; 4],
     quorum: QuorumTable,
@@ -283,6 +330,7 @@ impl TableSink {
     pub fn new(batch_rows: usize) -> Self {
         TableSink {
             batch_rows: batch_rows.max(1),
+            whole: None,
             exchanges: Exchanges::default(),
             small: [(); 4].map(|()| Small::new()),
             quorum: QuorumTable::default(),
@@ -294,8 +342,38 @@ impl TableSink {
         }
     }
 
-    /// Rows not taken yet.
+    /// All rows are kept until [`TableSink::take_whole`]: a table's batches are cut when they are large, and the large
+    /// tables have one dictionary for all of their batches.
+    pub fn whole() -> Self {
+        let mut sink = TableSink::new(WHOLE_ROWS);
+        sink.whole = Some(Whole::default());
+        for out in [sink.exchanges.out(), sink.quorum.out()] {
+            out.whole = true;
+            out.expected = FIRST_ROWS;
+        }
+        for (kind, schema) in KINDS.into_iter().zip(&mut sink.schemas) {
+            if matches!(kind, Kind::Exchanges | Kind::Quorum) {
+                *schema = keys_schema(kind);
+            }
+        }
+        sink
+    }
+
+    /// What was kept, usually one stretch.
+    pub fn take_whole(&mut self) -> Result<Vec<Stretch>, ArrowError> {
+        self.end_stretch()?;
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let whole = self.whole.as_mut();
+        Ok(whole.map_or(Vec::new(), |whole| std::mem::take(&mut whole.stretches)))
+    }
+
+    /// Rows not taken yet, of tables that are not kept whole.
     pub fn rows(&self) -> usize {
+        if self.whole.is_some() {
+            return 0;
+        }
         let small = self.small.iter().map(|table| table.common.rows);
         let servers = self.quorum.rows() + self.elections.rows();
         self.ready_rows + self.exchanges.rows() + small.sum::<usize>() + servers
@@ -324,7 +402,7 @@ impl TableSink {
     /// Makes the rows since the last cut a step, if there are any.
     #[cold]
     fn cut(&mut self) {
-        match self.batches() {
+        match self.batches(None) {
             Ok(step) if step.is_empty() => {}
             Ok(step) => {
                 self.ready_rows += step
@@ -337,27 +415,89 @@ impl TableSink {
         }
     }
 
-    fn batches(&mut self) -> Result<Step, ArrowError> {
+    /// A table has rows or text enough for a batch.
+    #[cold]
+    fn full(&mut self, kind: Kind) {
+        if self.whole.is_none() {
+            self.cut();
+        } else if let Err(error) = self.keep(kind) {
+            self.error = Some(error);
+        }
+    }
+
+    /// Rows and text at which a batch of exchanges (0) or quorum packets (1) is cut.
+    #[inline]
+    fn limits(&self, which: usize) -> (usize, usize) {
+        match &self.whole {
+            None => (self.batch_rows, BATCH_TEXT),
+            Some(whole) => (whole.rows[which % 2], whole.text[which % 2]),
+        }
+    }
+
+    /// Makes the rows of a table a batch that is kept.
+    fn keep(&mut self, kind: Kind) -> Result<(), ArrowError> {
+        let mut step = self.batches(Some(kind))?;
+        let texts = [self.exchanges.text(), self.quorum.text()];
+        let Some(whole) = &mut self.whole else {
+            return Ok(());
+        };
+        whole.batches.append(&mut step);
+        let large = [Kind::Exchanges, Kind::Quorum];
+        for ((at, text), large) in texts.into_iter().enumerate().zip(large) {
+            if large == kind {
+                whole.rows[at] = (whole.rows[at] * 2).min(WHOLE_ROWS);
+                whole.text[at] = text + BATCH_TEXT;
+            }
+        }
+        self.exchanges.out().expected = whole.rows[0];
+        self.quorum.out().expected = whole.rows[1];
+        if texts.iter().sum::<usize>() > STRETCH_TEXT {
+            self.end_stretch()?;
+        }
+        Ok(())
+    }
+
+    /// The dictionaries are given out with the batches that are kept, and start anew.
+    fn end_stretch(&mut self) -> Result<(), ArrowError> {
+        let mut rest = self.batches(None)?;
+        let Some(whole) = &mut self.whole else {
+            return Ok(());
+        };
+        whole.batches.append(&mut rest);
+        whole.text = [BATCH_TEXT; 2];
+        whole.stretches.push(Stretch {
+            batches: std::mem::take(&mut whole.batches),
+            dictionaries: vec![
+                (Kind::Exchanges, self.exchanges.take_dictionaries()?),
+                (Kind::Quorum, self.quorum.take_dictionaries()?),
+            ],
+        });
+        Ok(())
+    }
+
+    /// Batches of the tables that have rows, or of one of them.
+    fn batches(&mut self, only: Option<Kind>) -> Result<Step, ArrowError> {
+        let wanted = |kind: Kind| only.is_none_or(|only| only == kind);
         let mut step = Step::new();
         let [kind, small_kinds @ .., quorum_kind, elections_kind] = KINDS;
         let [schema, small_schemas @ .., quorum_schema, elections_schema] = &self.schemas;
-        if self.exchanges.rows() > 0 {
+        if self.exchanges.rows() > 0 && wanted(kind) {
             let columns = self.exchanges.finish()?;
             step.push((kind, RecordBatch::try_new(schema.clone(), columns)?));
         }
         let small = self.small.iter_mut().zip(small_kinds).zip(small_schemas);
         for ((table, kind), schema) in small {
-            if table.common.rows > 0 {
+            if table.common.rows > 0 && wanted(kind) {
                 let columns = table.finish(kind)?;
                 step.push((kind, RecordBatch::try_new(schema.clone(), columns)?));
             }
         }
-        if self.quorum.rows() > 0 {
+        if self.quorum.rows() > 0 && wanted(quorum_kind) {
             let columns = self.quorum.finish()?;
             let batch = RecordBatch::try_new(quorum_schema.clone(), columns)?;
             step.push((quorum_kind, batch));
         }
-        if self.elections.rows() > 0 {
+        if self.elections.rows() > 0 && wanted(elections_kind) {
             let columns = self.elections.finish()?;
             let batch = RecordBatch::try_new(elections_schema.clone(), columns)?;
             step.push((elections_kind, batch));
@@ -370,7 +510,7 @@ impl TableSink {
     fn check(&mut self, which: usize) {
         if let Some(table) = self.small.get(which) {
             if table.common.rows >= self.batch_rows || table.text() > BATCH_TEXT {
-                self.cut();
+                self.full(KINDS[which + 1]);
             }
         }
     }
@@ -379,8 +519,9 @@ impl TableSink {
 impl EventSink for TableSink {
     fn exchange(&mut self, row: &Exchange<'_>) {
         self.exchanges.push(row);
-        if self.exchanges.rows() >= self.batch_rows || self.exchanges.text() > BATCH_TEXT {
-            self.cut();
+        let (rows, text) = self.limits(0);
+        if self.exchanges.rows() >= rows || self.exchanges.text() > text {
+            self.full(Kind::Exchanges);
         }
     }
 
@@ -426,15 +567,16 @@ impl EventSink for TableSink {
 
     fn quorum(&mut self, row: &Quorum<'_>) {
         self.quorum.push(row);
-        if self.quorum.rows() >= self.batch_rows || self.quorum.text() > BATCH_TEXT {
-            self.cut();
+        let (rows, text) = self.limits(1);
+        if self.quorum.rows() >= rows || self.quorum.text() > text {
+            self.full(Kind::Quorum);
         }
     }
 
     fn election(&mut self, row: &Election<'_>) {
         self.elections.push(row);
         if self.elections.rows() >= self.batch_rows || self.elections.text() > BATCH_TEXT {
-            self.cut();
+            self.full(Kind::Elections);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Live capture on Linux: AF_PACKET sockets with TPACKET_V3 rings (packet_mmap.rst of the kernel's
 //! documentation), packets handed out where they lie in the ring. Knows neither TCP nor ZooKeeper.
 //!
-//! `sys` talks to the kernel and has the crate's only `unsafe`; `frames` reads what is in a block of a
+//! `sys` talks to the kernel and has the `unsafe` that this takes; `frames` reads what is in a block of a
 //! ring, `capture` takes packets from several rings in order of time. Elsewhere `other` says that there
 //! is no such thing.
 

@@ -1,4 +1,4 @@
-//! One AF_PACKET socket with its ring. All of the crate's `unsafe` is here: system calls, and a view of
+//! One AF_PACKET socket with its ring. What `unsafe` this takes is here: system calls, and a view of
 //! the memory that is shared with the kernel.
 //!
 //! Why that is sound: the kernel owns a block until it sets TP_STATUS_USER in the block's status, and
