@@ -4,11 +4,12 @@
 Drops a share of the packets of real captures, seed by seed, and judges what is still shown: no
 wrong latency, no wrong op, nothing invented. Then the same with conversations over networks that
 lose packets too, so that there are retransmissions of every kind whose first copies the capture
-may have lost. Prints recall per capture. Exit status 1 when anything shown was wrong; each lie
-comes with the seed that shows it again.
+may have lost. Then with clients that use xids and ports again. Prints recall per capture. Exit
+status 1 when anything shown was wrong; each lie comes with the seed that shows it again.
 
-Senders that do not number their packets leave no trace of some losses (`zktrace.flow.past`): for
-them the wrong ones are printed, and do not count.
+Senders that do not number their packets leave no trace of some losses (`zktrace.flow.past`), and
+clients that begin to use xids again within a loss none of that: for them the wrong ones are
+printed, and do not count.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import random
 import sys
 from collections.abc import Sequence
 
-from tests.support import chatter, loss, mangle
+from tests.support import chatter, habits, loss, mangle
 from tests.support.cases import REAL, everything, records
 from tests.support.decoded import decode_records
 from tests.support.network import NUMBERINGS
@@ -73,6 +74,32 @@ def networks(seeds: range, engine: str | None) -> int:
     return lies
 
 
+def habit_trial(seed: int, engine: str | None, habit: str, share: float) -> loss.Verdict:
+    """Connections of a client with this habit, one after another on the same ports."""
+    made, truth = habits.make(f"{seed}/{habit}", habit)
+    left = habits.lose(made, random.Random(f"{seed}/{share}"), share)
+    verdict = loss.judge(truth, decode_records(left, engine=engine))
+    call = f"habit_trial({seed}, ..., {habit!r}, {share})"
+    verdict.lies = [f"{call}: {lie}" for lie in verdict.lies]
+    return verdict
+
+
+def odd_clients(seeds: range, engine: str | None) -> int:
+    """All habits; the number of lies about those that nothing hides."""
+    lies = 0
+    for habit in habits.HABITS:
+        for share in SHARES:
+            total = loss.Verdict()
+            for seed in seeds:
+                total.add(habit_trial(seed, engine, habit, share))
+            print(f"xids {habit}, {share:.0%} lost: {total.shares()}; {len(total.lies)} wrong")
+            if habit in habits.SAFE:
+                lies += len(total.lies)
+                for lie in total.lies[:10]:
+                    print(f"    {lie}")
+    return lies
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captures", nargs="*", default=CAPTURES)
@@ -94,9 +121,9 @@ def main(arguments: Sequence[str]) -> int:
         total.add(verdict)
     print(f"all: {total.shares()}; {lies} wrong")
     if options.captures == CAPTURES:
-        lies += networks(
-            range(options.first_seed, options.first_seed + options.seeds), options.engine
-        )
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        lies += networks(seeds, options.engine)
+        lies += odd_clients(seeds, options.engine)
     return 1 if lies else 0
 
 

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from tests.properties.campaign import CAPTURES, trial
-from tests.support import loss, mangle
+from tests.properties.campaign import CAPTURES, SHARES, habit_trial, trial
+from tests.support import habits, loss, mangle
 from tests.support.cases import everything, records
 from tests.support.decoded import decode_records
 
@@ -97,3 +97,18 @@ def test_loss_among_duplicates_and_disorder(name: str, engine: str) -> None:
         verdict = loss.judge(everything()[name].truth(), decode_records(made, engine=engine))
         lies += [f"seed {seed}: {lie}" for lie in verdict.lies]
     assert not lies, "\n".join(lies[:10])
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("habit", habits.SAFE)
+def test_xids_and_ports_used_again(habit: str, share: float, engine: str) -> None:
+    """Ports come back with sequence numbers near the old ones, handshakes are lost; some clients
+    give all requests one xid.
+    """
+    total = loss.Verdict()
+    for seed in range(_SEEDS):
+        total.add(habit_trial(seed, engine, habit, share))
+    print(total.shares())
+    assert not total.lies, "\n".join(total.lies[:10])
+    if share == 0:
+        assert total.timed == total.known

@@ -16,9 +16,10 @@ from zktrace.flow.past import Past
 MASK = 0xFFFF_FFFF
 
 # Farther than this from the next expected byte is not reordering or loss: it is another connection
-# on the same ports, or nonsense. Sixteen times the buffer limit, far below the 2^31 where signed
-# distances turn over.
-WINDOW = 1 << 26
+# on the same ports, or nonsense. Twice the buffer limit. Initial sequence numbers follow a clock
+# (RFC 6528), Linux' one of 64 ns: after the second that it keeps ports for at least (RFC 6191) the
+# next one is farther away.
+WINDOW = 1 << 23
 
 # What a buffered piece costs beside its bytes: a flood of one-byte segments hits the limits too.
 CHUNK_OVERHEAD = 128
@@ -158,6 +159,12 @@ class Side:
         if self.hold_since is not None:
             return abs(distance(seq, self.hold_seq)) > WINDOW
         return False
+
+    def is_beyond_fin(self, seq: int) -> bool:
+        """Does `seq` come after the last byte that this sender had to send?"""
+        if self.fin_off is None or not self.started:
+            return False
+        return self.next + distance(seq, self.next_seq) > self.fin_off
 
     # -- before the start is known
 

@@ -18,7 +18,8 @@ sniffer may miss what the receiver got and the other way round:
 * A hole is declared a gap when the peer acknowledged what is in it and enough packets passed that
   reordering is no explanation; when nobody can acknowledge (a capture of one direction); when too
   much waits behind it; when the connection ends. Bytes cut by the snap length are one at once.
-* The acknowledgement of a FIN covers a byte that is none.
+* The acknowledgement of a FIN covers a byte that is none. Data beyond a FIN are another
+  connection's, whose SYN was not captured.
 * When both FINs, or an RST, were seen, late packets are still taken for a while.
 * The payload of an RST is a diagnostic text (RFC 1122, 4.2.2.12), not data. An RST far outside of
   the window in sequence and acknowledgement is a forgery or a leftover of an earlier connection
@@ -108,8 +109,13 @@ class Tombstone:
     def __init__(self, conn: Connection) -> None:
         self.flip = conn.flip
         self.late = 0
-        # Sequence numbers of the start and the end of each stream.
-        self.sides = tuple((s.base, s.next_seq) if s.started else None for s in conn.sides)
+        # Sequence numbers of the start and the end of each stream, and whether it ended by a FIN.
+        self.sides = tuple(
+            (s.base, s.next_seq, s.fin_off is not None and s.next >= s.fin_off)
+            if s.started
+            else None
+            for s in conn.sides
+        )
 
     def covers(self, seg: Segment, upper: bool) -> bool:
         """Is this segment a late one of the ended connection?"""
@@ -120,6 +126,8 @@ class Tombstone:
             return True
         if side is not None and abs(distance(seg.seq, side[1])) > WINDOW:
             return False
+        if side is not None and side[2] and distance(seg.seq, side[1]) > 0:
+            return False  # beyond the FIN
         self.late += 1
         return self.late <= LATE_SEGMENTS
 
@@ -225,7 +233,7 @@ class Reassembler:
             return False
         side = conn.sides[upper != conn.flip]
         if not seg.flags & SYN:
-            return seg.wire_len > 0 and side.is_far(seg.seq)
+            return seg.wire_len > 0 and (side.is_far(seg.seq) or side.is_beyond_fin(seg.seq))
         start = (seg.seq + 1) & MASK
         if side.started:
             return side.base != start

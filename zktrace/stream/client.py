@@ -14,9 +14,13 @@ import struct
 from zktrace.stream import events
 from zktrace.stream.framer import Frame, Framer
 from zktrace.stream.handshake import (
+    CONNECT_BYTES,
+    CONNECTED_BYTES,
     KEEPER_REJECTED,
     Connect,
+    is_connect_again,
     is_connected,
+    is_connected_again,
     parse_connect,
     parse_connected,
 )
@@ -116,6 +120,8 @@ class ClientMachine(StreamMachine[Direction]):
         self._connect: tuple[Connect, int, int, bool] | None = None
         self._await_connect = opened
         self._await_connected = opened
+        #: the ConnectRequest is that of another connection on the same ports
+        self._asked_again = False
         #: nothing was lost so far: a reply without a request is odd
         self._clean = opened
         self._last_zxid: int | None = None
@@ -179,8 +185,11 @@ class ClientMachine(StreamMachine[Direction]):
             self._connect_request(frame)
         elif not requests and self._await_connected and self._first_reply(frame):
             pass
+        elif not self._clean and self._is_handshake(requests, frame):
+            self._reopened(requests, frame)
         elif len(frame.head) < way.header.size:
-            self._pairing.lost()  # damaged: whose it is was not captured
+            # damaged: whose it is was not captured
+            self._pairing.lost(requests=requests, replies=not requests)
         elif requests:
             self._request(frame)
             self._ping_answered = False
@@ -203,7 +212,7 @@ class ClientMachine(StreamMachine[Direction]):
     def _lost(self, way: Direction) -> None:
         super()._lost(way)
         self._clean = False
-        self._pairing.lost()
+        self._missing_in_scan(way)
         # a handshake not seen by now will not be known for one
         if way is self._requests:
             self._await_connect = False
@@ -215,10 +224,13 @@ class ClientMachine(StreamMachine[Direction]):
     def gap(self, to_server: bool, ts: int, missing: int) -> None:
         """`missing` bytes of one direction were not captured."""
         self._clean = False
+        if missing >= (CONNECT_BYTES if to_server else CONNECTED_BYTES):
+            self._pairing.gone(requests=to_server)
         super().gap(to_server, ts, missing)
 
     def _missing_in_scan(self, way: Direction) -> None:
-        self._pairing.lost()
+        requests = way is self._requests
+        self._pairing.lost(requests=requests, replies=not requests)
 
     def _missing(self, way: Direction, missing: int) -> None:
         if way.tail:
@@ -275,7 +287,7 @@ class ClientMachine(StreamMachine[Direction]):
             return True
         self._await_connected = False
         self._clean = False
-        self._pairing.lost()
+        self._pairing.lost(requests=False)
         if len(frame.head) >= self._replies.header.size:
             xid = self._replies.header.unpack_from(frame.head)[0]
             if xid < 0 or self._pairing.peek(xid) is not None:
@@ -285,7 +297,7 @@ class ClientMachine(StreamMachine[Direction]):
         return True
 
     def _connect_response(self, frame: Frame) -> None:
-        self._await_connected = False
+        self._await_connected = self._asked_again = False
         connected = parse_connected(frame.head, frame.length)
         if connected.malformed and not frame.damaged:
             self._malformed(events.TO_CLIENT, frame, "ConnectResponse")
@@ -297,6 +309,34 @@ class ClientMachine(StreamMachine[Direction]):
         asked, self._connect = self._connect, None
         first_ts = None if frame.first_late else frame.first_ts
         self._rows.connect(asked, (connected, first_ts, frame.last_ts, frame.length))
+
+    def _is_handshake(self, requests: bool, frame: Frame) -> bool:
+        """Behind a loss: whether another connection began, on the same addresses and ports."""
+        is_one = is_connect_again if requests else is_connected_again
+        return not frame.damaged and is_one(frame.head, frame.length)
+
+    def _reopened(self, requests: bool, frame: Frame) -> None:
+        """What was known is of the connection before: nothing that it asked will be answered."""
+        if not requests and self._asked_again:
+            self._connect_response(frame)
+            return
+        if self._last_frame_ts:
+            direction = self._requests if requests else self._replies
+            detail = "another connection on these ports: the beginning was not captured"
+            self._anomaly(frame.last_ts, "reused", direction.anomaly, None, detail)
+        self._end_of_requests()
+        self._rows.session = None
+        self._last_zxid = None
+        self._pairing = Pairing()
+        self._pairing.joined()
+        if requests:
+            self._await_connected = self._asked_again = True
+            self._requests.header = struct.Struct(">ii")
+            self._requests.framer.min_length = self._requests.header.size
+            self._replies.header = struct.Struct(">iqi")
+            self._connect_request(frame)
+        else:
+            self._connect_response(frame)
 
     # ---- requests and replies
 
@@ -367,6 +407,7 @@ class ClientMachine(StreamMachine[Direction]):
         if self._clean:
             detail = f"xid {xid}"
             self._anomaly(frame.first_ts, "unmatched_reply", events.TO_CLIENT, frame.length, detail)
+        self._pairing.orphaned(xid, frame.first_ts)
         opcode = {PING_XID: PING_OPCODE, AUTH_XID: AUTH_OPCODE}.get(xid)
         self._rows.no_request(frame.last_ts, opcode, xid, error, zxid, frame.length)
 
@@ -396,6 +437,9 @@ class ClientMachine(StreamMachine[Direction]):
         super().end(ts)
         self._requests.framer.stop()
         self._replies.framer.stop()
+        self._end_of_requests()
+
+    def _end_of_requests(self) -> None:
         if self._connect is not None:
             self._rows.connect(self._connect, None)
             self._connect = None

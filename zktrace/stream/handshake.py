@@ -20,6 +20,11 @@ SESSION_EXPIRED = -112
 #: ClickHouse Keeper's protocol versions (see zktrace.wire.keeper).
 KEEPER_COMPRESSED, KEEPER_TRACING, KEEPER_REJECTED = 10, 12, 42
 
+#: Bytes of a session's password.
+PASSWORD = 16
+#: The least that a handshake takes in the stream of either direction: without a password.
+CONNECT_BYTES, CONNECTED_BYTES = 32, 24
+
 _CONNECT = struct.Struct(">qiqi")  # last zxid, timeout, session, password length
 _CONNECTED = struct.Struct(">iiqi")  # version, timeout, session, password length
 _REPLY = struct.Struct(">iqi")
@@ -84,6 +89,26 @@ def parse_connect(head: bytes) -> Connect:
     elif rest < len(body):
         connect.read_only = body[rest] != 0
     return connect
+
+
+def is_connect_again(head: bytes, length: int) -> bool:
+    """Whether this is a ConnectRequest, which no connection has but as its first frame: a password
+    of 16 bytes, a timeout, no version. A request whose xid is 0 has another form.
+    """
+    if not 44 <= length <= 45 or len(head) < 28 or head[:4] != bytes(4):
+        return False
+    last_zxid, timeout, _session, size = _CONNECT.unpack_from(head, 4)
+    return bool(last_zxid >= 0 and timeout > 0 and size == PASSWORD)
+
+
+def is_connected_again(head: bytes, length: int) -> bool:
+    """Whether this is a ConnectResponse that grants a session, by its form: a reply of this length
+    has no error, where the second half of the session is.
+    """
+    if not 36 <= length <= 37 or len(head) < 20 or head[:4] != bytes(4):
+        return False
+    _version, timeout, session, size = _CONNECTED.unpack_from(head)
+    return bool(timeout > 0 and session & 0xFFFFFFFF and size == PASSWORD)
 
 
 def is_connected(head: bytes, length: int, version: int | None) -> bool:

@@ -9,6 +9,17 @@ everything sent before that request is answered. The module knows xids and order
 
 Where requests are given up for room that is such a loss, too: their replies will come, and must
 not be taken for those of later requests with the same xid.
+
+That an ordinary xid names one request is a client's habit, not the server's rule. What a loss hides
+may be the first time that it was used again, so after a loss:
+
+* A request that the reply to a later one has passed is not paired: its reply was lost.
+* One is not paired that was sent before the capture lost a handshake's worth of bytes of both
+  directions: another connection may have begun on the same ports, with the same xids again.
+* Of a client whose xids have not been seen to grow it is not believed that no hidden request had
+  the same xid: none is paired that was sent before the capture lost both requests and replies (the
+  reply may be that of a hidden one), nor, behind lost requests or in a connection joined in the
+  middle, one whose xid is 0 or 1, which clients that do not count use for all requests.
 """
 
 from __future__ import annotations
@@ -23,6 +34,12 @@ PING_XID = -2
 AUTH_XID = -4
 SET_WATCHES_XID = -8
 SPECIAL_XIDS = frozenset((PING_XID, AUTH_XID, SET_WATCHES_XID))
+
+#: auth and sasl: answered at receipt, whatever their xid (protocol reference, 2.3).
+AT_RECEIPT = frozenset((100, 102))
+
+#: What clients that do not count use for all requests.
+CONSTANT_XIDS = (0, 1)
 
 #: A server that has just answered a ping and owes another answer, from before the capture began, is
 #: not silent for so long. Needed for idle connections, which carry nothing but pings.
@@ -71,6 +88,18 @@ class Pairing:
     _joined: bool = False
     #: the client has used an ordinary xid again or gone backwards
     _repeats: bool = False
+    #: an ordinary xid was greater than the one before
+    _grows: bool = False
+    #: requests before this one are answered: a later one was, in a time of losses
+    _passed: int = 0
+    #: number + 1 of the first request after requests, after replies were last lost; 0: none were
+    _asks_lost: int = 0
+    _answers_lost: int = 0
+    #: the same, where so much was lost that another connection may have begun
+    _asks_gone: int = 0
+    _answers_gone: int = 0
+    #: xid and time of the latest reply without a request
+    _orphan: tuple[int, int] = (0, -1)
     #: the last ordinary xid sent
     last_xid: int | None = None
 
@@ -85,8 +114,11 @@ class Pairing:
         if xid not in SPECIAL_XIDS:
             last = self.last_xid
             # signed distance, so that the wrap of an int is a step forward
-            if last is not None and not 0 < (xid - last) & 0xFFFFFFFF < 0x80000000:
-                self._repeats = True
+            if last is not None:
+                step = (xid - last) & 0xFFFFFFFF
+                forward = 0 < step < 0x80000000
+                self._grows |= forward
+                self._repeats |= not forward
             self.last_xid = xid
         self.outstanding[pending.number] = pending
         self._by_xid.setdefault(xid, deque()).append(pending)
@@ -103,18 +135,32 @@ class Pairing:
         """The connection was already open when the capture began."""
         self.lost()
         self._joined = True
+        self._asks_lost = self._answers_lost = 0
 
-    def lost(self) -> None:
+    def lost(self, *, requests: bool = True, replies: bool = True) -> None:
         """Bytes that may have held a request or a reply were not captured, or not kept."""
+        if requests:
+            self._asks_lost = self._next + 1
+        if replies:
+            self._answers_lost = self._next + 1
         self._joined = False
         self._tainted = True
         self._auth_tainted = True
         self._taint_from = self._next
 
+    def gone(self, *, requests: bool) -> None:
+        """So many bytes were not captured that a handshake may be among them."""
+        if requests:
+            self._asks_gone = self._next + 1
+        else:
+            self._answers_gone = self._next + 1
+
     def resumed(self) -> None:
         """Requests are being framed again; those sent until now may have been missed."""
         if self._tainted:
             self._taint_from = self._next
+            if self._asks_lost:
+                self._asks_lost = self._next + 1
 
     def peek(self, xid: int) -> Pending | None:
         """The request a reply with this xid would be matched to by xid alone."""
@@ -145,10 +191,35 @@ class Pairing:
                     break
             else:
                 return None
+        elif self._is_doubtful(found):
+            return None
         self._remove(found)
-        if not repeated and requests_in_sync and found.number >= self._taint_from:
-            self._settle(found)
+        if not repeated and found.opcode not in AT_RECEIPT:
+            if self._tainted:
+                self._passed = max(self._passed, found.number)
+            if requests_in_sync and found.number >= self._taint_from:
+                self._settle(found)
         return found
+
+    def orphaned(self, xid: int, ts: int) -> None:
+        """A reply with this xid answers no request that is known. One that was sent before, and is
+        known later, since it waited behind a loss, may be the one.
+        """
+        self._orphan = (xid, ts)
+
+    def _is_doubtful(self, found: Pending) -> bool:
+        """Whether the reply may be that of another request with this xid, which was not seen."""
+        if found.number < max(self._passed, self._clean_from):
+            return True
+        if found.xid == self._orphan[0] and found.ts <= self._orphan[1]:
+            return True
+        if found.number + 1 < min(self._asks_gone, self._answers_gone):
+            return True
+        if not self._tainted or self._grows or not (self._joined or self._asks_lost):
+            return False
+        if found.number + 1 < self._asks_lost:
+            return found.number + 1 < self._answers_lost
+        return found.xid in CONSTANT_XIDS
 
     def _settle(self, found: Pending) -> None:
         if self._tainted:

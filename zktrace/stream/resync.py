@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from zktrace.stream.budget import MARK_COST
 from zktrace.stream.framer import HEAD_MAX
+from zktrace.stream.handshake import is_connect_again, is_connected_again
 from zktrace.stream.pairing import AUTH_XID, PING_XID, SET_WATCHES_XID, SPECIAL_XIDS, Pairing
 from zktrace.stream.schema import Fields, Scanner, Schema, plausible_path
 
@@ -39,6 +40,10 @@ ZXID_AHEAD = 1 << 24
 EPOCHS_AHEAD = 1000
 #: An epoch beyond this has never been reached by an ensemble; it bounds the first zxid seen.
 EPOCH_MAX = 1 << 24
+
+#: Lengths of the handshakes that are known by their forms, and the bytes that show it.
+HANDSHAKES = frozenset((36, 37, 44, 45))
+HANDSHAKE_HEAD = 28
 
 PING_OPCODE, AUTH_OPCODE, SASL_OPCODE = 11, 100, 102
 SET_WATCHES_OPCODES = (101, 105)
@@ -185,6 +190,8 @@ def search(scan: Scan, view: bytes, header: int, chain: Callable[[int], int]) ->
 def _request_chain(
     view: bytes, at: int, schema: Schema, scanner: Scanner, last_xid: int | None
 ) -> int:
+    if (found := _handshake(view, at, is_connect_again)) != REJECT:
+        return found
     points = 0
     pos = at
     wanted = REQUEST_POINTS if at == 0 else 2 * REQUEST_POINTS
@@ -236,6 +243,8 @@ def _reply_chain(
     requests_in_sync: bool,
     wanted: int,
 ) -> int:
+    if (found := _handshake(view, at, is_connected_again)) != REJECT:
+        return found
     points = 0
     pos = at
     if at:
@@ -295,6 +304,17 @@ def _reply_chain(
         else:
             points += 3 if near else 1
         pos = stop
+
+
+def _handshake(view: bytes, at: int, form: Callable[[bytes, int], bool]) -> int:
+    """Whether another connection begins here, on the same addresses and ports."""
+    length = _INT.unpack_from(view, at)[0]
+    if length not in HANDSHAKES or view[at + 4 : at + 8] != bytes(4):
+        return REJECT
+    head = view[at + 4 : at + 4 + length]
+    if form(head, length):
+        return ACCEPT
+    return at + 4 + HANDSHAKE_HEAD if len(head) < HANDSHAKE_HEAD else REJECT
 
 
 def _near_zxid(zxid: int, last: int | None) -> bool:

@@ -4,6 +4,7 @@
 use crate::budget::Budget;
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::{Fed, Frame, Framer, LENGTH_MAX};
+use crate::handshake::{is_request_again, is_response_again, CONNECTED_BYTES, CONNECT_BYTES};
 use crate::machine::{self, Way as _};
 use crate::pairing::{Pairing, Requests};
 use crate::resync::{find_replies, find_requests, ReplyContext, Scan, REPLY_POINTS};
@@ -29,7 +30,7 @@ pub(crate) struct Way {
     scan: Option<Box<Scan>>,
     charged: usize,
     tail: Tail,
-    to_server: bool,
+    pub to_server: bool,
     /// The bytes at hand may have been sent before they were captured.
     late: bool,
 }
@@ -46,7 +47,7 @@ impl Way {
         }
     }
 
-    fn direction(&self) -> Direction {
+    pub fn direction(&self) -> Direction {
         if self.to_server {
             Direction::ToServer
         } else {
@@ -91,6 +92,8 @@ pub(crate) struct State {
     pub connect: Option<Box<AskedConnect>>,
     pub await_connect: bool,
     pub await_connected: bool,
+    /// The ConnectRequest is that of another connection on the same ports.
+    pub asked_again: bool,
     /// Nothing was lost so far: a reply without a request is odd.
     pub clean: bool,
     pub wide_xids: bool,
@@ -117,6 +120,7 @@ impl ClientMachine {
                 connect: None,
                 await_connect: opened,
                 await_connected: opened,
+                asked_again: false,
                 clean: opened,
                 wide_xids: false,
                 tracing: false,
@@ -194,6 +198,14 @@ impl ClientMachine {
         missing: u64,
     ) {
         self.state.clean = false;
+        let handshake = if to_server {
+            CONNECT_BYTES
+        } else {
+            CONNECTED_BYTES
+        };
+        if missing >= handshake {
+            self.state.pairing.gone(to_server);
+        }
         let (mut half, conn) = self.half(to_server);
         machine::gap(&mut half, shared, conn, ts, missing);
     }
@@ -205,11 +217,7 @@ impl ClientMachine {
             machine::end(&mut half, shared, conn);
             half.way.framer.drop_partial(&mut shared.budget);
         }
-        let state = &mut self.state;
-        if let Some(asked) = state.connect.take() {
-            shared.connect(&self.conn, state.session, Some(*asked), None);
-        }
-        state.unanswered(shared, &self.conn);
+        self.state.end_of_requests(shared, &self.conn);
     }
 
     /// What the connection holds.
@@ -239,6 +247,14 @@ impl ClientMachine {
 }
 
 impl State {
+    /// What was asked has no reply.
+    pub fn end_of_requests<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo) {
+        if let Some(asked) = self.connect.take() {
+            shared.connect(conn, self.session, Some(*asked), None);
+        }
+        self.unanswered(shared, conn);
+    }
+
     /// No reply is waited for any more; the number of requests without one.
     fn unanswered<S: EventSink>(&mut self, shared: &mut Shared<S>, conn: &ConnInfo) -> u64 {
         let given_up = self.pairing.give_up(&mut shared.requests);
@@ -345,11 +361,16 @@ impl State {
             }
             if self.await_connect {
                 self.connect_request(shared, conn, way, frame);
+            } else if !self.clean && !frame.damaged && is_request_again(frame.head, frame.length) {
+                self.reopened(shared, conn, way, frame);
             } else {
                 self.request(shared, conn, frame);
                 self.ping_answered = false;
             }
-        } else if !(self.await_connected && self.first_reply(shared, conn, frame)) {
+        } else if self.await_connected && self.first_reply(shared, conn, frame) {
+        } else if !self.clean && !frame.damaged && is_response_again(frame.head, frame.length) {
+            self.reopened(shared, conn, way, frame);
+        } else {
             self.reply(shared, conn, frame);
         }
         self.last_frame_ts = self.last_frame_ts.max(frame.last_ts);
@@ -382,7 +403,7 @@ impl State {
         way.scan = Some(Box::default());
         shared.counters.desyncs += 1;
         self.clean = false;
-        self.pairing.lost();
+        self.pairing.lost(way.to_server, !way.to_server);
         // a handshake not seen by now will not be known for one
         if way.to_server {
             self.await_connect = false;
@@ -467,7 +488,8 @@ impl<S: EventSink> machine::Way<S> for Half<'_> {
     }
 
     fn missing_in_scan(&mut self) {
-        self.state.pairing.lost();
+        let to_server = self.way.to_server;
+        self.state.pairing.lost(to_server, !to_server);
     }
 
     fn charged(&mut self) -> &mut usize {

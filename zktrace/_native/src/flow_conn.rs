@@ -164,7 +164,7 @@ impl Conn {
         let index = usize::from(upper != self.flip);
         let (me, other) = self.pair(index);
         if seg.flags & SYN == 0 {
-            return seg.wire_len > 0 && me.is_far(seg.seq);
+            return seg.wire_len > 0 && (me.is_far(seg.seq) || me.is_beyond_fin(seg.seq));
         }
         let start = seg.seq.wrapping_add(1);
         if me.started {
@@ -530,7 +530,10 @@ impl Conn {
         let [a, b] = &self.sides;
         Tombstone {
             flip: self.flip,
-            sides: [a, b].map(|side| side.started.then(|| (side.base, side.next_seq()))),
+            sides: [a, b].map(|side| {
+                side.started
+                    .then(|| (side.base, side.next_seq(), side.ended()))
+            }),
         }
     }
 

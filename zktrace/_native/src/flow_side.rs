@@ -13,7 +13,7 @@ use crate::flow_past::Past;
 /// Farther than this from the next expected byte is not reordering or loss: it is another connection
 /// on the same ports, or nonsense. Sixteen times the buffer limit, far below the 2^31 where signed
 /// distances turn over.
-pub const WINDOW: i64 = 1 << 26;
+pub const WINDOW: i64 = 1 << 23;
 
 /// What a buffered piece costs beside its bytes: a flood of one-byte segments hits the limits too.
 pub const CHUNK_OVERHEAD: u64 = 128;
@@ -190,6 +190,18 @@ impl Side {
         } else {
             false
         }
+    }
+
+    /// Does `seq` come after the last byte that this sender had to send?
+    pub fn is_beyond_fin(&self, seq: u32) -> bool {
+        self.started
+            && self.fin_off != NO_OFFSET
+            && self.next.wrapping_add(distance(seq, self.next_seq())) > self.fin_off
+    }
+
+    /// Everything up to its FIN was delivered.
+    pub fn ended(&self) -> bool {
+        self.fin_off != NO_OFFSET && self.next >= self.fin_off
     }
 
     // -- before the start is known

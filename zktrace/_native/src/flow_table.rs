@@ -158,10 +158,10 @@ impl Recent {
 }
 
 /// What is remembered of an ended connection: sequence numbers of the start and the end of each
-/// stream that was started.
+/// stream that was started, and whether it ended by a FIN.
 pub struct Tombstone {
     pub flip: bool,
-    pub sides: [Option<(u32, u32)>; 2],
+    pub sides: [Option<(u32, u32, bool)>; 2],
 }
 
 struct Grave {
@@ -237,10 +237,13 @@ impl Tombstones {
         let [a, b] = &grave.stone.sides;
         let side = if upper == grave.stone.flip { a } else { b };
         let late = if seg.flags & (SYN | RST) == SYN {
-            side.is_some_and(|(base, _)| base == seg.seq.wrapping_add(1))
+            side.is_some_and(|(base, ..)| base == seg.seq.wrapping_add(1))
         } else if seg.flags & RST != 0 || seg.wire_len == 0 {
             true
-        } else if side.is_some_and(|(_, end)| distance(seg.seq, end).abs() > WINDOW) {
+        } else if side.is_some_and(|(_, end, fin)| {
+            let beyond = distance(seg.seq, end);
+            beyond.abs() > WINDOW || (fin && beyond > 0)
+        }) {
             false
         } else {
             grave.late += 1;

@@ -71,6 +71,41 @@ fn body(head: &[u8], connect: &mut ConnectRequest) -> Option<()> {
     Some(())
 }
 
+/// Bytes of a session's password.
+const PASSWORD: i32 = 16;
+/// The least that a handshake takes in the stream of either direction: without a password.
+pub const CONNECT_BYTES: u64 = 32;
+pub const CONNECTED_BYTES: u64 = 24;
+
+/// Whether this is a ConnectRequest, which no connection has but as its first frame. A request whose xid is 0 has another
+/// form.
+pub fn is_request_again(head: &[u8], length: usize) -> bool {
+    let (Some(last_zxid), Some(timeout), Some(_), Some(size)) =
+        (long(head, 4), int(head, 12), long(head, 16), int(head, 24))
+    else {
+        return false;
+    };
+    (44..=45).contains(&length)
+        && int(head, 0) == Some(0)
+        && last_zxid >= 0
+        && timeout > 0
+        && size == PASSWORD
+}
+
+/// Whether this is a ConnectResponse that grants a session, by its form: a reply of this length has no error, where the
+/// second half of the session is.
+pub fn is_response_again(head: &[u8], length: usize) -> bool {
+    let (Some(timeout), Some(session), Some(size)) = (int(head, 4), int(head, 12), int(head, 16))
+    else {
+        return false;
+    };
+    (36..=37).contains(&length)
+        && int(head, 0) == Some(0)
+        && timeout > 0
+        && session != 0
+        && size == PASSWORD
+}
+
 /// Whether a server's first frame can be the answer to a ConnectRequest of this version. It is not where the capture
 /// missed the answer and begins with a later reply. What was not captured of a damaged frame cannot be held against it.
 pub fn is_response(frame: &Frame<'_>, version: Option<i32>) -> bool {

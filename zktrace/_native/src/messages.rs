@@ -5,7 +5,7 @@ use crate::client::{State, Way};
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::Frame;
 use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
-use crate::pairing::{Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
+use crate::pairing::{Pairing, Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
 use crate::rows::{Answer, AskedConnect, Shared};
 use crate::scan::{Fields, Rare};
 use crate::schema::{int, long};
@@ -68,7 +68,7 @@ impl State {
         }
         self.await_connected = false;
         self.clean = false;
-        self.pairing.lost();
+        self.pairing.lost(false, true);
         let (xid, size) = if self.wide_xids {
             (long(frame.head, 0), 20)
         } else {
@@ -84,6 +84,41 @@ impl State {
         true
     }
 
+    /// Behind a loss: another connection began, on the same addresses and ports. What was known is of the one before:
+    /// nothing that it asked will be answered.
+    #[cold]
+    pub fn reopened<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        conn: &ConnInfo,
+        way: &mut Way,
+        frame: &Frame<'_>,
+    ) {
+        if !way.to_server && self.asked_again {
+            self.connect_response(shared, conn, frame);
+            return;
+        }
+        if self.last_frame_ts != 0 {
+            let detail = "another connection on these ports: the beginning was not captured";
+            let direction = Some(way.direction());
+            shared.anomaly(conn, frame.last_ts, "reused", direction, None, detail);
+        }
+        self.end_of_requests(shared, conn);
+        self.session = None;
+        self.last_zxid = None;
+        self.pairing = Pairing::default();
+        self.pairing.set_joined();
+        if way.to_server {
+            self.await_connected = true;
+            self.asked_again = true;
+            self.wide_xids = false;
+            way.framer.min_length = 8;
+            self.connect_request(shared, conn, way, frame);
+        } else {
+            self.connect_response(shared, conn, frame);
+        }
+    }
+
     fn connect_response<S: EventSink>(
         &mut self,
         shared: &mut Shared<S>,
@@ -91,6 +126,7 @@ impl State {
         frame: &Frame<'_>,
     ) {
         self.await_connected = false;
+        self.asked_again = false;
         let connected = parse_response(frame);
         if connected.malformed && !frame.damaged {
             malformed(shared, conn, Direction::ToClient, frame, "ConnectResponse");
@@ -126,7 +162,7 @@ impl State {
             (int(head, 0).map(i64::from), 8)
         };
         let (Some(xid), Some(opcode)) = (xid, int(head, size - 4)) else {
-            self.pairing.lost(); // damaged: whose it is was not captured
+            self.pairing.lost(true, false); // damaged: whose it is was not captured
             return;
         };
         let index = shared.schema.index(opcode);
@@ -200,7 +236,7 @@ impl State {
             (int(head, 0).map(i64::from), 4)
         };
         let (Some(xid), Some(zxid), Some(error)) = (xid, long(head, at), int(head, at + 8)) else {
-            self.pairing.lost(); // damaged: whose it is was not captured
+            self.pairing.lost(false, true); // damaged: whose it is was not captured
             return;
         };
         let body = at + 12;
@@ -264,6 +300,7 @@ impl State {
         header: (i64, i64, i32),
     ) {
         let xid = header.0;
+        self.pairing.orphaned(xid, frame.first_ts);
         if self.clean {
             shared.anomaly(
                 conn,

@@ -20,6 +20,11 @@ const QUIET_NS: i64 = 1_000_000_000;
 
 const AUTH: usize = 1;
 
+/// auth and sasl: answered at receipt, whatever their xid.
+const AT_RECEIPT: [i32; 2] = [100, 102];
+/// What clients that do not count use for all requests.
+const CONSTANT_XIDS: [i64; 2] = [0, 1];
+
 /// Requests answered out of order that a queue holds beside as many that are not.
 const HOLES_MAX: usize = 16;
 
@@ -166,6 +171,20 @@ pub struct Pairing {
     auth_clean_from: u64,
     joined: bool,
     repeats: bool,
+    /// An ordinary xid was greater than the one before.
+    grows: bool,
+    /// Requests before this one are answered: a later one was, in a time of losses.
+    passed: u64,
+    /// Outstanding are ordinary requests that are before `clean_from`.
+    stale: bool,
+    /// Number + 1 of the first request after requests, after replies were last lost; 0: none were.
+    asks_lost: u64,
+    answers_lost: u64,
+    /// The same, where so much was lost that another connection may have begun.
+    asks_gone: u64,
+    answers_gone: u64,
+    /// Xid and time of the latest reply without a request.
+    orphan: Option<(i64, i64)>,
     /// The last ordinary xid sent.
     pub last_xid: Option<i64>,
 }
@@ -191,9 +210,9 @@ impl Pairing {
         }
         if let Some(last) = self.last_xid {
             // signed distance, so that the wrap of an int is a step forward
-            if (xid.wrapping_sub(last) as i32) <= 0 {
-                self.repeats = true;
-            }
+            let forward = (xid.wrapping_sub(last) as i32) > 0;
+            self.grows |= forward;
+            self.repeats |= !forward;
         }
         self.last_xid = Some(xid);
         if self.by_xid.is_none() && !self.stays_sorted(xid) {
@@ -232,22 +251,42 @@ impl Pairing {
 
     /// The connection was already open when the capture began.
     pub fn set_joined(&mut self) {
-        self.lost();
+        self.lost(true, true);
         self.joined = true;
+        self.asks_lost = 0;
+        self.answers_lost = 0;
     }
 
-    /// Bytes that may have held a request or a reply were not captured, or not kept.
-    pub fn lost(&mut self) {
+    /// Bytes that may have held requests or replies were not captured, or not kept.
+    pub fn lost(&mut self, requests: bool, replies: bool) {
+        if requests {
+            self.asks_lost = self.next + 1;
+        }
+        if replies {
+            self.answers_lost = self.next + 1;
+        }
         self.joined = false;
         self.tainted = true;
         self.auth_tainted = true;
         self.taint_from = self.next;
     }
 
+    /// So many bytes were not captured that a handshake may be among them.
+    pub fn gone(&mut self, requests: bool) {
+        if requests {
+            self.asks_gone = self.next + 1;
+        } else {
+            self.answers_gone = self.next + 1;
+        }
+    }
+
     /// Requests are being framed again; those sent until now may have been missed.
     pub fn resumed(&mut self) {
         if self.tainted {
             self.taint_from = self.next;
+            if self.asks_lost > 0 {
+                self.asks_lost = self.next + 1;
+            }
         }
     }
 
@@ -294,7 +333,8 @@ impl Pairing {
         in_sync: bool,
     ) -> Option<Pending> {
         // the common case: nothing was lost, and replies come in the order of requests
-        if xid >= 0 && self.by_xid.is_none() && !self.tainted && !self.auth_tainted {
+        let certain = !self.tainted && !self.auth_tainted && !self.stale && self.orphan.is_none();
+        if xid >= 0 && self.by_xid.is_none() && certain {
             if let Some(first) = self.ordinary.front() {
                 if first.xid == xid {
                     return self.take_first(requests);
@@ -353,12 +393,46 @@ impl Pairing {
                 return None;
             }
             number = self.first_clean(requests, xid)?;
+        } else if self.is_doubtful(self.at(requests, number)?) {
+            return None;
         }
         let found = self.take(requests, number)?;
-        if !repeated && in_sync && found.number >= self.taint_from {
-            self.settle(requests, &found);
+        if !repeated && !AT_RECEIPT.contains(&found.opcode) {
+            if self.tainted {
+                self.passed = self.passed.max(found.number);
+            }
+            if in_sync && found.number >= self.taint_from {
+                self.settle(requests, &found);
+            }
         }
         Some(found)
+    }
+
+    /// A reply with this xid answers no request that is known. One that was sent before, and is known later, since it
+    /// waited behind a loss, may be the one.
+    pub fn orphaned(&mut self, xid: i64, ts: i64) {
+        self.orphan = Some((xid, ts));
+    }
+
+    /// Whether the reply may be that of another request with this xid, which was not seen.
+    fn is_doubtful(&self, found: &Pending) -> bool {
+        if found.number < self.passed.max(self.clean_from) {
+            return true;
+        }
+        let before = |(xid, ts)| found.xid == xid && found.ts <= ts;
+        if self.orphan.is_some_and(before) {
+            return true;
+        }
+        if found.number + 1 < self.asks_gone.min(self.answers_gone) {
+            return true;
+        }
+        if !self.tainted || self.grows || !(self.joined || self.asks_lost > 0) {
+            return false;
+        }
+        if found.number + 1 < self.asks_lost {
+            return found.number + 1 < self.answers_lost;
+        }
+        CONSTANT_XIDS.contains(&found.xid)
     }
 
     fn first_clean(&self, requests: &Requests, xid: i64) -> Option<u64> {
@@ -396,6 +470,7 @@ impl Pairing {
         if self.tainted {
             self.tainted = false;
             self.clean_from = found.number;
+            self.stale = !self.ordinary.is_empty();
         }
         if self.auth_tainted {
             // an auth sent after `found` may have been answered already, ahead of order
@@ -434,6 +509,7 @@ impl Pairing {
         }
         if self.ordinary.is_empty() {
             self.by_xid = None;
+            self.stale = false;
         } else if self.holes > HOLES_MAX && self.holes > self.ordinary.len() / 2 {
             self.forget_answered();
         }
@@ -464,7 +540,7 @@ impl Pairing {
             .filter_map(|place| requests.take(place))
             .collect();
         given_up.sort_unstable_by_key(|pending| pending.number);
-        self.lost();
+        self.lost(true, true);
         given_up
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::budget::{append, MARK_COST};
 use crate::framer::HEAD_MAX;
+use crate::handshake::{is_request_again, is_response_again};
 use crate::pairing::{Pairing, Requests, AUTH_XID, PING_XID, SET_WATCHES_XID};
 use crate::scan::Fields;
 use crate::schema::{int, long, plausible_path, Schema};
@@ -181,6 +182,10 @@ impl Scan {
     }
 }
 
+/// Lengths of the handshakes that are known by their forms, and the bytes that show it.
+const HANDSHAKES: [usize; 4] = [36, 37, 44, 45];
+const HANDSHAKE_HEAD: usize = 28;
+
 /// Offset of a request's length field, or None where none has proven itself yet.
 pub fn find_requests(scan: &mut Scan, schema: &Schema, last_xid: Option<i64>) -> Option<usize> {
     scan.search(12, |view, at| request_chain(view, at, schema, last_xid))
@@ -207,7 +212,25 @@ fn plausible_length(view: &[u8], pos: usize, least: i32) -> bool {
     }
 }
 
+/// Whether another connection begins here, on the same addresses and ports. None: it does not.
+#[inline]
+fn handshake(view: &[u8], at: usize, form: fn(&[u8], usize) -> bool) -> Option<Verdict> {
+    let length = usize::try_from(int(view, at)?).ok()?;
+    if !HANDSHAKES.contains(&length) || int(view, at + 4) != Some(0) {
+        return None;
+    }
+    let head = view.get(at + 4..)?;
+    let head = head.get(..length).unwrap_or(head);
+    if form(head, length) {
+        return Some(Verdict::Accept);
+    }
+    (head.len() < HANDSHAKE_HEAD).then_some(Verdict::Wait(at + 4 + HANDSHAKE_HEAD))
+}
+
 fn request_chain(view: &[u8], at: usize, schema: &Schema, mut last_xid: Option<i64>) -> Verdict {
+    if let Some(found) = handshake(view, at, is_request_again) {
+        return found;
+    }
     // data of a node can look like a frame: twice as much where it is not where the bytes in hand begin
     let wanted = if at == 0 { 1 } else { 2 } * REQUEST_POINTS;
     let mut points = 0;
@@ -270,6 +293,9 @@ fn request_chain(view: &[u8], at: usize, schema: &Schema, mut last_xid: Option<i
 }
 
 fn reply_chain(view: &[u8], at: usize, schema: &Schema, context: &ReplyContext<'_>) -> Verdict {
+    if let Some(found) = handshake(view, at, is_response_again) {
+        return found;
+    }
     let wanted = if at == 0 { 1 } else { 2 } * context.points;
     let mut points = 0;
     let mut pos = at;
