@@ -12,7 +12,7 @@ use crate::pages::prefer_large;
 
 /// What Arrow recommends; every type of a column is content with it.
 const ALIGN: usize = 64;
-/// The first piece; each further one is twice as large, up to the last size.
+/// The first piece; each further one is four times as large, up to the last size.
 const FIRST: usize = 256 << 10;
 const LAST: usize = 16 << 20;
 
@@ -58,7 +58,7 @@ impl Slab {
         if self.piece.try_reclaim(room) {
             return;
         }
-        self.size = (self.size * 2).clamp(FIRST, LAST);
+        self.size = (self.size * 4).clamp(FIRST, LAST);
         self.piece = BytesMut::with_capacity(self.size.max(room));
         prefer_large(self.piece.spare_capacity_mut());
     }
@@ -87,6 +87,6 @@ mod tests {
             let buffer = slab.put(&[i as u8; 10_000]);
             assert_eq!(buffer.len(), 10_000);
         }
-        assert!(slab.size <= 2 * FIRST, "{}", slab.size);
+        assert!(slab.size <= 4 * FIRST, "{}", slab.size);
     }
 }
