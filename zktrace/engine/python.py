@@ -18,7 +18,8 @@ from zktrace.capture.segment import Packet
 from zktrace.engine.base import EngineOptions
 from zktrace.flow.api import Limits
 from zktrace.flow.tcp import Reassembler
-from zktrace.stream.connection import Analyzer
+from zktrace.stream.client import ClientMachine
+from zktrace.stream.connection import Analyzer, MakeClient
 from zktrace.stream.events import Row
 from zktrace.stream.roles import Roles
 from zktrace.stream.schema import parse_schema
@@ -96,13 +97,21 @@ class PythonEngine:
 
     name = "python"
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        client: MakeClient = ClientMachine,
+        servers: bool = True,
+    ) -> None:
         self._capture = CaptureCounters()
         self._sources: deque[_Source] = deque()
         self._gone = 0  # sources that are done, at the front: taken out
         self._rows = _Rows()
         roles = Roles.of(options.client_ports, options.quorum_ports, options.election_ports)
-        self._analyzer = Analyzer(self._rows, parse_schema(schema_text()), roles)
+        self._analyzer = Analyzer(
+            self._rows, parse_schema(schema_text()), roles, client=client, servers=servers
+        )
         self._decapsulator = Decapsulator(self._capture)
         limits = Limits(connections=options.max_connections)
         self._flow = Reassembler(self._analyzer, limits)

@@ -131,6 +131,8 @@ class ClientMachine(StreamMachine[Direction]):
         #: what follows the handshake is compressed, and not decoded
         self._compressed = False
         self._tracing = False
+        #: why the connection ended, once it has: in the flow layer's words
+        self.how = "eof"
         if not opened:
             self._requests.lose()
             self._replies.lose()

@@ -9,6 +9,7 @@ must not know capture formats; reassembly is done when it is called.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from zktrace.capture.segment import endpoint_text
@@ -94,11 +95,28 @@ class Connection:
         return cost if self.machine is None else cost + self.machine.cost
 
 
+#: Context, who, whether the connection was seen to open, extra bytes of its handshake.
+MakeClient = Callable[[Context, tuple[int, str, str], bool, int], ClientMachine]
+
+
 class Analyzer:
     """Takes the flow layer's calls and gives rows: the handler of a `Reassembler`."""
 
-    def __init__(self, sink: EventSink, schema: Schema, roles: Roles) -> None:
+    def __init__(
+        self,
+        sink: EventSink,
+        schema: Schema,
+        roles: Roles,
+        *,
+        client: MakeClient = ClientMachine,
+        servers: bool = True,
+    ) -> None:
+        """`client` makes the machines of client connections; without `servers` those between
+        servers are told apart, but not decoded.
+        """
         self._sink = sink
+        self._client = client
+        self._servers = servers
         self._roles = roles
         self.counters = Counters()
         self._budget = Budget()
@@ -147,6 +165,8 @@ class Analyzer:
         if connection.role is None:
             self._settle(connection, UNKNOWN)
         self._let_go(connection, everything=True)
+        if isinstance(connection.machine, ClientMachine):
+            connection.machine.how = how
         if connection.machine is not None:
             connection.machine.end(ts)
         if how in ("closed", "reset"):
@@ -165,7 +185,7 @@ class Analyzer:
 
     def _route(self, connection: Connection, item: Item) -> None:
         if connection.machine is None:
-            if connection.role in _DECODED:
+            if connection.role == CLIENT or (self._servers and connection.role in _DECODED):
                 self.counters.skipped_bytes += len(item.data)
             return
         if item.side == connection.client_side:
@@ -313,13 +333,15 @@ class Analyzer:
             connection.machine = FourLetterMachine(self._sink, who, word)
         elif verdict is Verdict.CONNECT:
             extra = probe.handshake_extra(first)
-            connection.machine = ClientMachine(self._context, who, True, extra)
+            connection.machine = self._client(self._context, who, True, extra)
         else:
             ts = next(item.ts for item in connection.waiting if item.side == 0 and item.data)
             word = first[:4].decode("ascii")
             self._sink.anomaly((ts, *who, "unknown_word", TO_SERVER, 4, word))
 
     def _start_server(self, connection: Connection, opened: bool) -> None:
+        if not self._servers:
+            return
         who = self._who(connection)
         if connection.role == QUORUM:
             connection.machine = QuorumMachine(self._context, who, opened)
@@ -349,7 +371,8 @@ class Analyzer:
                 first = _first_bytes(connection, connection.client_side) or b""
                 self._start_client(connection, verdict, first)
             else:
-                connection.machine = ClientMachine(self._context, self._who(connection), False)
+                who = self._who(connection)
+                connection.machine = self._client(self._context, who, False, 0)
         else:
             self._start_server(connection, opened=verdict is not None)
         return False

@@ -103,6 +103,11 @@ class Pairing:
     #: the last ordinary xid sent
     last_xid: int | None = None
 
+    @property
+    def count(self) -> int:
+        """Requests noted so far."""
+        return self._next
+
     def sent(self, pending: Pending, quiet_ns: int) -> None:
         """Note a request, sent `quiet_ns` after the answer to a ping, nothing in between."""
         pending.number = self._next

@@ -1,0 +1,184 @@
+"""What the live server named differently: sessions, names of sequential nodes, zxids, versions.
+
+Only differences are kept where what is equal needs no entry. zxids are kept in order of the
+recording, up to a limit; what is older is not known any more, and those who compare are told so.
+No input or output.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+#: Pairs of zxids that are kept: 16 bytes each in arrays, some 200 in the tables.
+ZXIDS_MAX: Final = 1 << 20
+#: Names with another number that are kept.
+NAMES_MAX: Final = 1 << 18
+
+_SEQUENCE: Final = re.compile(r"[0-9]{10}(?=/|$)")
+
+
+@dataclass(slots=True)
+class Session:
+    """A live session that stands for a recorded one."""
+
+    sid: int
+    password: bytes
+    timeout_ms: int
+    #: no requests can be made in it any more
+    closed: bool = False
+
+
+class Names:
+    """Recorded path to live path, of nodes whose sequence numbers differ."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._live: dict[str, str] = {}
+        self._recorded: dict[str, str] = {}
+        #: names that were given up for room
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    @property
+    def is_identity(self) -> bool:
+        """Nothing is named differently."""
+        return not self._live and not self.prefix
+
+    def learn(self, recorded: str, live: str) -> None:
+        """A node was made under these names; both without the prefix."""
+        if recorded != live:
+            self._live[recorded] = live
+            self._recorded[live] = recorded
+            if len(self._live) > NAMES_MAX:
+                oldest = next(iter(self._live))
+                self._recorded.pop(self._live.pop(oldest), None)
+                self.forgotten += 1
+        else:
+            self._live.pop(recorded, None)
+
+    def to_live(self, path: str) -> str:
+        """A recorded path as the live server has it, prefix included."""
+        if self._live:
+            path = _translated(path, self._live)
+        if self.prefix and not path.startswith("/zookeeper"):
+            return self.prefix + (path if path != "/" else "")
+        return path
+
+    def to_recorded(self, path: str) -> str:
+        """A live path as the recording has it."""
+        if self.prefix and (path == self.prefix or path.startswith(self.prefix + "/")):
+            path = path[len(self.prefix) :] or "/"
+        if self._recorded:
+            path = _translated(path, self._recorded)
+        return path
+
+
+def _translated(path: str, names: dict[str, str]) -> str:
+    # the longest beginning that has another name; names of nodes below it are made of live ones
+    for end in reversed([found.end() for found in _SEQUENCE.finditer(path)]):
+        other = names.get(path[:end])
+        if other is not None:
+            return other + path[end:]
+    return path
+
+
+class Zxids:
+    """Recorded zxid to live zxid, of writes."""
+
+    def __init__(self, limit: int = ZXIDS_MAX) -> None:
+        self._limit = limit
+        self._live: dict[int, int] = {}
+        self._recorded: dict[int, int] = {}
+        self._sorted: list[int] = []
+        self._stale = False
+        #: pairs that were given up for room
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def learn(self, recorded: int, live: int) -> None:
+        """A write has these zxids."""
+        self._live[recorded] = live
+        self._recorded[live] = recorded
+        if len(self._live) > self._limit:
+            for old in [z for z, _ in zip(self._live, range(self._limit // 4), strict=False)]:
+                self._recorded.pop(self._live.pop(old), None)
+                self.forgotten += 1
+        self._stale = True
+
+    def live(self, recorded: int) -> int | None:
+        """Of exactly this write."""
+        return self._live.get(recorded)
+
+    def recorded(self, live: int) -> int | None:
+        """The same, the other way."""
+        return self._recorded.get(live)
+
+    def floor(self, recorded: int) -> int:
+        """The live zxid of the last known write up to this one; 0 where none is."""
+        if self._stale:
+            self._sorted = sorted(self._live)
+            self._stale = False
+        at = bisect_right(self._sorted, recorded)
+        return self._live[self._sorted[at - 1]] if at else 0
+
+
+@dataclass(slots=True)
+class Offsets:
+    """By how much live versions are ahead of recorded ones: (version, cversion, aversion)."""
+
+    by_path: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def learn(self, path: str, recorded: tuple[int, ...], live: tuple[int, ...]) -> None:
+        """Both versions, children's versions and ACL's versions of a node at the same point."""
+        offset = (live[0] - recorded[0], live[1] - recorded[1], live[2] - recorded[2])
+        if any(offset):
+            self.by_path[path] = offset
+        else:
+            self.by_path.pop(path, None)
+
+    def forget(self, path: str) -> None:
+        self.by_path.pop(path, None)
+
+    def version(self, path: str, version: int) -> int:
+        """A recorded expected version as the live server has it; -1, any, stays."""
+        if version < 0 or path not in self.by_path:
+            return version
+        return max(version + self.by_path[path][0], 0)
+
+    def aversion(self, path: str, version: int) -> int:
+        """The same of a setACL."""
+        if version < 0 or path not in self.by_path:
+            return version
+        return max(version + self.by_path[path][2], 0)
+
+
+class Sessions:
+    """Recorded session id to live session. Ids are unsigned here."""
+
+    def __init__(self) -> None:
+        self._live: dict[int, Session] = {}
+        self._recorded: dict[int, int] = {}
+
+    def __iter__(self) -> Iterator[tuple[int, Session]]:
+        return iter(self._live.items())
+
+    def learn(self, recorded: int, live: Session) -> None:
+        self._live[recorded] = live
+        self._recorded[live.sid & MASK] = recorded
+
+    def live(self, recorded: int) -> Session | None:
+        return self._live.get(recorded)
+
+    def recorded(self, live: int) -> int | None:
+        return self._recorded.get(live & MASK)
+
+
+MASK: Final = (1 << 64) - 1

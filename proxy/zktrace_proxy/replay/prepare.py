@@ -1,0 +1,468 @@
+"""A capture into a plan: steps on disk in the total order, and what is known before they are sent.
+
+Exchanges come in the order of their replies; a window of them is sorted by zxid, so that memory
+does not grow with the capture. What goes through the window is looked at once, in the total order:
+effects, sessions, zxids of writes that nobody recorded, the tree at the start.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from zktrace.wire.jute import WireError
+from zktrace.wire.opcodes import AUTH, BY_NUMBER, CLOSE_SESSION, op_name
+from zktrace.wire.records import AuthPacket, ConnectRequest, ConnectResponse, WatcherEvent
+from zktrace_proxy.messages.exchanges import CONNECT_OP, END_OP, SASL_OP, Exchange
+from zktrace_proxy.messages.reader import Heard, Reader
+from zktrace_proxy.messages.spool import Spool
+from zktrace_proxy.replay import steps
+from zktrace_proxy.replay.effects import Effects, effects
+from zktrace_proxy.replay.start import StartState
+
+#: Exchanges, and bytes of them, that are sorted: replies of servers that lag are out of order by
+#: some hundred milliseconds.
+WINDOW: Final = 16_384
+WINDOW_BYTES: Final = 64 << 20
+
+_CHECK, _RECONFIG = 13, 16
+_MASK: Final = (1 << 64) - 1
+
+
+@dataclass(slots=True)
+class RecordedSession:
+    """A session of the recording. `began`: its first connect was captured."""
+
+    sid: int
+    timeout_ms: int = 0
+    began: bool = True
+    closed: bool = False
+    #: when its last connection ended; 0: it has one
+    gone_ns: int = 0
+    ephemerals: set[str] = field(default_factory=set)
+    #: connection that it was on last
+    conn: int = -1
+    expired: bool = False
+    #: None where it was taken out of the recording
+    password: bytes | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a replay will do, and what it cannot."""
+
+    spool: Spool
+    heard: Heard
+    start: StartState
+    sessions: dict[int, RecordedSession] = field(default_factory=dict)
+    ops: Counter[str] = field(default_factory=Counter)
+    #: reason: how many exchanges it keeps from being sent
+    skipped: Counter[str] = field(default_factory=Counter)
+    #: scheme: auth packets with their credential, and with it taken out
+    auths: Counter[str] = field(default_factory=Counter)
+    auths_redacted: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
+    first_zxid: int = 0
+    last_zxid: int = 0
+    writes: int = 0
+    #: zxids between the first and the last write that no recorded exchange has
+    missing_zxids: int = 0
+    #: of those, sessions that began or expired while it was recorded
+    session_zxids: int = 0
+    #: writes whose zxid another write has: several ensembles, or traffic captured twice
+    twice: int = 0
+    #: steps that came too late to be sorted, or whose zxid goes back on their connection
+    disordered: int = 0
+    no_reply: int = 0
+    watch_events: int = 0
+    sequential: int = 0
+    expired: int = 0
+    connections: int = 0
+
+    @property
+    def unseen_writes(self) -> int:
+        """Writes of others between the first and the last recorded one."""
+        return max(self.missing_zxids - self.session_zxids, 0)
+
+    def close(self) -> None:
+        self.spool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From where to where: zxids, or seconds since the recording's first request."""
+
+    from_zxid: int = 0
+    to_zxid: int = 0
+    from_s: float = 0.0
+    to_s: float = 0.0
+
+    @classmethod
+    def parse(cls, since: str | None, until: str | None) -> Span:
+        """What the options say. ValueError: they do not."""
+        values: dict[str, Any] = {}
+        for name, text in (("from", since), ("to", until)):
+            if text is None:
+                continue
+            try:
+                if text.startswith("0x"):
+                    values[f"{name}_zxid"] = int(text, 16)
+                else:
+                    units = {"s": 1, "m": 60, "h": 3600}
+                    unit = units.get(text[-1:], 0)
+                    values[f"{name}_s"] = float(text[:-1] if unit else text) * (unit or 1)
+            except ValueError:
+                option = "--from" if name == "from" else "--until"
+                raise ValueError(f"{option}: {text!r} is neither a zxid nor a time") from None
+        return cls(**values)
+
+    def holds(self, exchange: Exchange, first_ns: int) -> bool:
+        """Whether a request is within."""
+        at = (exchange.sent_ns - first_ns) / 1e9
+        zxid = exchange.zxid
+        if at < self.from_s or (self.from_zxid and zxid and zxid < self.from_zxid):
+            return False
+        return not (
+            (self.to_s and at > self.to_s) or (self.to_zxid and zxid and zxid > self.to_zxid)
+        )
+
+
+class Planner:
+    """Takes exchanges as a reader gives them; :meth:`finish` gives the plan."""
+
+    def __init__(
+        self, heard: Heard, *, server: str | None = None, span: Span | None = None
+    ) -> None:
+        self.plan = Plan(Spool(), heard, StartState())
+        self._span = span or Span()
+        self._first_ns = 0
+        self._server = server
+        self._heap: list[tuple[int, int, int, Exchange]] = []
+        self._bytes = 0
+        self._count = 0
+        self._popped = (-1, -1)
+        #: (zxid, 0 or 1) of each connection's last exchange, session of each connection
+        self._keys: dict[int, tuple[int, int]] = {}
+        self._of_conn: dict[int, int] = {}
+        #: as exchanges come: the session of a connection, and the last key of a session
+        self._sid_of: dict[int, int] = {}
+        self._session_keys: dict[int, tuple[int, int]] = {}
+        #: when sessions began
+        self._began: list[int] = []
+        self._write_ns = (0, 0)
+        self._anonymous = 0
+        self._waiting_sessions: dict[int, RecordedSession] = {}
+
+    def add(self, exchange: Exchange) -> None:
+        """The next exchange."""
+        about = self.plan.heard.conversations[exchange.conn]
+        if self._server is not None and about.server != self._server:
+            return
+        if about.dialect:
+            self.plan.skipped["of ClickHouse Keeper's own dialects"] += exchange.opcode != END_OP
+            return
+        self._first_ns = self._first_ns or exchange.sent_ns
+        always = exchange.opcode in (CONNECT_OP, END_OP, CLOSE_SESSION)
+        if not always and not self._span.holds(exchange, self._first_ns):
+            self.plan.skipped["outside of what was asked for (--from, --until)"] += 1
+            return
+        key = self._key(exchange)
+        if exchange.opcode == END_OP:
+            self._keys.pop(exchange.conn, None)
+            self._sid_of.pop(exchange.conn, None)
+        self._count += 1
+        heapq.heappush(self._heap, (*key, self._count, exchange))
+        self._bytes += _weight(exchange)
+        while len(self._heap) > WINDOW or self._bytes > WINDOW_BYTES:
+            self._pop()
+
+    def _key(self, exchange: Exchange) -> tuple[int, int]:
+        before = self._keys.get(exchange.conn, (0, 0))
+        if exchange.opcode == CONNECT_OP:
+            key = self._connect_key(exchange)
+        elif own_zxid(exchange):
+            key = (exchange.zxid, 0)
+        else:
+            key = (max(exchange.zxid, before[0]), 1)
+        if key < before:
+            self.plan.disordered += key[0] < before[0]
+            key = before
+        self._keys[exchange.conn] = key
+        sid = self._sid_of.get(exchange.conn)
+        if sid is not None and key[0]:
+            self._session_keys[sid] = max(self._session_keys.get(sid, key), key)
+        return key
+
+    def _connect_key(self, exchange: Exchange) -> tuple[int, int]:
+        """A new session comes as early as it may; one that comes again, behind what it did."""
+        sid = self._sid_of[exchange.conn] = _session_of(exchange)
+        return self._session_keys.get(sid, (0, 0))
+
+    def _pop(self) -> None:
+        zxid, kind, _, exchange = heapq.heappop(self._heap)
+        self._bytes -= _weight(exchange)
+        if (zxid, kind) < self._popped and exchange.opcode != CONNECT_OP and zxid:
+            self.plan.disordered += 1
+        self._popped = max(self._popped, (zxid, kind))
+        self._take(exchange)
+
+    def finish(self) -> Plan:
+        while self._heap:
+            self._pop()
+        first, last = self._write_ns
+        # the others have their zxids before the first write, or behind the last
+        self.plan.session_zxids += sum(first < at <= last for at in self._began)
+        return self.plan
+
+    # ---- in the total order
+
+    def _take(self, exchange: Exchange) -> None:
+        plan = self.plan
+        plan.first_ns = min(plan.first_ns or exchange.sent_ns, exchange.sent_ns)
+        plan.last_ns = max(plan.last_ns, exchange.sent_ns, exchange.answered_ns)
+        plan.watch_events += len(exchange.events)
+        if exchange.opcode == CONNECT_OP:
+            self._connect(exchange)
+        elif exchange.opcode == END_OP:
+            self._end(exchange)
+        else:
+            self._request(exchange)
+
+    def _put(
+        self, exchange: Exchange, kind: int, session: int, found: Effects | None = None
+    ) -> None:
+        own = own_zxid(exchange)
+        notes: tuple[Any, ...] = (kind, session, own, (), (), False, ())
+        if found is not None:
+            reads = tuple(found.reads - found.writes)
+            names = tuple(made.path for made in found.made if made.sequential)
+            notes = (kind, session, own, reads, tuple(found.writes), found.wide, names)
+        self.plan.spool.append(exchange, notes)
+
+    def _connect(self, exchange: Exchange) -> None:
+        plan = self.plan
+        plan.connections += 1
+        request, reply = connect_of(exchange)
+        if request is None or reply is None:
+            plan.skipped["connects without an answer"] += 1
+            self._of_conn[exchange.conn] = -1
+            return
+        plan.ops["connect"] += 1
+        asked, granted = request.session_id & _MASK, reply.session_id & _MASK
+        if granted == 0:
+            self._of_conn[exchange.conn] = -1
+            session = plan.sessions.get(asked)
+            if session is None:
+                plan.skipped["connects to sessions that the capture does not know"] += 1
+                return
+            wrong = session.password and request.password and any(request.password)
+            if wrong and request.password != session.password:
+                self._put(exchange, steps.CONNECT_WRONG, asked)
+                return
+            self._expire(session, exchange)
+            self._put(exchange, steps.CONNECT_REFUSED, asked)
+            return
+        self._of_conn[exchange.conn] = granted
+        session = plan.sessions.get(granted)
+        if session is None:
+            session = plan.sessions[granted] = RecordedSession(granted, began=asked == 0)
+            if asked == 0:
+                self._began.append(exchange.answered_ns)
+            kind = steps.CONNECT_NEW
+        else:
+            kind = steps.CONNECT_AGAIN
+        session.timeout_ms = reply.timeout_ms
+        session.password = reply.password if any(reply.password or b"") else None
+        session.conn, session.gone_ns = exchange.conn, 0
+        self._waiting_sessions.pop(granted, None)
+        self._put(exchange, kind, granted)
+
+    def _end(self, exchange: Exchange) -> None:
+        sid = self._session(exchange)
+        session = self.plan.sessions.get(sid)
+        if session is not None and session.conn == exchange.conn and exchange.closed:
+            session.gone_ns = exchange.sent_ns
+            if not session.closed:
+                self._waiting_sessions[sid] = session
+        self._put(exchange, steps.END, sid)
+        self._of_conn.pop(exchange.conn, None)
+
+    def _session(self, exchange: Exchange) -> int:
+        """The session of a connection; one without an id for those that were joined."""
+        sid = self._of_conn.get(exchange.conn)
+        if sid is None:
+            self._anonymous += 1
+            sid = self._of_conn[exchange.conn] = -1 - self._anonymous
+            self.plan.sessions[sid] = RecordedSession(sid, 0, began=False, conn=exchange.conn)
+        return sid
+
+    def _request(self, exchange: Exchange) -> None:
+        plan = self.plan
+        sid = self._session(exchange)
+        reason = self._unfit(exchange, sid)
+        if reason is not None:
+            plan.skipped[reason] += 1
+            self._put(exchange, steps.SKIP, sid)
+            return
+        plan.ops[op_name(exchange.opcode)] += 1
+        plan.no_reply += exchange.reply is None
+        if exchange.opcode == AUTH:
+            self._auth(exchange, sid)
+            return
+        found = effects(exchange)
+        session = plan.sessions[sid]
+        self._zxid(exchange)
+        self._evidence(exchange, found)
+        if exchange.opcode == CLOSE_SESSION:
+            session.closed = True
+            _removals(found, session.ephemerals)
+        else:
+            self._ephemerals(found, session)
+        plan.sequential += sum(made.sequential for made in found.made)
+        if exchange.reply is not None:
+            plan.start.observe(found, error=exchange.error)
+        self._put(exchange, steps.REQUEST, sid, found)
+
+    def _unfit(self, exchange: Exchange, sid: int) -> str | None:
+        """Why a request is not sent; None: it is."""
+        if not exchange.whole:
+            return "of which not all was captured"
+        if sid == -1:
+            return "on connections that got no session"
+        if exchange.opcode == SASL_OP:
+            return "of SASL (the rounds of a login cannot be repeated)"
+        if exchange.opcode == _RECONFIG:
+            return "reconfig (it would change the target's ensemble)"
+        if exchange.opcode == _CHECK:
+            return "check outside a multi (it takes down followers of ZooKeeper 3.8)"
+        return None
+
+    def _auth(self, exchange: Exchange, sid: int) -> None:
+        try:
+            packet = AuthPacket.decode(exchange.request[8:])
+        except WireError:
+            self.plan.skipped["auth that cannot be read"] += 1
+            self._put(exchange, steps.SKIP, sid)
+            return
+        redacted = not any(packet.auth or b"")
+        (self.plan.auths_redacted if redacted else self.plan.auths)[packet.scheme or ""] += 1
+        self._put(exchange, steps.AUTH_STEP, sid)
+
+    def _zxid(self, exchange: Exchange) -> None:
+        plan = self.plan
+        if not own_zxid(exchange):
+            return
+        plan.writes += 1
+        zxid = exchange.zxid
+        last = plan.last_zxid
+        if last == 0:
+            plan.first_zxid = zxid
+        elif zxid == last:
+            plan.twice += 1
+        elif zxid >> 32 == last >> 32:
+            plan.missing_zxids += zxid - last - 1
+        plan.last_zxid = max(zxid, last)
+        self._write_ns = (self._write_ns[0] or exchange.answered_ns, exchange.answered_ns)
+
+    # ---- sessions that end by themselves
+
+    def _ephemerals(self, found: Effects, session: RecordedSession) -> None:
+        for made in found.made:
+            if made.ephemeral:
+                session.ephemerals.add(made.path)
+        for path in found.removed:
+            for one in self.plan.sessions.values() if len(self.plan.sessions) < 64 else (session,):
+                one.ephemerals.discard(path)
+
+    def _evidence(self, exchange: Exchange, found: Effects) -> None:
+        """Does this show that a session without a connection has ended, or is it time?"""
+        if not self._waiting_sessions:
+            return
+        gone = set(found.absent) | {made.path for made in found.made}
+        for payload in exchange.events:
+            event = event_of(payload)
+            if event is not None and event.type == 2 and event.path:
+                gone.add(event.path)
+        for path, _stat, _data, children in found.seen:
+            if children is not None:
+                names = {f"{path.rstrip('/')}/{name}" for name in children}
+                for session in self._waiting_sessions.values():
+                    gone |= {
+                        one
+                        for one in session.ephemerals
+                        if one.rpartition("/")[0] == path.rstrip("/") and one not in names
+                    }
+        for session in list(self._waiting_sessions.values()):
+            late = exchange.sent_ns - session.gone_ns > 2 * session.timeout_ms * 1_000_000
+            if late or not gone.isdisjoint(session.ephemerals):
+                self._expire(session, exchange)
+
+    def _expire(self, session: RecordedSession, by: Exchange) -> None:
+        self._waiting_sessions.pop(session.sid, None)
+        if session.closed or session.expired:
+            return
+        session.expired = True
+        self.plan.expired += 1
+        self.plan.session_zxids += 1
+        found = Effects()
+        _removals(found, session.ephemerals)
+        exchange = Exchange(session.conn, -1, CLOSE_SESSION, 0, b"", by.sent_ns)
+        self._put(exchange, steps.EXPIRE, session.sid, found)
+
+
+def _removals(found: Effects, paths: set[str]) -> None:
+    for path in paths:
+        found.writes.update(("n" + path, "c" + path, "c" + (path.rpartition("/")[0] or "/")))
+    paths.clear()
+
+
+def own_zxid(exchange: Exchange) -> bool:
+    """Whether the zxid of the reply is that of this request: it became a txn, or an error txn."""
+    op = BY_NUMBER.get(exchange.opcode)
+    if op is None or op.effect != "w" or exchange.zxid == 0:
+        return False
+    # refused before it became one: Unimplemented, ThrottledOp
+    return exchange.error not in (-6, -127)
+
+
+def connect_of(exchange: Exchange) -> tuple[ConnectRequest | None, ConnectResponse | None]:
+    """Both halves of a handshake, as far as they are whole."""
+    request = reply = None
+    try:
+        request = ConnectRequest.decode(exchange.request)
+        if exchange.reply is not None and len(exchange.reply) >= 20:
+            reply = ConnectResponse.decode(exchange.reply)
+    except WireError:
+        pass  # cut short, or a dialect: told as a connect without an answer
+    return request, reply
+
+
+def event_of(payload: bytes) -> WatcherEvent | None:
+    """A watch event's body."""
+    try:
+        return WatcherEvent.decode(payload[16:])
+    except WireError:
+        return None
+
+
+def _session_of(exchange: Exchange) -> int:
+    request, reply = connect_of(exchange)
+    if reply is not None and reply.session_id:
+        return reply.session_id & _MASK
+    return 0 if request is None else request.session_id & _MASK
+
+
+def _weight(exchange: Exchange) -> int:
+    return len(exchange.request) + len(exchange.reply or b"") + 512
+
+
+def prepare(reader: Reader | Iterable[Exchange], heard: Heard, **options: Any) -> Plan:
+    """Reads all of it."""
+    planner = Planner(heard, **options)
+    for exchange in reader:
+        planner.add(exchange)
+    return planner.finish()

@@ -1,0 +1,38 @@
+"""The Python engine for the messages of client connections instead of rows.
+
+Fed as any engine is (:class:`zktrace.engine.driver.Run` reads the files). What it gives are the
+calls of a :class:`zktrace.stream.frames.FrameSink`; traffic between servers is told apart and
+skipped.
+"""
+
+from __future__ import annotations
+
+from zktrace.engine.base import EngineOptions
+from zktrace.engine.python import PythonEngine
+from zktrace.stream.frames import FrameMachine, FrameSink
+from zktrace.stream.machine import Context
+
+
+class FrameEngine(PythonEngine):
+    """`rows`: rows are made as well (:meth:`take`), the row of an exchange before its reply is
+    given to the sink.
+    """
+
+    name = "frames"
+
+    def __init__(self, options: EngineOptions, frames: FrameSink, *, rows: bool = False) -> None:
+        def client(
+            context: Context, who: tuple[int, str, str], opened: bool, extra: int
+        ) -> FrameMachine:
+            return FrameMachine(context, who, opened, extra, frames, rows=rows)
+
+        super().__init__(options, client=client, servers=False)
+
+    def feed(self, source: int, block: bytes) -> int:
+        """Never less than 1: messages are to be taken after each block."""
+        return max(super().feed(source, block), 1)
+
+    def last_row(self) -> int:
+        """Number of the exchange's row that was made last."""
+        rows = self._rows.kinds["exchanges"]
+        return int(rows[-1][0]) if rows else -1
