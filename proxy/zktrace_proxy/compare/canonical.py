@@ -20,7 +20,7 @@ from zktrace.wire.message import decode_body
 from zktrace.wire.multi import MultiRequest, MultiResponse
 from zktrace.wire.records import ConnectResponse, Stat, WatcherEvent
 from zktrace_proxy.messages.exchanges import CONNECT_OP, SASL_OP, Exchange
-from zktrace_proxy.replay.rewrite import Maps
+from zktrace_proxy.messages.maps import Maps
 
 
 class Verdict(IntEnum):

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from zktrace.wire.message import frame
-from zktrace.wire.opcodes import AUTH_XID, CLOSE_SESSION, PING_XID, WATCH_XID
+from zktrace.wire.opcodes import CLOSE_SESSION, PING_XID, WATCH_XID
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.live import PING_FRAME, Wire
 from zktrace_proxy.replay.steps import Step
@@ -60,6 +60,10 @@ class Connection:
         #: live watch events less recorded ones, of steps that were looked at
         self.balance: Counter[EventKey] = Counter()
         self.pongs = 0
+        #: its session is being closed: whether watch events still come is a matter of chance, of
+        #: both sides those that did
+        self.closing = False
+        self.late: tuple[Counter[EventKey], Counter[EventKey]] = (Counter(), Counter())
         self._timer = False
         self._debited: Step | None = None
 
@@ -89,7 +93,7 @@ class Connection:
             if not self._is_due(step):
                 break
             if kind in steps.CONNECTS:
-                if self.inflight or not run.may_connect(self, step):
+                if self.inflight:
                     break
                 queue.popleft()
                 self.connecting = step
@@ -115,6 +119,8 @@ class Connection:
                 run.finish(self, step, None)
                 continue
             self.inflight.append(step)
+            if kind == steps.REQUEST and step.exchange.opcode == CLOSE_SESSION:
+                self.closing = True
             step.sent_ns = run.now_ns()
             out.append(_LENGTH.pack(len(payload)))
             out.append(payload)
@@ -157,6 +163,10 @@ class Connection:
         if self._debited is not step:
             self._debited = step
             self.balance.subtract(keys)
+            if self.closing:
+                self.late[0].update(keys)
+        if self.closing:
+            return True
         if not self.run.waits_for_events or step.since == -1.0:
             return True
         return all(self.balance[key] >= 0 for key in keys)
@@ -210,6 +220,8 @@ class Connection:
         self.run.live_events += 1
         if key is not None:
             self.balance[key] += 1
+            if self.closing:
+                self.late[1][key] += 1
 
     def _reply(self, payload: bytes) -> None:
         inflight = self.inflight
@@ -265,6 +277,3 @@ def _header(xid: int, opcode: int) -> bytes:
 
 def _xid(step: Step) -> int:
     return OWN_XID if step.kind == steps.EXPIRE else step.exchange.xid
-
-
-__all__ = ["AUTH_XID", "Connection"]

@@ -139,7 +139,7 @@ def _one(found: Effects, name: str, body: Any, reply: Any, error: int | None) ->
     else:
         found.reads.add("n" + path)
         found.reads.add("c" + path)
-        if name == "addWatch" and getattr(body, "mode", 0):
+        if name == "addWatch" and getattr(body, "mode", 0) != 0:
             found.wide = True
         if name in ("exists", "getData", "getACL", "getChildren", "getChildren2", "check"):
             _exists(found, path, error, reply)

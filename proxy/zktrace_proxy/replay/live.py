@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 from collections.abc import Callable
 from typing import Final, cast
@@ -79,3 +80,10 @@ async def open_wire(
     made = loop.create_connection(lambda: Wire(on_frames, on_lost), *address)
     _, wire = await asyncio.wait_for(made, timeout_s)
     return wire
+
+
+def reason(error: OSError) -> str:
+    """Why there is no connection, in words (asyncio has its own where the system has better)."""
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)

@@ -92,6 +92,12 @@ class Order:
         for cause in causes.values():
             cause.dependents.append(step)
 
+    def after(self, step: Step, cause: Step) -> None:
+        """`step`, just added, waits for `cause`, too."""
+        if not cause.done and step not in cause.dependents:
+            cause.dependents.append(step)
+            step.waits += 1
+
     def _relate(
         self,
         reads: Iterable[str],

@@ -25,7 +25,7 @@ from zktrace.wire.records import (
     Id,
     ReplyHeader,
 )
-from zktrace_proxy.replay.live import Wire, open_wire
+from zktrace_proxy.replay.live import Wire, open_wire, reason
 from zktrace_proxy.replay.start import Node
 
 _CREATE: Final = 1
@@ -71,7 +71,7 @@ class Prelude:
         except TimeoutError:
             raise PreludeError(f"{where} does not answer") from None
         except OSError as error:
-            raise PreludeError(f"{where}: {error.strerror or error}") from None
+            raise PreludeError(f"{where}: {reason(error)}") from None
         nodes = list(nodes)
         made = Made()
         if not nodes and not self._prefix:

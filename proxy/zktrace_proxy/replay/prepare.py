@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from zktrace.wire.jute import WireError
 from zktrace.wire.opcodes import AUTH, BY_NUMBER, CLOSE_SESSION, op_name
-from zktrace.wire.records import AuthPacket, ConnectRequest, ConnectResponse, WatcherEvent
+from zktrace.wire.records import AuthPacket, ConnectRequest, ConnectResponse
 from zktrace_proxy.messages.exchanges import CONNECT_OP, END_OP, SASL_OP, Exchange
 from zktrace_proxy.messages.reader import Heard, Reader
 from zktrace_proxy.messages.spool import Spool
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.effects import Effects, effects
 from zktrace_proxy.replay.start import StartState
+from zktrace_proxy.replay.watching import Watching, event_of
 
 #: Exchanges, and bytes of them, that are sorted: replies of servers that lag are out of order by
 #: some hundred milliseconds.
@@ -156,6 +157,7 @@ class Planner:
         self._write_ns = (0, 0)
         self._anonymous = 0
         self._waiting_sessions: dict[int, RecordedSession] = {}
+        self._watching = Watching()
 
     def add(self, exchange: Exchange) -> None:
         """The next exchange."""
@@ -288,7 +290,11 @@ class Planner:
             session.gone_ns = exchange.sent_ns
             if not session.closed:
                 self._waiting_sessions[sid] = session
-        self._put(exchange, steps.END, sid)
+        # what would have set off its watches comes later
+        found = Effects()
+        self._watching.heard(exchange.conn, exchange.events)
+        self._watching.end(exchange.conn, found, persistent=False)
+        self._put(exchange, steps.END, sid, found)
         self._of_conn.pop(exchange.conn, None)
 
     def _session(self, exchange: Exchange) -> int:
@@ -317,8 +323,11 @@ class Planner:
         session = plan.sessions[sid]
         self._zxid(exchange)
         self._evidence(exchange, found)
+        self._watching.heard(exchange.conn, exchange.events)
+        self._watching.asked(exchange, found)
         if exchange.opcode == CLOSE_SESSION:
             session.closed = True
+            self._watching.end(exchange.conn, found, persistent=True)
             _removals(found, session.ephemerals)
         else:
             self._ephemerals(found, session)
@@ -439,14 +448,6 @@ def connect_of(exchange: Exchange) -> tuple[ConnectRequest | None, ConnectRespon
     except WireError:
         pass  # cut short, or a dialect: told as a connect without an answer
     return request, reply
-
-
-def event_of(payload: bytes) -> WatcherEvent | None:
-    """A watch event's body."""
-    try:
-        return WatcherEvent.decode(payload[16:])
-    except WireError:
-        return None
 
 
 def _session_of(exchange: Exchange) -> int:

@@ -13,9 +13,9 @@ from zktrace.export.summary import plural
 from zktrace.export.text import duration
 from zktrace_proxy.compare.latency import Latencies, Side
 from zktrace_proxy.compare.outcome import Outcome
+from zktrace_proxy.messages.maps import Maps
 from zktrace_proxy.replay.prelude import Made
 from zktrace_proxy.replay.prepare import Plan
-from zktrace_proxy.replay.rewrite import Maps
 
 if TYPE_CHECKING:
     from zktrace_proxy.replay.run import Options

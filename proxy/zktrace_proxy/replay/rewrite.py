@@ -6,7 +6,6 @@ Where nothing differs the recorded bytes go out as they are. xids stay as they w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from zktrace.wire.multi import MultiRequest
 from zktrace.wire.opcodes import AUTH
 from zktrace.wire.records import AuthPacket
 from zktrace_proxy.messages.exchanges import Exchange
-from zktrace_proxy.replay.maps import Names, Offsets, Sessions, Zxids
+from zktrace_proxy.messages.maps import Maps
 
 _SET_WATCHES: Final = (101, 105)
 _SET_ACL: Final = 7
@@ -39,16 +38,6 @@ class Versions(StrEnum):
     """As recorded."""
     any = "any"
     """-1, but where the recorded request failed for its version."""
-
-
-@dataclass(slots=True)
-class Maps:
-    """All that the live server named differently."""
-
-    names: Names
-    sessions: Sessions = field(default_factory=Sessions)
-    zxids: Zxids = field(default_factory=Zxids)
-    offsets: Offsets = field(default_factory=Offsets)
 
 
 class Rewriter:

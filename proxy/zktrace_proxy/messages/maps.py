@@ -18,6 +18,8 @@ ZXIDS_MAX: Final = 1 << 20
 #: Names with another number that are kept.
 NAMES_MAX: Final = 1 << 18
 
+MASK: Final = (1 << 64) - 1
+
 _SEQUENCE: Final = re.compile(r"[0-9]{10}(?=/|$)")
 
 
@@ -181,4 +183,11 @@ class Sessions:
         return self._recorded.get(live & MASK)
 
 
-MASK: Final = (1 << 64) - 1
+@dataclass(slots=True)
+class Maps:
+    """All that the live server named differently."""
+
+    names: Names = field(default_factory=Names)
+    sessions: Sessions = field(default_factory=Sessions)
+    zxids: Zxids = field(default_factory=Zxids)
+    offsets: Offsets = field(default_factory=Offsets)
