@@ -13,6 +13,7 @@ from zktrace.export.summary import plural
 from zktrace.export.text import duration
 from zktrace_proxy.compare.latency import Latencies, Side
 from zktrace_proxy.compare.outcome import Outcome
+from zktrace_proxy.compare.text import latency_lines, outcome_lines
 from zktrace_proxy.messages.maps import Maps
 from zktrace_proxy.replay.prelude import Made
 from zktrace_proxy.replay.prepare import Plan
@@ -304,49 +305,4 @@ def problem_lines(
         lines.append(f"note      {plural(plan.no_reply, 'request')} without a reply")
     if plan.start.left_out:
         lines.append("note      not all paths were looked at for the start state: too many")
-    return lines
-
-
-def outcome_lines(outcome: Outcome) -> list[str]:
-    """A comparison for people."""
-    counts = outcome.counts
-    total = sum(counts.values())
-    lines = [
-        f"compared  {plural(total, 'exchange')}: {counts['equal']:,} equal, {counts['mapped']:,} "
-        f"equal after mapping, {counts['allowed']:,} allowed to differ, "
-        f"{counts['different']:,} different",
-        f"          {plural(sum(outcome.events.values()), 'watch event')}: "
-        f"{outcome.events['equal']:,} equal, {outcome.events['allowed']:,} allowed to differ, "
-        f"{outcome.events['different']:,} different",
-    ]
-    for reason, count in outcome.allowed.most_common(_LINES):
-        lines.append(f"allowed   {count:,}: {reason}")
-    first = [one for one in outcome.first if not one.consequence]
-    for one in first[:_LINES]:
-        at = f" {one.path}" if one.path else ""
-        number = f" (request {one.index})" if one.index >= 0 else ""
-        lines.append(
-            f"DIFFERS   session {one.session} {one.op}{at}{number}: {one.finding.what}: "
-            f"{one.finding.recorded or '-'} -> {one.finding.live or '-'}"
-        )
-    later = outcome.differences - min(len(first), _LINES)
-    if later > 0:
-        lines.append(f"          and {later:,} more, of which the first ones may be the cause")
-    return lines
-
-
-def latency_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """Latencies side by side."""
-    rows = [row for row in rows if row["verdict"] is not None]
-    if not rows:
-        return []
-    lines = ["latency   op                recorded p50       p99      live p50       p99"]
-    for row in rows:
-        one, two = row["recorded"], row["live"]
-        verdict = "" if row["verdict"] == "same" else f"  {row['verdict']}"
-        lines.append(
-            f"          {row['op']:<18}{duration(one['p50_us'] * 1e3):>12}"
-            f"{duration(one['p99_us'] * 1e3):>10}{duration(two['p50_us'] * 1e3):>14}"
-            f"{duration(two['p99_us'] * 1e3):>10}{verdict}"
-        )
     return lines

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zktrace_proxy.compare.pairwise import Comparison, compare
+from zktrace_proxy.compare.recording import Recording
 from zktrace_proxy.messages.reader import Reader
 from zktrace_proxy.plane import Config, Listener, Record, create
 from zktrace_proxy.replay.order import Mode
@@ -56,6 +58,25 @@ def replayed(file: Path | Plan, target: Address, **options: Any) -> Report:
         return asyncio.run(Replayer(plan, Options(target, **given)).run())
     finally:
         plan.close()
+
+
+def compared(first: Path, second: Path, prefix: str = "") -> Comparison:
+    """Two recordings."""
+    one, two = Recording(Reader([str(first)])), Recording(Reader([str(second)]), prefix)
+    try:
+        return compare(one, two, prefix)
+    finally:
+        one.close()
+        two.close()
+
+
+def replayed_and_recorded(
+    file: Path, target: Address, again: Path, **options: Any
+) -> tuple[Report, Comparison]:
+    """A replay by way of a recorder, and what both recordings have in common."""
+    with recorder(target, again) as address:
+        report = replayed(file, address, **options)
+    return report, compared(file, again, options.get("prefix", ""))
 
 
 def differences(report: Report) -> list[Any]:

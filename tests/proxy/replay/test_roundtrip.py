@@ -10,7 +10,15 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError
 
-from tests.proxy.replay.support import Faulty, differences, planned, record, recorder, replayed
+from tests.proxy.replay.support import (
+    Faulty,
+    differences,
+    planned,
+    record,
+    recorder,
+    replayed,
+    replayed_and_recorded,
+)
 from tests.server.ourzk import OurServer, ours
 from tests.support.javazk import standalone
 from zktrace_server.load import WORKLOADS
@@ -36,36 +44,41 @@ def of_java(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "a.pcapng"
 
 
+def again(file: Path, target: tuple[str, int], second: Path, **options: Any) -> None:
+    """Record -> replay -> record -> compare: nothing differs, as it is replayed and afterwards."""
+    report, comparison = replayed_and_recorded(file, target, second, **options)
+    assert differences(report) == []
+    counts = report.outcome.counts
+    assert counts["equal"] + counts["mapped"] > 1200
+    assert counts["allowed"] == 0
+    found = comparison.as_dict()
+    assert found["divergences"] == []
+    assert comparison.differences == 0
+    assert comparison.outcome.counts == counts
+    assert comparison.outcome.events["equal"] == report.outcome.events["equal"] > 20
+
+
 @pytest.mark.parametrize("order", ["strict", "conflict"])
 def test_the_reference_server_gives_its_results_again(
     order: str, of_ours: Path, tmp_path: Path
 ) -> None:
-    with ours(tmp_path) as server:
-        report = replayed(of_ours, server.address, order=order)
-    assert differences(report) == []
-    assert report.outcome.counts["equal"] + report.outcome.counts["mapped"] > 1200
-    assert report.outcome.counts["allowed"] == 0
-    assert report.outcome.events["equal"] > 50
+    with ours(tmp_path / "b") as server:
+        again(of_ours, server.address, tmp_path / "b.pcapng", order=order)
 
 
 def test_java_gives_its_results_again(of_java: Path, tmp_path: Path) -> None:
-    with standalone(tmp_path) as server:
-        report = replayed(of_java, server.address)
-    assert differences(report) == []
-    assert report.outcome.counts["equal"] + report.outcome.counts["mapped"] > 1200
+    with standalone(tmp_path / "b") as server:
+        again(of_java, server.address, tmp_path / "b.pcapng")
 
 
 def test_the_reference_server_gives_javas_results(of_java: Path, tmp_path: Path) -> None:
-    with ours(tmp_path) as server:
-        report = replayed(of_java, server.address)
-    assert differences(report) == []
-    assert report.outcome.counts["equal"] + report.outcome.counts["mapped"] > 1200
+    with ours(tmp_path / "b") as server:
+        again(of_java, server.address, tmp_path / "b.pcapng")
 
 
 def test_java_gives_the_reference_servers_results(of_ours: Path, tmp_path: Path) -> None:
-    with standalone(tmp_path) as server:
-        report = replayed(of_ours, server.address)
-    assert differences(report) == []
+    with standalone(tmp_path / "b") as server:
+        again(of_ours, server.address, tmp_path / "b.pcapng")
 
 
 @pytest.fixture(scope="module")
