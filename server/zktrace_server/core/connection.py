@@ -4,6 +4,7 @@ whose session it is and who the client is.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 
 from zktrace.wire.records import Id
@@ -36,6 +37,11 @@ class Connection:
         self.need = 0
         self.received = 0
         self.sent = 0
+        #: Requests whose turn has not come, in an ensemble (`quorum.serving`); held: none is even
+        #: looked at before the session is there.
+        self.queue: deque[object] = deque()
+        self.held = False
+        self.knows_read_only = False
 
     def prove(self, ids: list[Id]) -> None:
         """The client is these, too."""

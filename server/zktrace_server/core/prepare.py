@@ -77,7 +77,7 @@ class Preparer:
         if request.kind == op.MULTI:
             return self._multi(request)
         record = self._read(request)
-        header = self._header(request)
+        header = self.header(request)
         try:
             body = self._txn(request, header, request.kind, record)
         except KeeperError as error:
@@ -105,7 +105,8 @@ class Preparer:
                 return request.read(CreateSessionTxn)
         return None
 
-    def _header(self, request: Request) -> TxnHeader:
+    def header(self, request: Request) -> TxnHeader:
+        """The header of the next txn."""
         self.zxid += 1
         return TxnHeader(request.session_id, request.xid, self.zxid, self.now_ms, request.kind)
 
@@ -297,9 +298,9 @@ class Preparer:
         try:
             ops = op.read_multi(request.body)
         except KeeperError as error:
-            header = self._header(request)
+            header = self.header(request)
             return Transaction(replace(header, type=-1), ErrorTxn(error.code))
-        header = self._header(request)
+        header = self.header(request)
         # Java trips over reads, and over a null path (NullPointerException), for all parts at once.
         if op.is_read_multi(ops) or any(getattr(part.body, "path", None) is None for part in ops):
             return Transaction(replace(header, type=-1), ErrorTxn(e.MARSHALLING_ERROR))

@@ -201,8 +201,12 @@ class Server:
         if connection.state is State.OPEN and not self._touch(connection):
             return
         try:
-            while connection.state is not State.ENDING:
-                if self._fast is not None and connection.state is State.OPEN:
+            while connection.state is not State.ENDING and not connection.held:
+                if (
+                    self._fast is not None
+                    and connection.state is State.OPEN
+                    and not connection.queue
+                ):
                     before, pos = pos, self._fast.take(connection, data, pos, end)
                     if pos != before:
                         self.dirty[connection] = None
@@ -262,28 +266,43 @@ class Server:
         timeout_ms = max(request.timeout_ms, settings.min_session_timeout_ms)
         timeout_ms = min(timeout_ms, settings.max_session_timeout_ms)
         connection.timeout_ms = timeout_ms
-        connection.state = State.OPEN
-        valid = True
+        connection.knows_read_only = request.read_only is not None
         if request.session_id == 0:
-            connection.session_id = self.sessions.new_id()
-            body = CreateSessionTxn(timeout_ms).encode()
-            self.sessions.track(connection.session_id, timeout_ms, self.now_ms)
-            made = Request(connection.session_id, 0, op.CREATE_SESSION, body, ())
-            self._commit(self.preparer.prepare(made))
+            self._begin(connection)
+            return
+        # The session moves here, whoever asks: Java looks at the password only then.
+        before = self._of_session.get(request.session_id)
+        if before is not None:
+            self._end(before, drop=True)
+        connection.session_id = request.session_id
+        self._of_session[request.session_id] = connection
+        if request.password == session.password(request.session_id):
+            self._resume(connection)
         else:
-            # The session moves here, whoever asks: Java looks at the password only then.
-            before = self._of_session.get(request.session_id)
-            if before is not None:
-                self._end(before, drop=True)
-            connection.session_id = request.session_id
-            valid = request.password == session.password(
-                request.session_id
-            ) and self.sessions.touch(request.session_id, timeout_ms, self.now_ms)
-        self._of_session[connection.session_id] = connection
-        read_only = None if request.read_only is None else False
+            self._welcome(connection, False)
+
+    def _begin(self, connection: Connection) -> None:
+        """A new session."""
+        session_id = connection.session_id = self.sessions.new_id()
+        self._of_session[session_id] = connection
+        self.sessions.track(session_id, connection.timeout_ms, self.now_ms)
+        self._commit(self.preparer.prepare(create_session(connection)))
+        self._welcome(connection, True)
+
+    def _resume(self, connection: Connection) -> None:
+        """A session that was there before, of a client that knows its password."""
+        valid = self.sessions.touch(connection.session_id, connection.timeout_ms, self.now_ms)
+        self._welcome(connection, valid)
+
+    def _welcome(self, connection: Connection, valid: bool) -> None:
+        """Tells a client that it has its session, or that there is none."""
+        read_only = False if connection.knows_read_only else None
         if valid:
+            connection.state = State.OPEN
             password = session.password(connection.session_id)
-            response = ConnectResponse(0, timeout_ms, connection.session_id, password, read_only)
+            response = ConnectResponse(
+                0, connection.timeout_ms, connection.session_id, password, read_only
+            )
         else:
             response = ConnectResponse(0, 0, 0, bytes(session.PASSWORD_LENGTH), read_only)
         payload = response.encode()
@@ -396,7 +415,7 @@ class Server:
         if result.type == ERROR:
             self._reply(connection, request.xid, zxid, result.err)
         else:
-            self._reply(connection, request.xid, zxid, OK, _write_reply(request.kind, result))
+            self._reply(connection, request.xid, zxid, OK, write_reply(request.kind, result))
         if request.kind == op.CLOSE_SESSION:
             self.sessions.remove(request.session_id)
             self._end(connection)
@@ -437,7 +456,12 @@ class Server:
         self._send(connection, self._event[1])
 
 
-def _write_reply(kind: int, result: Result) -> bytes:
+def create_session(connection: Connection) -> Request:
+    body = CreateSessionTxn(connection.timeout_ms).encode()
+    return Request(connection.session_id, 0, op.CREATE_SESSION, body, ())
+
+
+def write_reply(kind: int, result: Result) -> bytes:
     """Body of a successful write's reply."""
     if kind == op.MULTI:
         return MultiResponse([_multi_result(part) for part in result.parts]).encode()

@@ -27,8 +27,12 @@ _NEAR_ZXIDS: Final = 1 << 20
 _ERROR_TXN: Final = -1
 
 
-def txns_after(directory: Path, zxid: int, warn: Callable[[str], None]) -> Iterator[Transaction]:
-    """Txns behind `zxid`, in order. StorageError where some are missing or damaged."""
+def txns_after(
+    directory: Path, zxid: int, warn: Callable[[str], None], *, upto: int | None = None
+) -> Iterator[Transaction]:
+    """Txns behind `zxid`, in order, and none behind `upto`. StorageError where some are missing or
+    damaged.
+    """
     logs = files(directory, LOG)
     first = max((start for start, _ in logs if start <= zxid + 1), default=None)
     if logs and first is None and logs[0][0] > zxid + 1 and not _begins(logs[0][0], zxid):
@@ -39,6 +43,8 @@ def txns_after(directory: Path, zxid: int, warn: Callable[[str], None]) -> Itera
             continue
         for txn in _entries(path, warn):
             got = txn.header.zxid
+            if upto is not None and got > upto:
+                return
             if got <= last:
                 # Java logs unreadable requests as errors under the zxid of the txn before them.
                 if got > zxid and txn.header.type != _ERROR_TXN:
@@ -50,6 +56,22 @@ def txns_after(directory: Path, zxid: int, warn: Callable[[str], None]) -> Itera
                 raise StorageError(_missing(directory, last, got))
             last = got
             yield txn
+
+
+def payloads_from(directory: Path, zxid: int) -> Iterator[tuple[int, bytes]]:
+    """(zxid, bytes) of the sound entries from `zxid` on, of all logs that may have some."""
+    logs = files(directory, LOG)
+    first = max((start for start, _ in logs if start <= zxid), default=None)
+    for start, path in logs:
+        if first is None or start < first:
+            continue
+        data = path.read_bytes()
+        pos = _FILE_HEADER
+        while (entry := _entry(data, pos)) is not None:
+            payload, pos = entry
+            got = TxnHeader.decode_from(payload, 0, len(payload))[0].zxid
+            if got >= zxid:
+                yield got, payload
 
 
 def _begins(got: int, last: int) -> bool:

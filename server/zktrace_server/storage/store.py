@@ -35,8 +35,10 @@ def load(
     warn: Callable[[str], None],
     *,
     trust_empty_snapshot: bool = False,
+    seen: Callable[[Transaction], None] | None = None,
 ) -> Loaded:
-    """Restores the tree from the newest whole snapshot and the txns behind it (FileTxnSnapLog).
+    """Restores the tree from the newest whole snapshot and the txns behind it (FileTxnSnapLog);
+    `seen` is told of each of these.
 
     StorageError where data would be lost, or cannot be read.
     """
@@ -52,19 +54,37 @@ def load(
     else:
         zxid, timeouts, file = newest
         fuzzy_until = file.digest.zxid if file.digest is not None else zxid
+    replayed = replay(directories, tree, timeouts, zxid, warn, fuzzy_until, seen)
+    return Loaded(timeouts, None if newest is None else zxid, replayed)
+
+
+def replay(
+    directories: Directories,
+    tree: DataTree,
+    timeouts: dict[int, int],
+    zxid: int,
+    warn: Callable[[str], None],
+    fuzzy_until: int = 0,
+    seen: Callable[[Transaction], None] | None = None,
+) -> int:
+    """Applies the txns behind `zxid`; how many. A snapshot may have a part of those up to
+    `fuzzy_until`, so that digests do not fit.
+    """
     replayed = 0
     differ = False
     for txn in txns_after(directories.logs, zxid, warn):
         apply(tree, txn)
         _note_session(timeouts, txn)
         replayed += 1
+        if seen is not None:
+            seen(txn)
         if not differ and txn.header.zxid >= fuzzy_until and _digest_differs(tree, txn):
             differ = True
             warn(
                 f"the tree's digest after txn {zxids.text(txn.header.zxid)} is not that in the "
                 "log: this server's data differ from those of the server that wrote it"
             )
-    return Loaded(timeouts, None if newest is None else zxid, replayed)
+    return replayed
 
 
 def _note_session(timeouts: dict[int, int], txn: Transaction) -> None:

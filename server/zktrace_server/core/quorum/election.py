@@ -1,0 +1,290 @@
+"""Fast leader election (FastLeaderElection; electionAlg 3) as a machine: notifications and time in,
+notifications out, and in the end a leader.
+
+It lives as long as the server: when it is not looking itself it tells those who are. Rounds are
+what Java calls the logical clock. It knows neither connections nor where a peer is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from zktrace.wire import zxid as zxids
+from zktrace.wire.election import NO_VOTE, Notification
+from zktrace_server.core.quorum.ensemble import Ensemble
+
+#: Version of notifications that carry the configuration (FastLeaderElection.Notification).
+VERSION: Final = 2
+#: How long the winning vote has to stand unbeaten (finalizeWait), in ms.
+FINALIZE_MS: Final = 200
+#: When notifications are sent again: first after, and at most after, ms
+#: (minNotificationInterval, maxNotificationInterval).
+LEAST_INTERVAL_MS: Final = 200
+MOST_INTERVAL_MS: Final = 60_000
+
+
+class State(IntEnum):
+    """A peer's state, as notifications have it (QuorumPeer.ServerState)."""
+
+    LOOKING = 0
+    FOLLOWING = 1
+    LEADING = 2
+    OBSERVING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """For `leader`, whose last txn is `zxid` and whose epoch is `peer_epoch`, in a round."""
+
+    leader: int
+    zxid: int
+    round: int
+    peer_epoch: int
+
+    def better_than(self, other: Vote) -> bool:
+        """By epoch, then zxid, then sid (totalOrderPredicate, weights apart)."""
+        return (self.peer_epoch, self.zxid, self.leader) > (
+            other.peer_epoch,
+            other.zxid,
+            other.leader,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Somebody's vote, with the state they were in, and the version of the notification."""
+
+    vote: Vote
+    state: State
+    version: int
+
+
+class Election:
+    """`out` holds (sid, notification) to be sent; where one to the same peer is still waiting to be
+    sent, only the latest matters. `vote` is what is told to others while `state` is not LOOKING.
+    """
+
+    def __init__(self, sid: int, ensemble: Ensemble) -> None:
+        self.sid = sid
+        self.state = State.LOOKING
+        self.round = 0
+        self.vote = Vote(sid, 0, 0, 0)
+        self.out: list[tuple[int, Notification]] = []
+        self._ensemble = ensemble
+        self._config = ensemble.text()
+        self._initial = self.vote
+        self._proposed = self.vote
+        self._received: dict[int, Vote] = {}
+        self._outside: dict[int, _Seen] = {}
+        self._inside: dict[int, _Seen] = {}
+        self._interval = LEAST_INTERVAL_MS
+        self._again_at: int | None = None
+        self._decide_at: int | None = None
+
+    @property
+    def leader(self) -> int:
+        """Who was elected; of use while `state` is not LOOKING."""
+        return self.vote.leader
+
+    def deadline(self) -> int | None:
+        """When `tick` is to be called next, by the clock that only goes forward."""
+        times = [t for t in (self._again_at, self._decide_at) if t is not None]
+        return min(times, default=None)
+
+    # --- beginning ----------------------------------------------------------------------------
+
+    def look(self, now_ms: int, zxid: int, epoch: int) -> None:
+        """A new round (lookForLeader): `zxid` is that of the last txn in the log, `epoch` the
+        current one.
+        """
+        self.state = State.LOOKING
+        self.round += 1
+        if self._ensemble.votes(self.sid):
+            self._initial = Vote(self.sid, zxid, 0, epoch)
+        else:
+            self._initial = Vote(NO_VOTE, NO_VOTE, 0, NO_VOTE)
+        self.vote = self._initial
+        self._received.clear()
+        self._inside.clear()
+        self._outside.clear()
+        self._interval = LEAST_INTERVAL_MS
+        self._decide_at = None
+        self._propose(now_ms, self._initial)
+
+    def _propose(self, now_ms: int, vote: Vote) -> None:
+        """This is our vote now; everybody is told."""
+        self._proposed = Vote(vote.leader, vote.zxid, self.round, vote.peer_epoch)
+        self._decide_at = None
+        if self._ensemble.votes(self.sid):
+            self._received[self.sid] = self._proposed
+        self._send_all(now_ms)
+        self._count(now_ms)
+
+    def _send_all(self, now_ms: int) -> None:
+        for sid in self._ensemble.voters:
+            if sid != self.sid:
+                self._send(sid, self._proposed)
+        self._again_at = now_ms + self._interval
+
+    def _send(self, sid: int, vote: Vote, round_: int | None = None) -> None:
+        self.out.append(
+            (
+                sid,
+                Notification(
+                    int(self.state),
+                    vote.leader,
+                    vote.zxid,
+                    vote.round if round_ is None else round_,
+                    vote.peer_epoch,
+                    VERSION,
+                    self._config,
+                ),
+            )
+        )
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Time has passed."""
+        if self.state is not State.LOOKING:
+            return
+        if self._decide_at is not None and now_ms >= self._decide_at:
+            self._decide(self._proposed)
+            return
+        if self._again_at is not None and now_ms >= self._again_at:
+            self._interval = min(self._interval * 2, MOST_INTERVAL_MS)
+            self._send_all(now_ms)
+
+    def connected(self, sid: int) -> None:
+        """A connection to a peer is there: what it was told last may be lost (QuorumCnxManager
+        sends its last message again).
+        """
+        if self.state is State.LOOKING and self._again_at is not None and self._ensemble.votes(sid):
+            self._send(sid, self._proposed)
+
+    def receive(self, now_ms: int, sid: int, given: Notification) -> None:
+        """A notification of peer `sid`. What makes no sense is ignored."""
+        if given.state not in State._value2member_map_:
+            return
+        state = State(given.state)
+        if not self._ensemble.votes(sid):
+            # An observer, or somebody we do not know: it is told how things are. Not where it would
+            # only say the same again, since its round is later.
+            if self.state is not State.LOOKING or given.election_epoch <= self.round:
+                self._send(sid, self.vote, self.round)
+            return
+        vote = Vote(given.leader, given.zxid, given.election_epoch, _peer_epoch(given))
+        if self.state is not State.LOOKING:
+            if state is State.LOOKING:
+                self._send(sid, self.vote)
+            return
+        if state is State.LOOKING and vote.round < self.round:
+            if self._ensemble.votes(self.sid):
+                self._send(sid, self._proposed)
+            return
+        if not self._ensemble.votes(vote.leader):
+            return
+        if state is State.LOOKING:
+            self._looking(now_ms, sid, vote)
+        elif state is not State.OBSERVING:
+            self._settled(sid, _Seen(vote, state, given.version or 0))
+
+    def _looking(self, now_ms: int, sid: int, vote: Vote) -> None:
+        """Somebody else looks, too."""
+        if vote.zxid == -1:
+            return
+        if vote.round > self.round:
+            self.round = vote.round
+            self._received.clear()
+            self._received[sid] = vote
+            self._propose(now_ms, vote if self._beats(vote, self._initial) else self._initial)
+            return
+        self._received[sid] = vote
+        if self._beats(vote, self._proposed):
+            self._propose(now_ms, vote)
+        else:
+            self._count(now_ms)
+
+    def _beats(self, vote: Vote, other: Vote) -> bool:
+        return self._ensemble.weight(vote.leader) > 0 and vote.better_than(other)
+
+    def _count(self, now_ms: int) -> None:
+        """Whether our vote has a quorum. Then it stands when nothing better comes for a while; at
+        once if there is nobody left whom something better could come from.
+        """
+        agreeing = [sid for sid, vote in self._received.items() if vote == self._proposed]
+        if not self._ensemble.votes(self._proposed.leader) or not self._ensemble.has_quorum(
+            agreeing
+        ):
+            self._decide_at = None
+        elif len(agreeing) == len(self._ensemble.voters):
+            self._decide(self._proposed)
+        elif self._decide_at is None:
+            self._decide_at = now_ms + FINALIZE_MS
+
+    def _settled(self, sid: int, seen: _Seen) -> None:
+        """Somebody has a leader (receivedFollowingNotification)."""
+        vote = seen.vote
+        if vote.round == self.round:
+            self._inside[sid] = seen
+            counted = {**self._inside, **self._as_seen()}
+            if self._agreed(counted, seen) and self._leads(counted, vote):
+                self._decide(vote)
+                return
+        self._outside[sid] = seen
+        if self._agreed(self._outside, seen) and self._leads(self._outside, vote):
+            self.round = vote.round
+            self._decide(vote)
+
+    def _as_seen(self) -> dict[int, _Seen]:
+        """Votes of this round of those who still look."""
+        return {
+            sid: _Seen(vote, State.LOOKING, VERSION)
+            for sid, vote in self._received.items()
+            if sid not in self._inside
+        }
+
+    def _agreed(self, votes: dict[int, _Seen], seen: _Seen) -> bool:
+        return self._ensemble.has_quorum(s for s, other in votes.items() if _same(seen, other))
+
+    def _leads(self, votes: dict[int, _Seen], vote: Vote) -> bool:
+        """Whether the leader says so itself (checkLeader): else a crashed one would be elected."""
+        if vote.leader == self.sid:
+            return vote.round == self.round
+        told = votes.get(vote.leader)
+        return told is not None and told.state is State.LEADING
+
+    def _decide(self, vote: Vote) -> None:
+        self.vote = Vote(vote.leader, vote.zxid, vote.round, vote.peer_epoch)
+        if vote.leader == self.sid:
+            self.state = State.LEADING
+        else:
+            voting = self._ensemble.votes(self.sid)
+            self.state = State.FOLLOWING if voting else State.OBSERVING
+        self._again_at = self._decide_at = None
+        self._received.clear()
+        self._inside.clear()
+        self._outside.clear()
+
+    def lead_in(self, epoch: int) -> None:
+        """The leader's epoch is known: all tell the same (QuorumPeer.updateElectionVote)."""
+        self.vote = Vote(self.vote.leader, self.vote.zxid, self.vote.round, epoch)
+
+
+def _peer_epoch(given: Notification) -> int:
+    """Oldest notifications do not carry it: then it is that of the zxid."""
+    return zxids.epoch(given.zxid) if given.peer_epoch is None else given.peer_epoch
+
+
+def _same(one: _Seen, other: _Seen) -> bool:
+    """Vote.equals: between peers that have a leader, its zxid and the round say nothing
+    (ZOOKEEPER-1732), and epochs nothing if one of them is of an old release.
+    """
+    a, b = one.vote, other.vote
+    if State.LOOKING in (one.state, other.state):
+        return a == b
+    if (one.version > 0) != (other.version > 0):
+        return a.leader == b.leader
+    return a.leader == b.leader and a.peer_epoch == b.peer_epoch

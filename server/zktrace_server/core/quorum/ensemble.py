@@ -1,0 +1,158 @@
+"""Who belongs to an ensemble, and what a quorum of it is (QuorumMaj, QuorumHierarchical,
+QuorumPeer.QuorumServer).
+
+Membership is what zoo.cfg says, for as long as the server runs. Knows nothing of who is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+PARTICIPANT: Final = "participant"
+OBSERVER: Final = "observer"
+_LONG: Final = (1 << 64) - 1
+
+
+class MembershipError(ValueError):
+    """The lines describe no ensemble; the text says which one and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One server: where its quorum and election ports are, and whether it votes. `client` is what
+    follows the semicolon of its line, where one does.
+    """
+
+    sid: int
+    host: str
+    quorum_port: int
+    election_port: int
+    observer: bool = False
+    client: str = ""
+
+    def text(self) -> str:
+        """As Java writes it (QuorumServer.toString)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        role = OBSERVER if self.observer else PARTICIPANT
+        client = f";{self.client}" if self.client else ""
+        return f"{host}:{self.quorum_port}:{self.election_port}:{role}{client}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """All servers by sid. Without groups a quorum is more than half of the voters' weight; with
+    groups (sid to group) it is that in more than half of the groups that have any weight.
+    """
+
+    members: dict[int, Member]
+    weights: dict[int, int] = field(default_factory=dict)
+    groups: dict[int, int] = field(default_factory=dict)
+    version: int = 0
+
+    @property
+    def voters(self) -> list[int]:
+        """Sids of participants, in order."""
+        return sorted(sid for sid, member in self.members.items() if not member.observer)
+
+    def votes(self, sid: int) -> bool:
+        """Whether it is a participant."""
+        member = self.members.get(sid)
+        return member is not None and not member.observer
+
+    def weight(self, sid: int) -> int:
+        """Its weight; one where none is given, as Java has it without groups."""
+        return self.weights.get(sid, 1)
+
+    def has_quorum(self, sids: Iterable[int]) -> bool:
+        """Whether these are one."""
+        given = set(sids)
+        if not self.groups:
+            # Java looks at weights in a hierarchy only (QuorumMaj counts heads).
+            voters = self.voters
+            return 2 * sum(sid in given for sid in voters) > len(voters)
+        total: dict[int, int] = {}
+        got: dict[int, int] = {}
+        for sid in self.voters:
+            group, weight = self.groups[sid], self.weight(sid)
+            total[group] = total.get(group, 0) + weight
+            got[group] = got.get(group, 0) + (weight if sid in given else 0)
+        counting = [group for group, weight in total.items() if weight]
+        return 2 * sum(2 * got[group] > total[group] for group in counting) > len(counting)
+
+    def text(self) -> bytes:
+        """As it goes with notifications and NEWLEADER, and stands in /zookeeper/config
+        (QuorumMaj.toString, QuorumHierarchical.toString).
+        """
+        lines = [f"server.{sid}={self.members[sid].text()}" for sid in sorted(self.members)]
+        by_group: dict[int, list[int]] = {}
+        for sid, group in sorted(self.groups.items()):
+            by_group.setdefault(group, []).append(sid)
+        lines += [f"group.{g}={':'.join(map(str, sids))}" for g, sids in sorted(by_group.items())]
+        if self.groups:
+            lines += [f"weight.{sid}={weight}" for sid, weight in sorted(self.weights.items())]
+        lines.append(f"version={self.version & _LONG:x}")
+        return "\n".join(lines).encode()
+
+
+def parse_member(sid: int, value: str) -> Member:
+    """The value of a server.N line: host:port:port[:role][;client port] (QuorumServer)."""
+
+    def wrong(why: str) -> MembershipError:
+        return MembershipError(f"server.{sid}={value}: {why}")
+
+    address, _, client = value.partition(";")
+    if "|" in address:
+        raise wrong("several addresses of a server are not supported")
+    host, rest = _split_host(address.strip())
+    parts = rest.split(":")
+    if not host or len(parts) not in (2, 3):
+        raise wrong("it is not host:port:port or host:port:port:role")
+    role = parts[2].strip().lower() if len(parts) == 3 else PARTICIPANT
+    if role not in (PARTICIPANT, OBSERVER):
+        raise wrong(f"role {role!r} is neither participant nor observer")
+    ports = []
+    for text in parts[:2]:
+        if not text.strip().isdigit() or not 0 < int(text) <= 0xFFFF:
+            raise wrong(f"{text.strip()!r} is no port")
+        ports.append(int(text))
+    return Member(sid, host, ports[0], ports[1], role == OBSERVER, client.strip())
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.removeprefix(":")
+    host, _, rest = text.partition(":")
+    return host, rest
+
+
+def parse_ensemble(
+    servers: dict[int, str], groups: dict[int, str], weights: dict[int, str]
+) -> Ensemble:
+    """Membership from the values of server.N, group.N and weight.N lines, by N."""
+    members = {sid: parse_member(sid, value) for sid, value in servers.items()}
+    of: dict[int, int] = {}
+    for group, value in groups.items():
+        for text in value.split(":"):
+            if not text.strip().isdigit() or int(text) not in members:
+                raise MembershipError(f"group.{group}={value}: {text!r} is no server")
+            if int(text) in of:
+                raise MembershipError(f"server {text} is in more than one group")
+            of[int(text)] = group
+    ensemble = Ensemble(members, _weights(weights, members), of)
+    if groups and (missing := [sid for sid in ensemble.voters if sid not in of]):
+        raise MembershipError(f"server {missing[0]} is in no group")
+    if not ensemble.voters:
+        raise MembershipError("there are observers only")
+    return ensemble
+
+
+def _weights(given: dict[int, str], members: dict[int, Member]) -> dict[int, int]:
+    weights = {}
+    for sid, value in given.items():
+        if sid not in members or not value.strip().isdigit():
+            raise MembershipError(f"weight.{sid}={value}: not a weight of a server")
+        weights[sid] = int(value)
+    return weights

@@ -1,0 +1,79 @@
+"""A learner as its leader sees it: how far it has come, and when it was last heard of
+(LearnerHandler, LearnerHandler.SyncLimitCheck).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.core.quorum.link import Link
+
+
+class Stage(IntEnum):
+    """What it has to say next, or what it waits for."""
+
+    INFO = 0  # FOLLOWERINFO or OBSERVERINFO
+    WAIT_EPOCH = 1  # for an epoch to be found
+    ACK_EPOCH = 2
+    WAIT_SYNC = 3  # for a quorum to know the epoch
+    ACK_LEADER = 4  # what it lacked is under way
+    WAIT_START = 5  # for a quorum to have the history
+    SYNCED = 6
+
+
+class Handle:
+    """`epoch` and `zxid` are what it said of its history; `pings` and `pongs` count."""
+
+    def __init__(self, link: Link, now_ms: int, limits: Limits) -> None:
+        self.link = link
+        self.sid = -1
+        self.observer = False
+        self.old = False
+        self.stage = Stage.INFO
+        self.accepted_epoch = 0
+        self.zxid = 0
+        self.forwarding = False
+        self.pings = 0
+        self.pongs = 0
+        self._limits = limits
+        self._heard_ms = now_ms
+        self._oldest = (0, 0)
+        self._latest = (0, 0)
+
+    def heard(self, now_ms: int) -> None:
+        """It said something."""
+        self._heard_ms = now_ms
+
+    def expires(self) -> int:
+        """When it has been silent for too long: the time until it has its history may be longer."""
+        synced = self.stage >= Stage.WAIT_START
+        return self._heard_ms + (self._limits.sync_ms if synced else self._limits.init_ms)
+
+    def waits(self) -> bool:
+        """Whether it is our turn to say something."""
+        return self.stage in (Stage.WAIT_EPOCH, Stage.WAIT_SYNC, Stage.WAIT_START)
+
+    def present(self, now_ms: int) -> bool:
+        """Whether it counts for the quorum that a leader needs to go on."""
+        limit = self._limits.sync_ms
+        if self.stage < Stage.SYNCED:
+            limit += self._limits.init_ms
+        return now_ms <= self._heard_ms + limit
+
+    # --- proposals it has not acknowledged ----------------------------------------------------
+
+    def proposed(self, zxid: int, now_ms: int) -> None:
+        """It was sent a proposal."""
+        if not self._oldest[0]:
+            self._oldest = (zxid, now_ms)
+        self._latest = (zxid, now_ms)
+
+    def acked(self, zxid: int) -> None:
+        """It has logged all up to `zxid`."""
+        if self._oldest[0] and zxid >= self._oldest[0]:
+            self._oldest = self._latest if zxid < self._latest[0] else (0, 0)
+
+    def late(self, now_ms: int) -> bool:
+        """A proposal has been with it for longer than syncLimit."""
+        return bool(self._oldest[0]) and now_ms > self._oldest[1] + self._limits.sync_ms

@@ -1,0 +1,462 @@
+"""The leader (Leader, LearnerHandler): finds an epoch, brings learners to its history, then
+proposes, counts, commits.
+
+Phases as in the ZAB papers: discovery (an epoch later than any that a quorum has accepted),
+synchronization (a quorum has the leader's history), broadcast. It ends by `failed`, and never
+begins again: the next term has a leader of its own.
+
+What clients ask is not for this module: `host` makes txns of requests (see `serving`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Protocol
+
+from zktrace.wire import zxid as zxids
+from zktrace.wire.jute import WireError
+from zktrace.wire.quorum import (
+    PROTOCOL_VERSION,
+    EpochInfo,
+    ForwardedRequest,
+    LeaderInfo,
+    LearnerInfo,
+    RevalidateResponse,
+    SessionTimeout,
+    decode_sessions,
+)
+from zktrace.wire.txn import Transaction
+from zktrace_server.core import request as op
+from zktrace_server.core.quorum import packets as p
+from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.core.quorum.handle import Handle, Stage
+from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.packets import Packet
+from zktrace_server.core.quorum.proposals import Proposals
+from zktrace_server.core.quorum.replica import Replica
+from zktrace_server.core.quorum.storage import Entry
+from zktrace_server.core.quorum.sync import plan
+from zktrace_server.core.request import Request
+
+#: The last counter of an epoch: the next txn needs a new one (ZOOKEEPER-1277).
+LAST_COUNTER: Final = 0xFFFFFFFF
+
+
+class Phase(IntEnum):
+    """Where the leader is (QuorumPeer.ZabState)."""
+
+    DISCOVERY = 0
+    EPOCH_ACKS = 1
+    SYNCHRONIZATION = 2
+    BROADCAST = 3
+
+
+class Host(Protocol):
+    """What makes txns of requests, once there is something to serve."""
+
+    def forwarded(self, request: Request, link: Link) -> None: ...
+    def touch(self, session_id: int, timeout_ms: int) -> None: ...
+    def revalidate(self, session_id: int, timeout_ms: int, link: Link) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Sync:
+    """A sync under way: done when all up to `zxid` is committed, and a quorum has answered a ping
+    that was sent after it came.
+    """
+
+    link: Link | None
+    zxid: int
+    pings: dict[int, int]
+
+
+class Leader:
+    """`epoch` is 0 until one is found. `done_syncs` counts local syncs that are done."""
+
+    def __init__(
+        self, sid: int, ensemble: Ensemble, limits: Limits, replica: Replica, now_ms: int
+    ) -> None:
+        self.sid = sid
+        self.phase = Phase.DISCOVERY
+        self.epoch = 0
+        self.failed: str | None = None
+        self.host: Host | None = None
+        self.now_ms = now_ms
+        self.done_syncs = 0
+        self.last_proposed = replica.tree.last_zxid
+        self.proposals = Proposals(ensemble, replica.tree.last_zxid)
+        self._ensemble = ensemble
+        self._limits = limits
+        self._replica = replica
+        self._storage = replica.storage
+        self._handles: dict[Link, Handle] = {}
+        self._initial = (self._storage.current_epoch(), replica.tree.last_zxid)
+        self._own_logged = replica.last_logged
+        self._accepted: dict[int, int] = {}
+        self._know_epoch: set[int] = set()
+        self._have_history: set[int] = set()
+        self._phase_until = now_ms + limits.init_ms
+        self._half_tick_at = now_ms + limits.tick_ms // 2
+        self._odd = True
+        self._new_syncs: list[Link | None] = []
+        self._syncs: deque[_Sync] = deque()
+        self._epoch_from(sid, self._storage.accepted_epoch())
+
+    @property
+    def history_zxid(self) -> int:
+        """The zxid of NEWLEADER."""
+        return zxids.make(self.epoch, 0)
+
+    def synced(self) -> list[int]:
+        """Sids of learners that serve."""
+        return [h.sid for h in self._handles.values() if h.stage is Stage.SYNCED]
+
+    def deadline(self) -> int:
+        """When `tick` is to be called next."""
+        until = self._half_tick_at
+        return until if self.phase is Phase.BROADCAST else min(until, self._phase_until)
+
+    def _fail(self, reason: str) -> None:
+        if self.failed is None:
+            self.failed = reason
+
+    # --- connections --------------------------------------------------------------------------
+
+    def accept(self, link: Link) -> None:
+        """A learner has connected."""
+        self._handles[link] = Handle(link, self.now_ms, self._limits)
+
+    def lost(self, link: Link) -> None:
+        """Its connection is gone."""
+        handle = self._handles.pop(link, None)
+        if handle is None:
+            return
+        link.close()
+        # What it logged may be cut off when it comes back: it does not count until it says so.
+        self.proposals.forget(handle.sid)
+        self._syncs = deque(s for s in self._syncs if s.link is not link)
+        self._new_syncs = [other for other in self._new_syncs if other is not link]
+
+    def close(self) -> None:
+        """The end of the term."""
+        for link in list(self._handles):
+            self.lost(link)
+
+    def packet(self, link: Link, packet: Packet) -> None:
+        """What a learner says. It loses its connection where that makes no sense."""
+        handle = self._handles.get(link)
+        if handle is None:
+            return
+        handle.heard(self.now_ms)
+        try:
+            wrong = self._packet(handle, packet)
+        except WireError as error:
+            wrong = f"{packet.name}: {error}"
+        if wrong is not None:
+            self.lost(link)
+
+    def _packet(self, handle: Handle, packet: Packet) -> str | None:
+        match handle.stage:
+            case Stage.SYNCED | Stage.WAIT_START:
+                return self._while_synced(handle, packet)
+            case Stage.INFO:
+                return self._info(handle, packet)
+            case Stage.ACK_EPOCH:
+                return self._epoch_acked(handle, packet)
+            case Stage.ACK_LEADER:
+                return self._leader_acked(handle, packet)
+        return f"{packet.name} out of turn"
+
+    # --- discovery ----------------------------------------------------------------------------
+
+    def _info(self, handle: Handle, packet: Packet) -> str | None:
+        if packet.type not in (p.FOLLOWERINFO, p.OBSERVERINFO):
+            return f"{packet.name} as the first packet"
+        if packet.data is None or len(packet.data) < 8:
+            return "a learner without a sid"
+        info = LearnerInfo.decode_from(packet.data, 0, len(packet.data))[0]
+        handle.sid = info.server_id
+        handle.observer = packet.type == p.OBSERVERINFO or not self._ensemble.votes(handle.sid)
+        handle.accepted_epoch = zxids.epoch(packet.zxid)
+        handle.stage = Stage.WAIT_EPOCH
+        if info.protocol_version is None or info.protocol_version < PROTOCOL_VERSION:
+            return "a learner of before 3.4"
+        for other in [h for h in self._handles.values() if h.sid == handle.sid]:
+            if other is not handle:
+                self.lost(other.link)
+        self._epoch_from(handle.sid, handle.accepted_epoch)
+        if self.phase is not Phase.DISCOVERY and handle.stage is Stage.WAIT_EPOCH:
+            self._send_epoch(handle)
+        return None
+
+    def _epoch_from(self, sid: int, accepted: int) -> None:
+        """A peer that will accept an epoch later than this one (Leader.getEpochToPropose)."""
+        if self.phase is not Phase.DISCOVERY:
+            return
+        if self._ensemble.votes(sid):
+            self._accepted[sid] = accepted
+        self.epoch = max(self.epoch, accepted + 1)
+        if not self._ensemble.has_quorum(self._accepted):
+            return
+        self._storage.save_accepted_epoch(self.epoch)
+        self.phase = Phase.EPOCH_ACKS
+        self._phase_until = self.now_ms + self._limits.init_ms
+        for handle in list(self._handles.values()):
+            if handle.stage is Stage.WAIT_EPOCH:
+                self._send_epoch(handle)
+        self._epoch_known_by(self.sid)
+
+    def _send_epoch(self, handle: Handle) -> None:
+        info = LeaderInfo(PROTOCOL_VERSION).encode()
+        handle.link.send(p.with_data(p.LEADERINFO, self.history_zxid, info))
+        handle.stage = Stage.ACK_EPOCH
+        handle.heard(self.now_ms)
+
+    def _epoch_acked(self, handle: Handle, packet: Packet) -> str | None:
+        if packet.type != p.ACKEPOCH or packet.data is None:
+            return f"{packet.name} instead of ACKEPOCH"
+        epoch = EpochInfo.decode_from(packet.data, 0, len(packet.data))[0].current_epoch
+        handle.zxid = packet.zxid
+        handle.stage = Stage.WAIT_SYNC
+        if self.phase is Phase.EPOCH_ACKS and epoch != -1:
+            if (epoch, packet.zxid) > self._initial:
+                return "a learner with a later history than the leader's"
+            # -1 as a zxid: it has no data that it could vouch for.
+            if packet.zxid != -1:
+                self._epoch_known_by(handle.sid)
+        if self.phase > Phase.EPOCH_ACKS and handle.stage is Stage.WAIT_SYNC:
+            self._synchronize(handle)
+        return None
+
+    def _epoch_known_by(self, sid: int) -> None:
+        """Leader.waitForEpochAck."""
+        if self._ensemble.votes(sid):
+            self._know_epoch.add(sid)
+        if self.sid not in self._know_epoch or not self._ensemble.has_quorum(self._know_epoch):
+            return
+        self._storage.save_current_epoch(self.epoch)
+        self.phase = Phase.SYNCHRONIZATION
+        self._phase_until = self.now_ms + self._limits.init_ms
+        self.last_proposed = self.history_zxid
+        for handle in list(self._handles.values()):
+            if handle.stage is Stage.WAIT_SYNC:
+                self._synchronize(handle)
+        self._own_history()
+
+    # --- synchronization ----------------------------------------------------------------------
+
+    def _synchronize(self, handle: Handle) -> None:
+        replica, storage = self._replica, self._storage
+        link = handle.link
+        last = replica.tree.last_zxid
+
+        def on_disk() -> list[Entry]:
+            limit = int(storage.snapshot_size() * self._limits.log_factor)
+            return storage.read_log(handle.zxid, limit)
+
+        chosen = plan(handle.zxid, last, replica.history, on_disk)
+        if chosen.kind == p.SNAP:
+            link.send(p.bare(p.SNAP, chosen.zxid) + replica.snapshot())
+        else:
+            link.send(p.bare(chosen.kind, chosen.zxid))
+            for zxid, payload in chosen.entries:
+                link.send(p.with_data(p.PROPOSAL, zxid, payload) + p.bare(p.COMMIT, zxid))
+        # What is proposed and not committed goes to those who vote; for others the time comes when
+        # it is committed (Leader.startForwarding).
+        if not handle.observer:
+            for zxid, payload in self.proposals.outstanding:
+                if zxid > chosen.upto:
+                    link.send(p.with_data(p.PROPOSAL, zxid, payload))
+                    handle.proposed(zxid, self.now_ms)
+        handle.forwarding = True
+        handle.stage = Stage.ACK_LEADER
+        handle.heard(self.now_ms)
+        link.send(p.with_data(p.NEWLEADER, self.history_zxid, self._ensemble.text()))
+
+    def _leader_acked(self, handle: Handle, packet: Packet) -> str | None:
+        if packet.type != p.ACK:
+            return f"{packet.name} instead of an ACK of NEWLEADER"
+        if packet.zxid != self.history_zxid:
+            return "an ACK of another NEWLEADER"
+        handle.stage = Stage.WAIT_START
+        if self._ensemble.votes(handle.sid) and not handle.observer:
+            self._have_history.add(handle.sid)
+        if self.phase is Phase.BROADCAST:
+            self._start(handle)
+        else:
+            self._history_counted()
+        return None
+
+    def durable(self, zxid: int) -> None:
+        """Our own log is, up to there."""
+        self._own_logged = zxid
+        if self.phase is Phase.BROADCAST:
+            self._committed(self.proposals.ack(self.sid, zxid))
+        elif self.phase is Phase.SYNCHRONIZATION:
+            self._own_history()
+
+    def _own_history(self) -> None:
+        if self._replica.settled:
+            self._have_history.add(self.sid)
+            self._history_counted()
+
+    def _history_counted(self) -> None:
+        """Leader.waitForNewLeaderAck."""
+        if self.phase is not Phase.SYNCHRONIZATION:
+            return
+        have = self._have_history
+        if self.sid not in have or not self._ensemble.has_quorum(have):
+            return
+        self.phase = Phase.BROADCAST
+        self._half_tick_at = self.now_ms + self._limits.tick_ms // 2
+        for handle in list(self._handles.values()):
+            if handle.stage is Stage.WAIT_START:
+                self._start(handle)
+
+    def _start(self, handle: Handle) -> None:
+        handle.link.send(p.bare(p.UPTODATE, -1))
+        handle.stage = Stage.SYNCED
+        handle.heard(self.now_ms)
+
+    # --- broadcast ----------------------------------------------------------------------------
+
+    def propose(self, txn: Transaction) -> None:
+        """A txn, of the next zxid of this epoch."""
+        zxid = txn.header.zxid
+        payload = txn.encode()
+        self._replica.append(zxid, payload, txn)
+        self.last_proposed = zxid
+        self.proposals.add(zxid, payload)
+        packet = p.with_data(p.PROPOSAL, zxid, payload)
+        for handle in self._handles.values():
+            if handle.forwarding and not handle.observer:
+                handle.link.send(packet)
+                handle.proposed(zxid, self.now_ms)
+        if zxids.counter(zxid) == LAST_COUNTER:
+            self._fail("the epoch has no zxid left")
+
+    def _while_synced(self, handle: Handle, packet: Packet) -> str | None:
+        kind, data = packet.type, packet.data or b""
+        if kind == p.ACK:
+            handle.acked(packet.zxid)
+            # The counter is 0 in the ACK of UPTODATE.
+            if zxids.counter(packet.zxid) and not handle.observer:
+                self._committed(self.proposals.ack(handle.sid, packet.zxid))
+            return None
+        if kind == p.PING:
+            handle.pongs += 1
+            if self.host is not None:
+                for session in decode_sessions(data):
+                    self.host.touch(session.session_id, session.timeout_ms)
+            self._finish_syncs()
+            return None
+        if self.host is None:
+            return f"{packet.name} before UPTODATE"
+        if kind == p.REQUEST:
+            asked = ForwardedRequest.decode(data)
+            if asked.type == op.SYNC:
+                self.sync(handle.link)
+                return None
+            request = Request(
+                asked.session_id, asked.cxid, asked.type, asked.body, tuple(packet.ids or ())
+            )
+            self.host.forwarded(request, handle.link)
+            return None
+        if kind == p.REVALIDATE:
+            session = SessionTimeout.decode(data)
+            valid = self.host.revalidate(session.session_id, session.timeout_ms, handle.link)
+            answer = RevalidateResponse(session.session_id, valid).encode()
+            handle.link.send(p.with_data(p.REVALIDATE, packet.zxid, answer))
+            return None
+        return f"{packet.name} of a learner"
+
+    def _committed(self, done: Iterable[tuple[int, bytes]]) -> None:
+        for zxid, payload in done:
+            commit, inform = p.bare(p.COMMIT, zxid), b""
+            for handle in self._handles.values():
+                if not handle.forwarding:
+                    continue
+                if handle.observer:
+                    inform = inform or p.with_data(p.INFORM, zxid, payload)
+                    handle.link.send(inform)
+                else:
+                    handle.link.send(commit)
+            self._replica.commit(zxid)
+        self._finish_syncs()
+
+    # --- sync ---------------------------------------------------------------------------------
+
+    def sync(self, link: Link | None) -> None:
+        """Of a learner, or of a client of our own (None). Java answers when what is outstanding is
+        committed; that does not show a leader that it is one no longer, so here a quorum has to
+        answer a ping as well.
+        """
+        self._new_syncs.append(link)
+
+    def flush(self) -> None:
+        """To be called before anything is sent: one ping for all syncs that came together."""
+        if not self._new_syncs:
+            return
+        self._ping(only_voters=True)
+        pings = {
+            h.sid: h.pings
+            for h in self._handles.values()
+            if h.stage is Stage.SYNCED and not h.observer
+        }
+        for link in self._new_syncs:
+            self._syncs.append(_Sync(link, self.last_proposed, pings))
+        self._new_syncs = []
+        self._finish_syncs()
+
+    def _finish_syncs(self) -> None:
+        while self._syncs:
+            first = self._syncs[0]
+            if first.zxid > self.proposals.committed and self.proposals.outstanding:
+                return
+            answered = [
+                h.sid
+                for h in self._handles.values()
+                if h.sid in first.pings and h.pongs >= first.pings[h.sid]
+            ]
+            if not self._ensemble.has_quorum([self.sid, *answered]):
+                return
+            self._syncs.popleft()
+            if first.link is None:
+                self.done_syncs += 1
+            else:
+                first.link.send(p.bare(p.SYNC, 0))
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """`now_ms` has changed."""
+        now = self.now_ms
+        if self.phase is not Phase.BROADCAST and now >= self._phase_until:
+            self._fail(f"no quorum in {self.phase.name.lower()} within initLimit")
+            return
+        if now < self._half_tick_at:
+            return
+        self._half_tick_at = now + self._limits.tick_ms // 2
+        for handle in list(self._handles.values()):
+            if handle.late(now) or (not handle.waits() and now > handle.expires()):
+                self.lost(handle.link)
+        if self.phase is not Phase.BROADCAST:
+            return
+        self._odd = not self._odd
+        if not self._odd:
+            present = [h.sid for h in self._handles.values() if h.present(now) and not h.observer]
+            if not self._ensemble.has_quorum([self.sid, *present]):
+                self._fail(f"no quorum any more, only {sorted({self.sid, *present})}")
+                return
+        self._ping(only_voters=False)
+
+    def _ping(self, *, only_voters: bool) -> None:
+        ping = p.bare(p.PING, self.last_proposed)
+        for handle in self._handles.values():
+            if handle.stage is Stage.SYNCED and not (only_voters and handle.observer):
+                handle.link.send(ping)
+                handle.pings += 1

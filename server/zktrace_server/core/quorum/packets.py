@@ -1,0 +1,161 @@
+"""The quorum port's packets, out of bytes and into bytes (QuorumPacket; protocol: Leader,
+LearnerHandler). The hot ones are packed without a record. Knows no connection and no order.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from zktrace.stream.snapshots import SnapshotReader
+from zktrace.wire.jute import WireError
+from zktrace.wire.quorum import PACKET_TYPES, QuorumPacket
+from zktrace.wire.records import Id
+
+REQUEST: Final = 1
+PROPOSAL: Final = 2
+ACK: Final = 3
+COMMIT: Final = 4
+PING: Final = 5
+REVALIDATE: Final = 6
+SYNC: Final = 7
+INFORM: Final = 8
+COMMIT_AND_ACTIVATE: Final = 9
+NEWLEADER: Final = 10
+FOLLOWERINFO: Final = 11
+UPTODATE: Final = 12
+DIFF: Final = 13
+TRUNC: Final = 14
+SNAP: Final = 15
+OBSERVERINFO: Final = 16
+LEADERINFO: Final = 17
+ACKEPOCH: Final = 18
+INFORM_AND_ACTIVATE: Final = 19
+
+#: Longest data of a packet: no ensemble is run with a larger jute.maxbuffer.
+MAX_DATA: Final = 64 << 20
+#: Most identities of a client, and the longest of them, in a forwarded request.
+MAX_IDS: Final = 1 << 16
+
+_HEAD: Final = struct.Struct(">iqi")
+_BARE: Final = struct.Struct(">iqii")
+_INT: Final = struct.Struct(">i")
+_NO_IDS: Final = b"\xff\xff\xff\xff"
+
+
+class Packet(NamedTuple):
+    """One packet. Behind SNAP, `data` is the whole snapshot stream."""
+
+    type: int
+    zxid: int
+    data: bytes | None
+    ids: list[Id] | None = None
+
+    @property
+    def name(self) -> str:
+        return PACKET_TYPES.get(self.type, str(self.type))
+
+
+def bare(kind: int, zxid: int) -> bytes:
+    """A packet with nothing but its zxid."""
+    return _BARE.pack(kind, zxid, -1, -1)
+
+
+def with_data(kind: int, zxid: int, data: bytes) -> bytes:
+    """A packet with data and no identities."""
+    return b"".join((_HEAD.pack(kind, zxid, len(data)), data, _NO_IDS))
+
+
+def with_ids(kind: int, zxid: int, data: bytes, ids: list[Id]) -> bytes:
+    """A forwarded request."""
+    return QuorumPacket(kind, zxid, data, ids).encode()
+
+
+class PacketReader:
+    """Cuts a direction of a quorum connection into packets. WireError where it is none: nothing
+    behind it can be read any more.
+    """
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._need = 0
+        self._snapshot: SnapshotReader | None = None
+        self._snap_zxid = 0
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> Iterator[Packet]:
+        """Packets that are whole now."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._need:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        pos, end = 0, len(data)
+        while pos < end:
+            if self._snapshot is not None:
+                reader = self._snapshot
+                after = reader.feed(data, pos)
+                if reader.broken:
+                    raise WireError("this is no snapshot", pos, "SNAP")
+                self._pieces.append(data[pos:after])
+                pos = after
+                if not reader.done:
+                    return
+                self._snapshot = None
+                whole, self._pieces = b"".join(self._pieces), []
+                yield Packet(SNAP, self._snap_zxid, whole)
+                continue
+            whole_at = self._end(data, pos, end)
+            if whole_at is None:
+                self._rest += data[pos:]
+                return
+            packet = _packet(data, pos, whole_at)
+            pos = whole_at
+            if packet.type == SNAP:
+                self._snapshot = SnapshotReader()
+                self._snap_zxid = packet.zxid
+                continue
+            yield packet
+
+    def _end(self, data: bytes, pos: int, end: int) -> int | None:
+        """The place behind the packet at `pos`; None, and what is needed, if it is not whole."""
+        if end - pos < 16:
+            self._need = 20
+            return None
+        kind, _, size = _HEAD.unpack_from(data, pos)
+        if kind not in PACKET_TYPES:
+            raise WireError(f"unknown packet type {kind}", pos, "QuorumPacket.type")
+        if not -1 <= size <= MAX_DATA:
+            raise WireError(f"length {size} of a packet's data", pos, "QuorumPacket.data")
+        at: int = pos + 16 + max(size, 0)
+        if end - at < 4:
+            self._need = at + 4 - pos
+            return None
+        count: int = _INT.unpack_from(data, at)[0]
+        at += 4
+        if not -1 <= count <= MAX_IDS:
+            raise WireError(f"{count} identities", pos, "QuorumPacket.authinfo")
+        for _ in range(2 * max(count, 0)):
+            if end - at < 4:
+                self._need = at + 4 - pos
+                return None
+            length: int = _INT.unpack_from(data, at)[0]
+            if not -1 <= length <= MAX_DATA:
+                raise WireError(f"length {length} of an identity", pos, "QuorumPacket.authinfo")
+            at += 4 + max(length, 0)
+            if at > end:
+                self._need = at - pos
+                return None
+        return at
+
+
+def _packet(data: bytes, pos: int, end: int) -> Packet:
+    kind, zxid, size = _HEAD.unpack_from(data, pos)
+    at = pos + 16
+    if end - at == max(size, 0) + 4:
+        # No identities: -1, or none of them.
+        return Packet(kind, zxid, data[at : at + size] if size >= 0 else None)
+    record = QuorumPacket.decode_from(data, pos, end)[0]
+    return Packet(record.type, record.zxid, record.data, record.authinfo)

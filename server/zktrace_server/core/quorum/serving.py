@@ -1,0 +1,386 @@
+"""What clients see of a server in an ensemble: reads from its own tree, writes through the leader
+(FollowerRequestProcessor, CommitProcessor, FinalRequestProcessor; LearnerSessionTracker).
+
+A session's requests are answered in their order. What waits for the ensemble stays in its
+connection's queue, with all that came behind it; the others are answered at once. A server is made
+when a term is there to be served, and ended with it, with all its connections.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from zktrace.wire.records import Id, PathRequest
+from zktrace.wire.txn import ErrorTxn, Transaction
+from zktrace_server.core import request as op
+from zktrace_server.core.apply import CLOSE_SESSION, ERROR, Result
+from zktrace_server.core.connection import Connection, State
+from zktrace_server.core.errors import OK, SESSION_MOVED, UNIMPLEMENTED, KeeperError
+from zktrace_server.core.fast import Fast
+from zktrace_server.core.prepare import Preparer
+from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.replica import Replica
+from zktrace_server.core.reaper import Reaper
+from zktrace_server.core.request import Request
+from zktrace_server.core.server import Server, create_session, write_reply
+from zktrace_server.core.sessions import Sessions
+from zktrace_server.core.settings import Settings
+
+#: Most forwarded requests of a connection that is gone which are remembered until they come back.
+_MAX_ORPHANS: Final = 1 << 16
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request that the ensemble has to answer; a sync is `done` when it has."""
+
+    request: Request
+    done: bool = False
+
+
+class _Reads(Fast):
+    """The short way for reads alone."""
+
+    def _set_data(
+        self, connection: Connection, data: bytes, pos: int, after: int, xid: int, size: int
+    ) -> bool:
+        return False
+
+    def _create(
+        self, connection: Connection, data: bytes, pos: int, after: int, xid: int, size: int
+    ) -> bool:
+        return False
+
+
+class MemberServer(Server):
+    """What leaders and learners have in common."""
+
+    def __init__(self, settings: Settings, replica: Replica) -> None:
+        super().__init__(settings, replica.tree, replica.timeouts)
+        self.replica = replica
+        #: Requests that wait for the ensemble.
+        self.waiting = 0
+        self._orphans: dict[int, deque[int]] = {}
+        self._syncs: deque[tuple[Connection, Waiting]] = deque()
+
+    def start(self, wall_ms: int, now_ms: int) -> None:
+        """Ephemerals of unknown sessions are left: trees must not come to differ."""
+        settings = self.settings
+        self.sessions = Sessions(settings.tick_ms, settings.server_id, now_ms)
+        self.preparer = Preparer(self.tree, self.sessions, settings)
+        if self._want_fast:
+            self._fast = _Reads(self.tree, self.preparer, self.log, settings.max_buffer)
+        self.set_time(wall_ms, now_ms)
+        self.replica.tell = self.committed
+
+    def end(self) -> None:
+        """The term is over: all connections are closed, watches forgotten."""
+        self.replica.tell = None
+        for connection in list(self.connections):
+            self._end(connection)
+
+    # --- connections --------------------------------------------------------------------------
+
+    def receive(self, connection: Connection, data: bytes) -> None:
+        if connection.held:
+            connection.rest += data
+            return
+        super().receive(connection, data)
+
+    def disconnect(self, connection: Connection) -> None:
+        self._forget(connection)
+        super().disconnect(connection)
+
+    def _end(self, connection: Connection, *, drop: bool = False) -> None:
+        self._forget(connection)
+        super()._end(connection, drop=drop)
+
+    def _forget(self, connection: Connection) -> None:
+        """What it waits for comes nevertheless, and is nobody's then."""
+        connection.held = False
+        for item in connection.queue:
+            if not isinstance(item, Waiting):
+                continue
+            self.waiting -= 1
+            if item.request.kind != op.SYNC:
+                orphans = self._orphans.setdefault(connection.session_id, deque())
+                if len(orphans) < _MAX_ORPHANS:
+                    orphans.append(item.request.xid)
+        connection.queue.clear()
+
+    def _begin(self, connection: Connection) -> None:
+        session_id = self.sessions.new_id()
+        while session_id in self.replica.timeouts:
+            session_id = self.sessions.new_id()
+        connection.session_id = session_id
+        self._of_session[session_id] = connection
+        connection.held = True
+        self._submit(connection, create_session(connection))
+
+    def _welcome(self, connection: Connection, valid: bool) -> None:
+        connection.held = False
+        super()._welcome(connection, valid)
+        if valid and connection.rest:
+            rest = bytes(connection.rest)
+            connection.rest.clear()
+            self.receive(connection, rest)
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def _request(self, connection: Connection, request: Request) -> None:
+        kind = request.kind
+        if kind == op.SYNC:
+            waiting = Waiting(request)
+            self._enqueue(connection, waiting)
+            self._syncs.append((connection, waiting))
+            self.ask_sync(request)
+        elif kind in op.WRITES and kind not in (op.CREATE_SESSION, op.DELETE_CONTAINER):
+            self._submit(connection, request)
+        elif connection.queue:
+            connection.queue.append(request)
+        else:
+            super()._request(connection, request)
+
+    def _enqueue(self, connection: Connection, waiting: Waiting) -> None:
+        connection.queue.append(waiting)
+        self.waiting += 1
+
+    def _submit(self, connection: Connection, request: Request) -> None:
+        self._enqueue(connection, Waiting(request))
+        self.ask(request)
+
+    def ask(self, request: Request) -> None:
+        """To the leader."""
+        raise NotImplementedError
+
+    def ask_sync(self, request: Request) -> None:
+        """A sync, to the leader."""
+        raise NotImplementedError
+
+    def synced(self) -> None:
+        """The oldest sync that waits is done."""
+        if not self._syncs:
+            return
+        connection, waiting = self._syncs.popleft()
+        waiting.done = True
+        self._go_on(connection)
+
+    def _go_on(self, connection: Connection) -> None:
+        """Answers what waits for nothing any more."""
+        queue = connection.queue
+        while queue and connection.state is not State.ENDING:
+            head = queue[0]
+            if isinstance(head, Waiting):
+                if not head.done:
+                    return
+                self.waiting -= 1
+                request = head.request
+            else:
+                assert isinstance(head, Request)
+                request = head
+            queue.popleft()
+            Server._request(self, connection, request)
+
+    def committed(self, txn: Transaction, result: Result) -> None:
+        """A txn was applied: the client that asked for it is told, if it is ours."""
+        header = txn.header
+        session_id = header.session_id
+        self.preparer.outstanding.done(header.zxid)
+        connection = self._of_session.get(session_id)
+        if not self._was_orphan(session_id, header.cxid) and connection is not None:
+            head = connection.queue[0] if connection.queue else None
+            if isinstance(head, Waiting) and not head.done and _answers(head.request, txn):
+                connection.queue.popleft()
+                self.waiting -= 1
+                self._answer(connection, head.request, result)
+                self._go_on(connection)
+        if header.type == CLOSE_SESSION:
+            self._closed(session_id)
+
+    def _was_orphan(self, session_id: int, cxid: int) -> bool:
+        orphans = self._orphans.get(session_id)
+        if not orphans or orphans[0] != cxid:
+            return False
+        orphans.popleft()
+        if not orphans:
+            del self._orphans[session_id]
+        return True
+
+    def _answer(self, connection: Connection, request: Request, result: Result) -> None:
+        if request.kind == op.CREATE_SESSION:
+            self._welcome(connection, result.type != ERROR)
+            return
+        zxid = self.tree.last_zxid
+        if result.type != ERROR:
+            self._reply(connection, request.xid, zxid, OK, write_reply(request.kind, result))
+        elif result.err == SESSION_MOVED:
+            # No answer to a request but to a connection (ZOOKEEPER-710).
+            self._end(connection)
+            return
+        else:
+            self._reply(connection, request.xid, zxid, result.err)
+        if request.kind == op.CLOSE_SESSION:
+            self._end(connection)
+
+    def _closed(self, session_id: int) -> None:
+        """A session is over, for all."""
+        self._orphans.pop(session_id, None)
+        connection = self._of_session.get(session_id)
+        if connection is not None:
+            self._end(connection, drop=True)
+
+
+def _answers(request: Request, txn: Transaction) -> bool:
+    """Whether a txn is what became of a request. The xids of a session's connections may repeat."""
+    kind, made = request.kind, txn.header.type
+    if request.xid != txn.header.cxid:
+        return False
+    special = (op.CREATE_SESSION, op.CLOSE_SESSION)
+    return kind == made if kind in special or made in special else True
+
+
+class Proposer(Protocol):
+    """The leader, as far as it is needed here."""
+
+    def propose(self, txn: Transaction) -> None: ...
+    def sync(self, link: Link | None) -> None: ...
+    @property
+    def history_zxid(self) -> int: ...
+
+
+class LeaderServer(MemberServer):
+    """Also makes the txns, for all servers; ends sessions, and nodes that are kept for a time only
+    (LeaderZooKeeperServer, PrepRequestProcessor, SessionTrackerImpl).
+    """
+
+    def __init__(self, settings: Settings, replica: Replica, leader: Proposer) -> None:
+        super().__init__(settings, replica)
+        self._leader = leader
+        #: Where each session's client is: a learner's link, or None for here.
+        self._owners: dict[int, Link | None] = {}
+
+    def start(self, wall_ms: int, now_ms: int) -> None:
+        super().start(wall_ms, now_ms)
+        self.preparer.zxid = self._leader.history_zxid
+        for session_id, timeout_ms in self.replica.timeouts.items():
+            self.sessions.track(session_id, timeout_ms, now_ms)
+        self._reaper = Reaper(self.tree, self.settings)
+        self._reaper.start(now_ms)
+
+    def tick(self) -> None:
+        for session_id in self.sessions.expired(self.now_ms):
+            self.expire(session_id)
+        for path in self._reaper.due(self.now_ms, self.wall_ms):
+            body = PathRequest(path).encode()
+            self._propose(Request(0, 0, op.DELETE_CONTAINER, body, ()))
+
+    def expire(self, session_id: int) -> None:
+        self._propose(Request(session_id, 0, op.CLOSE_SESSION, b"", ()))
+
+    def _resume(self, connection: Connection) -> None:
+        valid = self.revalidate(connection.session_id, connection.timeout_ms, None)
+        self._welcome(connection, valid)
+
+    def ask(self, request: Request) -> None:
+        self.forwarded(request, None)
+
+    def ask_sync(self, request: Request) -> None:
+        self._leader.sync(None)
+
+    # --- Host of the leader -------------------------------------------------------------------
+
+    def forwarded(self, request: Request, link: Link | None) -> None:
+        """A write, of a client of the learner at `link` or of our own."""
+        kind, session_id = request.kind, request.session_id
+        if kind == op.CREATE_SESSION:
+            if len(request.body) < 4:
+                self._refuse(request, UNIMPLEMENTED)
+                return
+            timeout_ms = int.from_bytes(request.body[:4], "big", signed=True)
+            self.sessions.track(session_id, timeout_ms, self.now_ms)
+            self._owners[session_id] = link
+        elif kind not in op.WRITES or kind == op.DELETE_CONTAINER:
+            self._refuse(request, UNIMPLEMENTED)
+            return
+        elif kind != op.CLOSE_SESSION and self._owners.setdefault(session_id, link) is not link:
+            self._refuse(request, SESSION_MOVED)
+            return
+        self._propose(request)
+
+    def touch(self, session_id: int, timeout_ms: int) -> None:
+        self.sessions.touch(session_id, timeout_ms, self.now_ms)
+
+    def revalidate(self, session_id: int, timeout_ms: int, link: Link | None) -> bool:
+        valid = self.sessions.touch(session_id, timeout_ms, self.now_ms)
+        if valid:
+            self._owners[session_id] = link
+        return valid
+
+    def _propose(self, request: Request) -> None:
+        try:
+            txn = self.preparer.prepare(request)
+        except KeeperError as error:
+            self._refuse(request, error.code)
+            return
+        self._leader.propose(txn)
+
+    def _refuse(self, request: Request, code: int) -> None:
+        header = self.preparer.header(request)
+        header.type = ERROR
+        self._leader.propose(Transaction(header, ErrorTxn(code)))
+
+    def _closed(self, session_id: int) -> None:
+        self.sessions.remove(session_id)
+        self._owners.pop(session_id, None)
+        super()._closed(session_id)
+
+
+class Forwarder(Protocol):
+    """The learner, as far as it is needed here."""
+
+    def request(
+        self, session_id: int, xid: int, kind: int, body: bytes, ids: list[Id] | None
+    ) -> None: ...
+    def revalidate(self, session_id: int, timeout_ms: int) -> None: ...
+
+
+class LearnerServer(MemberServer):
+    """Sends writes to the leader, and says with each ping which sessions it has heard of."""
+
+    def __init__(self, settings: Settings, replica: Replica, learner: Forwarder) -> None:
+        super().__init__(settings, replica)
+        self._learner = learner
+        self._touched: dict[int, int] = {}
+        self._revalidating: dict[int, Connection] = {}
+
+    def tick(self) -> None:
+        """Sessions are ended by the leader."""
+
+    def _touch(self, connection: Connection) -> bool:
+        self._touched[connection.session_id] = connection.timeout_ms
+        return True
+
+    def _resume(self, connection: Connection) -> None:
+        connection.held = True
+        self._revalidating[connection.session_id] = connection
+        self._learner.revalidate(connection.session_id, connection.timeout_ms)
+
+    def ask(self, request: Request) -> None:
+        ids = [*request.ids]
+        self._learner.request(request.session_id, request.xid, request.kind, request.body, ids)
+
+    def ask_sync(self, request: Request) -> None:
+        self.ask(request)
+
+    # --- Host of the learner ------------------------------------------------------------------
+
+    def revalidated(self, session_id: int, valid: bool) -> None:
+        connection = self._revalidating.pop(session_id, None)
+        if connection is not None and connection.state is State.NEW:
+            self._welcome(connection, valid)
+
+    def take_touched(self) -> dict[int, int]:
+        touched, self._touched = self._touched, {}
+        return touched

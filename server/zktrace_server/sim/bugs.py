@@ -1,0 +1,79 @@
+"""Bugs planted in the cores, to show that the simulation finds them. Each is a mistake that
+somebody could make; several were made, in Java's server or here.
+
+    with planted("elects by sid alone"):
+        Cluster(seed).run()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from zktrace_server.core import request as op
+from zktrace_server.core.connection import Connection
+from zktrace_server.core.quorum.election import Vote
+from zktrace_server.core.quorum.leader import Leader
+from zktrace_server.core.quorum.proposals import Proposals
+from zktrace_server.core.quorum.serving import MemberServer
+from zktrace_server.core.request import Request
+from zktrace_server.core.server import Server
+
+Patch = tuple[Any, str, Any]
+
+
+def _impatient(self: MemberServer, connection: Connection, request: Request) -> None:
+    if request.kind in self._reader.handlers and request.kind != op.SYNC:
+        Server._request(self, connection, request)
+    else:
+        _request(self, connection, request)
+
+
+_request: Final = MemberServer._request
+
+
+def _any_follower(self: Leader, handle: Any, packet: Any) -> str | None:
+    """Does not look whether the learner's history is later."""
+    initial, self._initial = self._initial, (1 << 62, 0)
+    try:
+        return _epoch_acked(self, handle, packet)
+    finally:
+        self._initial = initial
+
+
+_epoch_acked: Final = Leader._epoch_acked
+
+
+#: What is wrong, and what is put in the place of what.
+BUGS: Final[dict[str, list[Patch]]] = {
+    "commits without a quorum": [(Proposals, "_has_quorum", lambda self, zxid: True)],
+    "elects by sid alone": [
+        (Vote, "better_than", lambda a, b: a.leader > b.leader),
+        (Leader, "_epoch_acked", _any_follower),
+    ],
+    "answers reads before the writes in front of them": [(MemberServer, "_request", _impatient)],
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """The cores have this bug, until the block ends."""
+    before = [(where, what, getattr(where, what)) for where, what, _ in BUGS[name]]
+    for where, what, instead in BUGS[name]:
+        setattr(where, what, instead)
+    try:
+        yield
+    finally:
+        for where, what, original in before:
+            setattr(where, what, original)
+
+
+def find(name: str, run: Callable[[int], list[str]], seeds: range) -> tuple[int, str] | None:
+    """The first seed that shows a bug, and what it says."""
+    with planted(name):
+        for seed in seeds:
+            wrong = run(seed)
+            if wrong:
+                return seed, wrong[0]
+    return None

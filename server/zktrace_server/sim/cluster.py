@@ -1,0 +1,190 @@
+"""A seed, run: servers, clients, and what goes wrong; then all is well again, and everything has to
+come to rest with one tree everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from zktrace_server.core.quorum.ensemble import Ensemble, Member
+from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.core.settings import Settings
+from zktrace_server.sim.checks import Broken, Checks
+from zktrace_server.sim.client import Client
+from zktrace_server.sim.history import WRITE, Op, check
+from zktrace_server.sim.node import Node
+from zktrace_server.sim.world import World
+
+#: Short ticks, so that a second of the simulation holds several elections.
+LIMITS = Limits(tick_ms=100, init_limit=10, sync_limit=5)
+SETTINGS = Settings(tick_ms=100, min_session_timeout_ms=200, max_session_timeout_ms=4000)
+_SECOND = 1_000_000
+#: How long things may go wrong, and how long it may take until all is well, in simulated seconds.
+_TROUBLE_S = 4
+_REST_S = 30
+_CLIENTS = 3
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a seed. `wrong` is empty if nothing was."""
+
+    seed: int
+    wrong: list[str] = field(default_factory=list)
+    events: int = 0
+    committed: int = 0
+    acknowledged: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+
+
+class Cluster:
+    """`trace` gets a line for each thing that goes wrong."""
+
+    def __init__(self, seed: int, trace: list[str] | None = None) -> None:
+        self.seed = seed
+        self.world = World(seed, trace)
+        chance = self.world.chance
+        size = chance.choice((3, 3, 3, 5))
+        observers = chance.choice((0, 0, 1))
+        members = {
+            sid: Member(sid, f"10.0.1.{sid}", 2888, 3888, sid > size)
+            for sid in range(1, size + observers + 1)
+        }
+        ensemble = Ensemble(members)
+        self.checks = Checks()
+        self.history: list[Op] = []
+        self.nodes = [
+            Node(self.world, sid, ensemble, LIMITS, SETTINGS, self.checks) for sid in members
+        ]
+        for node in self.nodes:
+            node.others = {other.sid: other for other in self.nodes if other is not node}
+        self.clients = [
+            Client(self.world, 100 + number, self.nodes, self._record, chance.choice((400, 1500)))
+            for number in range(_CLIENTS)
+        ]
+        for node in self.nodes:
+            self.world.after(chance.randrange(0, 300_000), node.start)
+
+    def _record(self, op: Op) -> None:
+        self.history.append(op)
+        if op.kind == WRITE and op.answered is not None:
+            self.checks.acknowledge(op.mzxid)
+
+    # --- trouble ------------------------------------------------------------------------------
+
+    def _trouble(self) -> None:
+        """Something goes wrong, and will be well again some time later."""
+        world, chance = self.world, self.world.chance
+        node = chance.choice(self.nodes)
+        lasts = int(chance.expovariate(1 / 500_000)) + 20_000
+        leader = [n for n in self.nodes if n.peer is not None and n.peer.leader is not None]
+        if leader and chance.random() < 0.4:
+            node = chance.choice(leader)
+        what = chance.random()
+        if what < 0.35:
+            if node.peer is not None:
+                node.crash()
+                world.after(lasts, lambda: self._restart(node))
+        elif what < 0.45:
+            world.say("all crash")
+            for each in self.nodes:
+                if each.peer is not None:
+                    each.crash()
+                    world.after(chance.randrange(lasts), partial(self._restart, each))
+        elif what < 0.7:
+            self._cut(node, lasts)
+        elif what < 0.8:
+            world.say(f"{node.sid} is paused for {lasts / 1e6:.3f} s")
+            node.pause(lasts)
+        elif what < 0.88:
+            slow = chance.randrange(5_000, 200_000)
+            world.say(f"the disk of {node.sid} takes {slow} us")
+            node.disk_us = (slow // 2, slow)
+            world.after(lasts, lambda: setattr(node, "disk_us", (50, 3000)))
+        elif what < 0.95:
+            world.slow[node.sid] = chance.randrange(5_000, 80_000)
+            world.after(lasts, partial(self._hurry, node))
+        else:
+            node.wall_jump_ms += chance.randrange(-20_000, 20_000)
+
+    def _hurry(self, node: Node) -> None:
+        self.world.slow.pop(node.sid, None)
+
+    def _restart(self, node: Node) -> None:
+        if node.peer is None:
+            node.start()
+
+    def _cut(self, node: Node, lasts: int) -> None:
+        """A partition: one side alone, or one direction of one way."""
+        world, chance = self.world, self.world.chance
+        sids = [n.sid for n in self.nodes]
+        if chance.random() < 0.3:
+            other = chance.choice([n for n in self.nodes if n is not node])
+            pairs = {(node.sid, other.sid)}
+        else:
+            side = {node.sid} | {s for s in sids if chance.random() < 0.2}
+            hosts = sids + [client.number for client in self.clients if chance.random() < 0.3]
+            pairs = {(a, b) for a in side for b in hosts if b not in side}
+            if chance.random() < 0.8:
+                pairs |= {(b, a) for a, b in pairs}
+        world.say(f"cut {sorted(pairs)}")
+        world.cut |= pairs
+        world.after(lasts, lambda: self._heal(pairs))
+
+    def _heal(self, pairs: set[tuple[int, int]]) -> None:
+        self.world.say(f"heal {sorted(pairs)}")
+        self.world.heal(pairs)
+        by_sid = {node.sid: node for node in self.nodes}
+        for a, b in sorted(pairs):
+            if a in by_sid and b in by_sid and by_sid[a].peer and by_sid[b].peer:
+                by_sid[a].meet(by_sid[b])
+
+    # --- the whole ----------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Never raises for what goes wrong in the servers: that is what is reported."""
+        report = Report(self.seed)
+        try:
+            self._run()
+        except Exception as error:
+            report.wrong.append(f"{type(error).__name__}: {error}")
+            self.world.say(report.wrong[-1])
+        else:
+            under_way = [op for client in self.clients for op in client.under_way()]
+            report.wrong += check(self.history + under_way)[:5]
+        report.events = self.world.events
+        report.committed = len(self.checks.order)
+        report.acknowledged = self.checks.acknowledged
+        report.epochs = len(self.checks.order) and (self.checks.order[-1] >> 32)
+        report.seconds = self.world.now_us / 1e6
+        return report
+
+    def _run(self) -> None:
+        world, chance = self.world, self.world.chance
+        now = world.now_us + _SECOND // 2
+        while now < _TROUBLE_S * _SECOND:
+            world.at(now, self._trouble)
+            now += int(chance.expovariate(1 / 250_000)) + 1000
+        world.run(_TROUBLE_S * _SECOND)
+        world.say("all is well")
+        self._heal(set(world.cut))
+        world.slow.clear()
+        for node in self.nodes:
+            node.disk_us = (50, 3000)
+            self._restart(node)
+        # Writes must get through again; then nobody writes any more.
+        before = self.checks.acknowledged
+        if not world.run(
+            (_TROUBLE_S + _REST_S) * _SECOND, lambda: self.checks.acknowledged > before + 5
+        ):
+            raise Broken("liveness: no writes within the time to recover")
+        for client in self.clients:
+            client.quiet = True
+        until = world.now_us + _REST_S * _SECOND
+        world.run(world.now_us + _SECOND)
+        if not world.run(until, lambda: self.checks.settled(self.nodes)):
+            raise Broken("liveness: the servers do not come to the same tree")
+        for node in self.nodes:
+            self.checks.at_rest(node)

@@ -1,0 +1,88 @@
+"""Whole ensembles from seeds (``zktrace_server.sim``): what must hold holds, a seed is what it was,
+and planted bugs are found. `make simulate` runs many more.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from zktrace_server.sim.bugs import BUGS, find
+from zktrace_server.sim.campaign import main, run_seed
+from zktrace_server.sim.history import EVENT, READ, WRITE, Op, check
+
+_SEEDS = range(1, 16)
+
+
+def test_seeds() -> None:
+    written = 0
+    for seed in _SEEDS:
+        report = run_seed(seed)
+        assert not report.wrong, f"seed {seed}: {report.wrong}"
+        written += report.acknowledged
+    # They did something.
+    assert written > 20 * len(_SEEDS)
+
+
+def test_a_seed_replays() -> None:
+    first: list[str] = []
+    second: list[str] = []
+    one, two = run_seed(3, trace=first), run_seed(3, trace=second)
+    assert one == two
+    assert first == second
+    assert len(first) > 3
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_planted(name: str) -> None:
+    """Within so many seeds; without the bug, all of them pass (`test_seeds`)."""
+    assert find(name, lambda seed: run_seed(seed).wrong, _SEEDS) is not None
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "5-6"]) == 0
+    assert "2 seeds, 0 failed" in capsys.readouterr().out
+    assert main(["--seeds", "1-15", "--bug", "elects by sid alone"]) == 1
+    assert "seed " in capsys.readouterr().out
+
+
+def _write(zxid: int, asked: int, answered: int | None, value: bytes = b"", session: int = 1) -> Op:
+    return Op(session, WRITE, "/a", value or b"%d" % zxid, asked, answered, zxid, zxid, order=zxid)
+
+
+def _read(of: Op, asked: int, answered: int, **more: int | bool) -> Op:
+    op = Op(2, READ, "/a", of.value, asked, answered, of.zxid, of.mzxid, order=answered)
+    for name, value in more.items():
+        setattr(op, name, value)
+    return op
+
+
+def test_history_of_nothing_wrong() -> None:
+    one, two = _write(1, 0, 10), _write(2, 5, 12)
+    assert check([one, two, _read(one, 6, 9), _read(two, 13, 14)]) == []
+
+
+@pytest.mark.parametrize(
+    ("ops", "word"),
+    [
+        ([_write(2, 0, 10), _write(1, 11, 12)], "ordered behind"),
+        ([_write(1, 0, 10), _write(1, 0, 11, b"x")], "two writes"),
+        ([_write(1, 0, 9), _write(2, 0, 9), _read(_write(2, 0, 9), 10, 11),
+          _read(_write(1, 0, 9), 12, 13)], "goes back"),
+        ([_write(1, 0, 9), _write(2, 0, 9), _read(_write(1, 0, 9), 10, 11, behind_sync=10)],
+         "behind a sync"),
+        ([_read(_write(7, 0, 9), 10, 11)], "nobody wrote"),
+        ([_write(3, 20, 30), _read(_write(3, 20, 30), 10, 11)], "before it was written"),
+        ([_write(1, 0, 9), _write(2, 0, 9), _read(_write(1, 0, 9), 1, 2, watch=True),
+          _read(_write(2, 0, 9), 3, 4)], "before the watch event"),
+        ([_write(1, 0, 1), _write(2, 2, 3),
+          Op(1, READ, "/a", b"1", 4, 5, 3, 1, order=9)], "own write"),
+    ],
+)  # fmt: skip
+def test_history_of_something_wrong(ops: list[Op], word: str) -> None:
+    assert any(word in line for line in check(ops)), check(ops)
+
+
+def test_history_with_the_event_in_its_place() -> None:
+    one, two = _write(1, 0, 9), _write(2, 0, 9)
+    event = Op(2, EVENT, "/a", None, 3, 3, order=3)
+    assert check([one, two, _read(one, 1, 2, watch=True), event, _read(two, 3, 4)]) == []
