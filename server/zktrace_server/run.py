@@ -12,6 +12,7 @@ from typing import Final
 
 from zktrace_server.net.client import ClientPort
 from zktrace_server.net.config import Config, ConfigError, load
+from zktrace_server.net.member import MemberService
 from zktrace_server.net.secure import TlsGate
 from zktrace_server.net.service import Service
 from zktrace_server.storage.directory import StorageError
@@ -25,7 +26,16 @@ _BACKLOG: Final = 1024
 async def serve(config: Config) -> str | None:
     """Serves until it is told to stop; gives the reason if it cannot go on."""
     loop = asyncio.get_running_loop()
-    service = Service(config, loop)
+    service: Service
+    if config.quorum is not None:
+        service = MemberService(config, config.quorum, loop)
+        try:
+            await service.listen()
+        except ConfigError:
+            service.stop()
+            raise
+    else:
+        service = Service(config, loop)
     listeners: dict[str, asyncio.Server] = {}
     try:
         await _listen(config, service, loop, listeners)

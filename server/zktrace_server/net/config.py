@@ -14,10 +14,22 @@ from pathlib import Path
 from typing import Final
 
 from zktrace_server.core.acl import SCHEMES
+from zktrace_server.core.quorum.ensemble import Ensemble, MembershipError, parse_ensemble
+from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.settings import DEFAULT_MAX_BUFFER, Settings
 from zktrace_server.net import jaas
 from zktrace_server.net.tls import Tls, TlsError
 from zktrace_server.net.tls import from_values as tls_from_values
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumConfig:
+    """This server's place in an ensemble."""
+
+    sid: int
+    ensemble: Ensemble
+    limits: Limits
+    listen_on_all: bool
 
 
 class ConfigError(Exception):
@@ -52,6 +64,7 @@ class Config:
     trust_empty_snapshot: bool
     retain: int
     purge_interval_h: int
+    quorum: QuorumConfig | None = None
 
 
 #: Nothing is missed when these do nothing in a server that stands alone.
@@ -100,7 +113,17 @@ _JAAS: Final = "java.security.auth.login.config"
 _PREFIX: Final = "zookeeper."
 #: Properties of Java that have no such prefix, and are of use here.
 _PROPERTIES: Final = frozenset((_JAAS, "jute.maxbuffer", "readonlymode.enabled"))
-_SERVER: Final = re.compile(r"server\.\d+\Z")
+_SERVER: Final = re.compile(r"(server|group|weight)\.(\d+)\Z")
+#: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
+_ONLY: Final = {
+    "electionAlg": "3",
+    "sslQuorum": "false",
+    "quorum.auth.enableSasl": "false",
+    "localSessionsEnabled": "false",
+    "leaderServes": "yes",
+    "multiAddress.enabled": "false",
+}
+_NO_EFFECT: Final = ("reconfigEnabled", "readonlymode.enabled", "portUnification")
 _LINE: Final = re.compile(r"\s*((?:[^\\:=\s]|\\.)+)\s*[:=\s]\s*(.*)")
 _WORDS: Final = "4lw.commands.whitelist"
 
@@ -133,8 +156,9 @@ class _Values:
     def text(self, key: str, default: str | None = None) -> str | None:
         return self._values.pop(key, default)
 
-    def number(self, key: str, default: int) -> int:
-        value = self._values.pop(key, None)
+    def number(self, key: str, default: int, *, keep: bool = False) -> int:
+        """`keep`: somebody else takes it, too."""
+        value = self._values.get(key) if keep else self._values.pop(key, None)
         if value is None:
             return default
         try:
@@ -187,10 +211,10 @@ def _own(properties: Mapping[str, str]) -> dict[str, str]:
 def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
     """A configuration from keys and values."""
     values = _Values(given)
-    _refuse_ensembles(values, warn)
     data_dir = values.text("dataDir")
     if not data_dir:
         raise ConfigError("dataDir is not set")
+    quorum = _quorum(values, Path(data_dir), warn)
     client_port, secure_port = _port(values, "clientPort"), _port(values, "secureClientPort")
     if client_port is None and secure_port is None:
         raise ConfigError("neither clientPort nor secureClientPort is set")
@@ -224,6 +248,7 @@ def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
         trust_empty_snapshot=values.flag("snapshot.trust.empty", False),
         retain=values.number("autopurge.snapRetainCount", 3),
         purge_interval_h=values.number("autopurge.purgeInterval", 0),
+        quorum=quorum,
     )
     for key in values.left():
         if key in _ENSEMBLE:
@@ -300,16 +325,66 @@ def _enforced(values: _Values, schemes: frozenset[str]) -> frozenset[str]:
     return wanted
 
 
-def _refuse_ensembles(values: _Values, warn: Callable[[str], None]) -> None:
-    servers = [key for key in values.left() if _SERVER.match(key)]
-    if len(servers) > 1:
-        raise ConfigError(
-            f"it describes an ensemble of {len(servers)} servers; this server stands alone so far"
-        )
-    for key in servers:
-        # As Java does (QuorumPeerConfig.parseDynamicConfig).
-        values.text(key)
-        warn(f"{key} is the only server: it stands alone")
+def _quorum(values: _Values, data_dir: Path, warn: Callable[[str], None]) -> QuorumConfig | None:
+    """The ensemble that the file describes; None where it is one server, as in Java
+    (QuorumPeerConfig.parseDynamicConfig).
+    """
+    lines: dict[str, dict[int, str]] = {"server": {}, "group": {}, "weight": {}}
+    for key in list(values.left()):
+        match = _SERVER.match(key)
+        if match is not None:
+            lines[match[1]][int(match[2])] = values.text(key) or ""
+    servers = lines["server"]
+    if not servers:
+        return None
+    if len(servers) == 1:
+        warn(f"server.{next(iter(servers))} is the only server: it stands alone")
+        return None
+    for key, good in _ONLY.items():
+        value = values.text(key)
+        if value is not None and value.lower() != good:
+            raise ConfigError(f"{key}={value} is not supported in an ensemble, only {good}")
+    for key in _NO_EFFECT:
+        if (values.text(key) or "false").lower() == "true":
+            warn(f"{key} is not supported yet, and has no effect in an ensemble")
+    try:
+        ensemble = parse_ensemble(servers, lines["group"], lines["weight"])
+    except MembershipError as error:
+        raise ConfigError(str(error)) from None
+    limits = Limits(
+        values.number("tickTime", 3000, keep=True),
+        _positive(values, "initLimit"),
+        _positive(values, "syncLimit"),
+        values.number("connectToLearnerMasterLimit", 0),
+    )
+    sid = read_myid(data_dir)
+    if sid not in ensemble.members:
+        raise ConfigError(f"{data_dir / 'myid'}: there is no server.{sid}")
+    own = ensemble.members[sid]
+    role = (values.text("peerType") or ("observer" if own.observer else "participant")).lower()
+    if (role == "observer") != own.observer:
+        raise ConfigError(f"peerType={role} is not what server.{sid} says")
+    return QuorumConfig(sid, ensemble, limits, values.flag("quorumListenOnAllIPs", False))
+
+
+def _positive(values: _Values, key: str) -> int:
+    number = values.number(key, 0)
+    if number <= 0:
+        raise ConfigError(f"{key} is not set")
+    return number
+
+
+def read_myid(data_dir: Path) -> int:
+    """The file that says which server this is. ConfigError where there is none."""
+    path = data_dir / "myid"
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(f"cannot read {path}: {reason}") from None
+    if not text.isdigit():
+        raise ConfigError(f"{path}: {text!r} is no server's number")
+    return int(text)
 
 
 def _settings(values: _Values, schemes: frozenset[str], warn: Callable[[str], None]) -> Settings:

@@ -21,6 +21,8 @@ from zktrace_server.net.service import Service
 #: What the words with a version in their answer say: the behaviour is that of this release.
 COMPATIBLE: Final = "3.9.5"
 _LONG: Final = (1 << 64) - 1
+#: Answered by a server that serves nobody.
+_ALWAYS: Final = frozenset(("envi", "gtmk", "ruok", "stmk"))
 
 
 class FourLetterWords:
@@ -56,6 +58,8 @@ class FourLetterWords:
         name = WORDS[word]
         if name not in self._allowed:
             return f"{name} is not executed because it is not in the whitelist.\n"
+        if not self._service.serving and name not in _ALWAYS:
+            return "This ZooKeeper instance is not currently serving requests\n"
         return self._answers[name]()
 
     # --- the server ---------------------------------------------------------------------------
@@ -77,7 +81,7 @@ class FourLetterWords:
             f"Connections: {len(service.connections())}\n"
             f"Outstanding: {len(server.log)}\n"
             f"Zxid: 0x{server.tree.last_zxid & _LONG:x}\n"
-            f"Mode: standalone\n"
+            f"Mode: {service.mode}\n"
             f"Node count: {server.tree.count()}\n"
         )
 
@@ -87,7 +91,7 @@ class FourLetterWords:
         least, mean, most = service.stats.latencies()
         values = {
             "version": _version(),
-            "server_state": "standalone",
+            "server_state": service.mode,
             "min_latency": least,
             "avg_latency": mean,
             "max_latency": most,
@@ -120,7 +124,7 @@ class FourLetterWords:
             f"minSessionTimeout={settings.min_session_timeout_ms}\n"
             f"maxSessionTimeout={settings.max_session_timeout_ms}\n"
             f"clientPortListenBacklog={config.backlog}\n"
-            "serverId=0\n"
+            f"serverId={settings.server_id if self._service.mode != 'standalone' else 0}\n"
         )
 
     def _dirs(self) -> str:

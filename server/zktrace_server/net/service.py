@@ -48,15 +48,7 @@ class Service:
         self.stats = Stats()
         self.failed: asyncio.Future[str] = loop.create_future()
         self._loop = loop
-        self._peers: dict[Connection, Peer] = {}
-        self._commit_at_turn = False
-        self._since_ms = 0
-        self._held = 0
-        self._txns = self._bytes = 0
-        self._tick: asyncio.TimerHandle | None = None
-        self._purge: asyncio.Handle | None = None
-        self._snapshot: SnapshotWriter | None = None
-        self._finishing: asyncio.Future[None] | None = None
+        self._init_state()
         self.directories = Directories(config.data_dir, config.data_log_dir)
         try:
             self.server = self._load()
@@ -67,6 +59,27 @@ class Service:
             self.directories.logs, preallocate=config.preallocate, force_sync=config.force_sync
         )
         self._choose_snapshot_size()
+
+    @property
+    def serving(self) -> bool:
+        """Whether clients are served."""
+        return True
+
+    @property
+    def mode(self) -> str:
+        """As srvr says it."""
+        return "standalone"
+
+    def _init_state(self) -> None:
+        self._peers: dict[Connection, Peer] = {}
+        self._commit_at_turn = False
+        self._since_ms = 0
+        self._held = 0
+        self._txns = self._bytes = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._purge: asyncio.Handle | None = None
+        self._snapshot: SnapshotWriter | None = None
+        self._finishing: asyncio.Future[None] | None = None
 
     def _load(self) -> Server:
         settings = self.config.settings
@@ -232,17 +245,21 @@ class Service:
             return
         try:
             self._snapshot = SnapshotWriter(
-                self.directories.snapshots, self.server.tree, self.server.sessions.timeouts()
+                self.directories.snapshots, self.server.tree, self._timeouts()
             )
         except StorageError as error:
             log.error("%s", error)
             return
         self._loop.call_soon(self._go_on_with_snapshot)
 
+    def _timeouts(self) -> dict[int, int]:
+        return self.server.sessions.timeouts()
+
     def _go_on_with_snapshot(self) -> None:
         """A piece to each turn of the loop, the connections in between."""
         writer = self._snapshot
-        assert writer is not None
+        if writer is None:
+            return
         try:
             if writer.step():
                 self._loop.call_soon(self._go_on_with_snapshot)

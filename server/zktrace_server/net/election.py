@@ -1,0 +1,202 @@
+"""The election port (QuorumCnxManager): one connection to each peer, which the one with the larger
+sid opens.
+
+Who has the smaller sid may knock: it opens a connection, says who it is, and closes; the other then
+opens the one that stays. What is said to a peer without a connection waits for one, and only the
+latest of it: older notifications say nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, Protocol
+
+from zktrace.wire.election import (
+    MAX_NOTIFICATION,
+    PROTOCOL_V1,
+    InitialMessage,
+    Notification,
+    decode_initial,
+    decode_notification,
+)
+from zktrace.wire.jute import WireError
+from zktrace_server.core.quorum.ensemble import Ensemble
+
+log: Final = logging.getLogger(__name__)
+
+#: cnxTimeout, in seconds: to open a connection, and to hear who it is.
+CONNECT_S: Final = 5.0
+#: Who cannot be reached is not tried again before, in seconds.
+_AGAIN_S: Final = 0.2
+
+
+class Listener(Protocol):
+    """Who is told."""
+
+    def notification(self, sid: int, given: Notification) -> None: ...
+    def election_connected(self, sid: int) -> None: ...
+
+
+class ElectionPort:
+    """`hello` is what every connection of ours begins with."""
+
+    def __init__(self, sid: int, ensemble: Ensemble, told: Listener) -> None:
+        self.sid = sid
+        self.told = told
+        self._ensemble = ensemble
+        self._channels: dict[int, Channel] = {}
+        self._waiting: dict[int, bytes] = {}
+        self._dialling: dict[int, asyncio.Task[None]] = {}
+        self._not_before: dict[int, float] = {}
+        self._closed = False
+        own = ensemble.members[sid]
+        host = f"[{own.host}]" if ":" in own.host else own.host
+        address = f"{host}:{own.election_port}"
+        self.hello = InitialMessage(PROTOCOL_V1, sid, address).encode()
+
+    def send(self, sid: int, vote: Notification) -> None:
+        """A notification; it may replace one that is still waiting."""
+        data = vote.encode()
+        frame = len(data).to_bytes(4, "big") + data
+        channel = self._channels.get(sid)
+        if channel is not None:
+            channel.write(frame)
+        else:
+            self._waiting[sid] = frame
+            self.dial(sid)
+
+    def dial(self, sid: int) -> None:
+        """Opens a connection, if none is being opened."""
+        loop = asyncio.get_running_loop()
+        if (
+            self._closed
+            or sid in self._dialling
+            or sid not in self._ensemble.members
+            or loop.time() < self._not_before.get(sid, 0.0)
+        ):
+            return
+        self._not_before[sid] = loop.time() + _AGAIN_S
+        task = loop.create_task(self._dial(sid))
+        self._dialling[sid] = task
+        task.add_done_callback(lambda _: self._dialling.pop(sid, None))
+
+    async def _dial(self, sid: int) -> None:
+        member = self._ensemble.members[sid]
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(
+                    lambda: Channel(self, sid), member.host, member.election_port
+                )
+        except OSError as error:
+            log.debug("cannot reach server %d for the election: %s", sid, error)
+
+    def opened(self, channel: Channel) -> None:
+        """A connection that stays; it takes the place of another to the same peer."""
+        before = self._channels.pop(channel.sid, None)
+        if before is not None:
+            before.close()
+        self._channels[channel.sid] = channel
+        frame = self._waiting.pop(channel.sid, None)
+        if frame is not None:
+            channel.write(frame)
+        self.told.election_connected(channel.sid)
+
+    def lost(self, channel: Channel) -> None:
+        if self._channels.get(channel.sid) is channel:
+            del self._channels[channel.sid]
+
+    def accept(self) -> Channel:
+        """What asyncio wants for a new connection."""
+        return Channel(self, None)
+
+    def close(self) -> None:
+        """No connections any more."""
+        self._closed = True
+        for task in list(self._dialling.values()):
+            task.cancel()
+        for channel in list(self._channels.values()):
+            channel.close()
+
+
+class Channel(asyncio.Protocol):
+    """A connection; `sid` is None until the other end has said who it is."""
+
+    def __init__(self, port: ElectionPort, sid: int | None) -> None:
+        self._port = port
+        self._known = sid
+        self._transport: asyncio.Transport
+        self._buffer = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ours = sid is not None
+
+    @property
+    def sid(self) -> int:
+        assert self._known is not None
+        return self._known
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._ours:
+            self._timer = asyncio.get_running_loop().call_later(CONNECT_S, transport.abort)
+            return
+        transport.write(self._port.hello)
+        if self.sid > self._port.sid:
+            transport.close()
+        else:
+            self._port.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            if self._known is None and not self._introduced():
+                return
+            self._frames()
+        except WireError as error:
+            log.warning("an election connection is closed: %s", error)
+            self._transport.abort()
+
+    def _introduced(self) -> bool:
+        """Who it is; False if that is not known yet, or the connection does not stay."""
+        raw = bytes(self._buffer)
+        got = decode_initial(raw, 0, len(raw))
+        if got is None:
+            return False
+        hello, pos = got
+        del self._buffer[:pos]
+        if self._timer is not None:
+            self._timer.cancel()
+        if hello.sid <= self._port.sid:
+            self._transport.close()
+            if hello.sid < self._port.sid:
+                self._port.dial(hello.sid)
+            return False
+        self._known = hello.sid
+        self._port.opened(self)
+        return True
+
+    def _frames(self) -> None:
+        buffer = self._buffer
+        while len(buffer) >= 4 and self._known is not None:
+            length = int.from_bytes(buffer[:4], "big", signed=True)
+            if not 0 < length <= MAX_NOTIFICATION:
+                raise WireError(f"length {length} of a notification")
+            if len(buffer) < 4 + length:
+                return
+            frame = bytes(buffer[4 : 4 + length])
+            del buffer[: 4 + length]
+            self._port.told.notification(self.sid, decode_notification(frame))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._known is not None:
+            self._port.lost(self)
+
+    def write(self, frame: bytes) -> None:
+        self._transport.write(frame)
+
+    def close(self) -> None:
+        self._transport.close()

@@ -1,0 +1,362 @@
+"""Drives a server of an ensemble: sockets, clocks and disk for `core.quorum.peer`.
+
+All that came in one turn of the event loop makes one step: proposals go out first, so that the
+others write while this server does; then its own log, one sync for all; then what that allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from zktrace.wire.election import Notification
+from zktrace_server.core.connection import Connection, State
+from zktrace_server.core.quorum.election import State as PeerState
+from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.peer import Peer
+from zktrace_server.core.quorum.replica import Replica
+from zktrace_server.core.quorum.serving import MemberServer
+from zktrace_server.core.server import Refused, Server
+from zktrace_server.core.tree import DataTree
+from zktrace_server.net.config import Config, ConfigError, QuorumConfig
+from zktrace_server.net.election import ElectionPort
+from zktrace_server.net.quorum import QuorumConnection
+from zktrace_server.net.service import Peer as ClientPeer
+from zktrace_server.net.service import Service
+from zktrace_server.net.stats import Stats
+from zktrace_server.storage import store
+from zktrace_server.storage.directory import Directories, StorageError
+from zktrace_server.storage.member import MemberStorage
+from zktrace_server.storage.txnlog import TxnLog
+
+log: Final = logging.getLogger(__name__)
+
+_MODES: Final = {
+    PeerState.LEADING: "leader",
+    PeerState.FOLLOWING: "follower",
+    PeerState.OBSERVING: "observer",
+}
+
+
+class MemberService(Service):
+    """`server` is a server that nobody reaches while `serving` is false."""
+
+    def __init__(
+        self, config: Config, quorum: QuorumConfig, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.config = config
+        self.quorum = quorum
+        self.stats = Stats()
+        self.failed = loop.create_future()
+        self._loop = loop
+        self._init_state()
+        self.directories = Directories(config.data_dir, config.data_log_dir)
+        try:
+            self._log = TxnLog(
+                self.directories.logs, preallocate=config.preallocate, force_sync=config.force_sync
+            )
+            self.replica, self.storage = self._load_replica()
+        except BaseException:
+            self.directories.release()
+            raise
+        self.peer = Peer(quorum.sid, quorum.ensemble, quorum.limits, config.settings, self.replica)
+        self.server: Server = Server(config.settings, self.replica.tree, self.replica.timeouts)
+        self._idle = self.server
+        self._servers: dict[Connection, MemberServer] = {}
+        self._links: dict[Link, QuorumConnection] = {}
+        self._turn_due = False
+        self._dials: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._applied = 0
+        self._told_state = ""
+        self._mismatches = 0
+        self.election = ElectionPort(quorum.sid, quorum.ensemble, self)
+        self._listeners: list[asyncio.Server] = []
+        self._choose_snapshot_size()
+
+    def _load_replica(self) -> tuple[Replica, MemberStorage]:
+        tree = DataTree(self.config.settings.extended_types)
+        entries = []
+        loaded = store.load(
+            self.directories,
+            tree,
+            log.warning,
+            trust_empty_snapshot=self.config.trust_empty_snapshot,
+            seen=lambda txn: entries.append((txn.header.zxid, txn.encode())),
+        )
+        if loaded.snapshot_zxid is None:
+            store.save(self.directories, tree, loaded.timeouts)
+        storage = MemberStorage(self.directories, self._log, log.warning, tree.last_zxid)
+        storage.on_replace = self._drop_snapshot
+        replica = Replica(tree, loaded.timeouts, storage)
+        replica.history.extend(entries)
+        return replica, storage
+
+    def _drop_snapshot(self) -> None:
+        """The tree it is of is about to be another."""
+        if self._snapshot is not None and self._finishing is None:
+            self._snapshot.abandon()
+            self._snapshot = None
+
+    def _timeouts(self) -> dict[int, int]:
+        return self.replica.timeouts
+
+    @property
+    def serving(self) -> bool:
+        return self.peer.server is not None
+
+    @property
+    def mode(self) -> str:
+        return _MODES.get(self.peer.state, "looking")
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def listen(self) -> None:
+        """Opens the quorum and election ports. ConfigError if one cannot be opened."""
+        own = self.quorum.ensemble.members[self.quorum.sid]
+        host = None if self.quorum.listen_on_all else own.host
+        for port, factory in (
+            (own.quorum_port, lambda: QuorumConnection(self, self._links)),
+            (own.election_port, self.election.accept),
+        ):
+            try:
+                listener = await self._loop.create_server(factory, host, port)
+            except OSError as error:
+                for opened in self._listeners:
+                    opened.close()
+                raise ConfigError(
+                    f"cannot listen on {host or '*'}:{port}: {error.strerror or error}"
+                ) from None
+            self._listeners.append(listener)
+
+    def start(self) -> None:
+        self._set_time()
+        self.peer.start()
+        self._wake()
+        if self.config.purge_interval_h > 0:
+            self._purge = self._loop.call_soon(self._purge_now)
+
+    def stop(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self.election.close()
+        for task in list(self._dials):
+            task.cancel()
+        for connection in list(self._links.values()):
+            connection.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._turn_due = True  # no turn any more
+        super().stop()
+
+    def _set_time(self) -> None:
+        self.peer.set_time(int(time.time() * 1000), int(time.monotonic() * 1000))
+
+    # --- what comes in ------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """A step at the end of this turn of the loop."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def notification(self, sid: int, given: Notification) -> None:
+        self._set_time()
+        self._guard(lambda: self.peer.notification(sid, given))
+
+    def election_connected(self, sid: int) -> None:
+        self.peer.election_connected(sid)
+        self._wake()
+
+    def link_accepted(self, address: str) -> Link:
+        self._set_time()
+        self._wake()
+        return self.peer.accept(address)
+
+    def link_opened(self, sid: int, address: str) -> Link:
+        self._set_time()
+        self._wake()
+        return self.peer.opened(sid, address)
+
+    def link_received(self, link: Link, data: bytes) -> None:
+        self._set_time()
+        self._guard(lambda: self.peer.received(link, data))
+
+    def link_lost(self, link: Link) -> None:
+        self._set_time()
+        self._guard(lambda: self.peer.lost(link))
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """What the disk cannot do any more ends the server."""
+        if self.failed.done():
+            return
+        try:
+            act()
+        except StorageError as error:
+            self._fail(str(error))
+            return
+        self._wake()
+
+    # --- clients ------------------------------------------------------------------------------
+
+    def connected(self, address: str, peer: ClientPeer, subject: str | None = None) -> Connection:
+        server = self.peer.server
+        if server is None:
+            connection = Connection(address)
+            self._peers[connection] = peer
+            return connection
+        server.tell = self._tell
+        connection = server.connect(address, self._nonce(), subject)
+        self._servers[connection] = server
+        self._peers[connection] = peer
+        return connection
+
+    def disconnected(self, connection: Connection) -> None:
+        server = self._servers.pop(connection, None)
+        if server is not None:
+            server.disconnect(connection)
+        self._peers.pop(connection, None)
+
+    def received(self, connection: Connection, data: bytes) -> None:
+        server = self._servers.get(connection)
+        if server is None or server is not self.peer.server:
+            connection.end(drop=True)
+            peer = self._peers.get(connection)
+            if peer is not None:
+                peer.close()
+            raise Refused("this server serves nobody at the moment")
+        self._set_time()
+        before = connection.received
+        try:
+            server.receive(connection, data)
+        finally:
+            count = connection.received - before
+            self.stats.received += count
+            if not self._held:
+                self._since_ms = server.now_ms
+            self._held += count
+            self._wake()
+
+    # --- a step -------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self.failed.done():
+            return
+        try:
+            self._set_time()
+            peer = self.peer
+            peer.flush()
+            self._send_all()
+            while peer.replica.unsaved:
+                payloads = peer.replica.take_log()
+                self._log.append(payloads)
+                self._txns += len(payloads)
+                self._bytes += sum(map(len, payloads))
+                peer.logged(len(payloads))
+                peer.flush()
+                self._send_all()
+            full = self._txns > self._snapshot_txns or self._bytes > self._snapshot_bytes
+            if full and self.serving:
+                self._begin_snapshot()
+        except StorageError as error:
+            self._fail(str(error))
+            return
+        self._say()
+        self._schedule()
+
+    def _send_all(self) -> None:
+        peer = self.peer
+        if peer.election.out:
+            votes, peer.election.out = peer.election.out, []
+            for sid, vote in votes:
+                self.election.send(sid, vote)
+        if peer.dirty:
+            dirty = list(peer.dirty)
+            peer.dirty.clear()
+            for link in dirty:
+                connection = self._links.get(link)
+                if connection is not None:
+                    connection.flush()
+                elif not link.over():
+                    peer.dirty[link] = None  # it is being made
+        target = peer.take_dial()
+        if target is not None:
+            task = self._loop.create_task(self._dial(target))
+            self._dials.add(task)
+            task.add_done_callback(self._dials.discard)
+        for server in peer.ended:
+            self._answer(server)
+        peer.ended.clear()
+        current = peer.server
+        self.server = current if current is not None else self._idle
+        if current is not None:
+            self._answer(current)
+
+    def _answer(self, server: MemberServer) -> None:
+        if not server.dirty:
+            return
+        dirty, server.dirty = server.dirty, {}
+        sent = 0
+        for connection in dirty:
+            out = connection.out
+            peer = self._peers.get(connection)
+            if peer is None:
+                continue
+            if out:
+                sent += len(out)
+                connection.sent += len(out)
+                peer.send(b"".join(out) if len(out) > 1 else out[0])
+                out.clear()
+            if connection.state is State.ENDING:
+                peer.close()
+        self.stats.sent += sent
+        if self._held:
+            self.stats.answered(self._held, server.now_ms - self._since_ms)
+            self._held = 0
+
+    async def _dial(self, sid: int) -> None:
+        member = self.quorum.ensemble.members[sid]
+        try:
+            async with asyncio.timeout(max(0.1, self.quorum.limits.tick_ms / 1000)):
+                await self._loop.create_connection(
+                    lambda: QuorumConnection(self, self._links, sid),
+                    member.host,
+                    member.quorum_port,
+                )
+        except OSError as error:
+            log.debug("cannot reach server %d: %s", sid, error)
+            self._set_time()
+            self._guard(lambda: self.peer.not_opened(sid))
+
+    def _say(self) -> None:
+        """What an operator wants to know."""
+        mode = self.mode + ("" if self.serving else ", not serving")
+        if mode != self._told_state:
+            self._told_state = mode
+            why = f" ({self.peer.why})" if self.peer.state is PeerState.LOOKING else ""
+            leader = self.peer.election.leader if self.peer.learner is not None else None
+            whom = f" server {leader}" if leader is not None else ""
+            log.info("%s%s%s, zxid 0x%x", mode, whom, why, self.replica.tree.last_zxid)
+        if self.replica.mismatches != self._mismatches:
+            self._mismatches = self.replica.mismatches
+            log.error("this server's tree differs from that of the server that made the last txns")
+
+    def _schedule(self) -> None:
+        due = self.peer.deadline()
+        if self._timer is not None:
+            if due == self._timer_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = due
+        delay = max(1, due - int(time.monotonic() * 1000) + 1) / 1000
+        self._timer = self._loop.call_later(delay, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._set_time()
+        self._guard(self.peer.tick)
