@@ -36,10 +36,30 @@ class Handle:
         self.forwarding = False
         self.pings = 0
         self.pongs = 0
+        self._held: list[bytes] | None = None
         self._limits = limits
         self._heard_ms = now_ms
         self._oldest = (0, 0)
         self._latest = (0, 0)
+
+    def hold(self) -> None:
+        """What is said from now on waits for `release`. Java 3.8.0 trips over the COMMIT, between
+        NEWLEADER and UPTODATE, of what was proposed before NEWLEADER (ZOOKEEPER-4394).
+        """
+        self._held = []
+
+    def release(self) -> None:
+        """It goes out, and all behind it at once."""
+        held, self._held = self._held, None
+        for packet in held or ():
+            self.link.send(packet)
+
+    def send(self, packet: bytes) -> None:
+        """A packet of the broadcast."""
+        if self._held is None:
+            self.link.send(packet)
+        else:
+            self._held.append(packet)
 
     def heard(self, now_ms: int) -> None:
         """It said something."""

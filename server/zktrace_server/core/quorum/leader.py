@@ -276,10 +276,16 @@ class Leader:
         handle.stage = Stage.ACK_LEADER
         handle.heard(self.now_ms)
         link.send(p.with_data(p.NEWLEADER, self.history_zxid, self._ensemble.text()))
+        handle.hold()
 
     def _leader_acked(self, handle: Handle, packet: Packet) -> str | None:
         if packet.type != p.ACK:
             return f"{packet.name} instead of an ACK of NEWLEADER"
+        if zxids.counter(packet.zxid):
+            # Java's learners log what they were sent behind DIFF when NEWLEADER comes, in a thread
+            # of its own, which says so before or after the ACK of NEWLEADER.
+            self._acked(handle, packet.zxid)
+            return None
         if packet.zxid != self.history_zxid:
             return "an ACK of another NEWLEADER"
         handle.stage = Stage.WAIT_START
@@ -319,6 +325,7 @@ class Leader:
 
     def _start(self, handle: Handle) -> None:
         handle.link.send(p.bare(p.UPTODATE, -1))
+        handle.release()
         handle.stage = Stage.SYNCED
         handle.heard(self.now_ms)
 
@@ -334,7 +341,7 @@ class Leader:
         packet = p.with_data(p.PROPOSAL, zxid, payload)
         for handle in self._handles.values():
             if handle.forwarding and not handle.observer:
-                handle.link.send(packet)
+                handle.send(packet)
                 handle.proposed(zxid, self.now_ms)
         if zxids.counter(zxid) == LAST_COUNTER:
             self._fail("the epoch has no zxid left")
@@ -342,10 +349,9 @@ class Leader:
     def _while_synced(self, handle: Handle, packet: Packet) -> str | None:
         kind, data = packet.type, packet.data or b""
         if kind == p.ACK:
-            handle.acked(packet.zxid)
             # The counter is 0 in the ACK of UPTODATE.
-            if zxids.counter(packet.zxid) and not handle.observer:
-                self._committed(self.proposals.ack(handle.sid, packet.zxid))
+            if zxids.counter(packet.zxid):
+                self._acked(handle, packet.zxid)
             return None
         if kind == p.PING:
             handle.pongs += 1
@@ -374,6 +380,11 @@ class Leader:
             return None
         return f"{packet.name} of a learner"
 
+    def _acked(self, handle: Handle, zxid: int) -> None:
+        handle.acked(zxid)
+        if not handle.observer and self.phase is Phase.BROADCAST:
+            self._committed(self.proposals.ack(handle.sid, zxid))
+
     def _committed(self, done: Iterable[tuple[int, bytes]]) -> None:
         for zxid, payload in done:
             commit, inform = p.bare(p.COMMIT, zxid), b""
@@ -382,9 +393,9 @@ class Leader:
                     continue
                 if handle.observer:
                     inform = inform or p.with_data(p.INFORM, zxid, payload)
-                    handle.link.send(inform)
+                    handle.send(inform)
                 else:
-                    handle.link.send(commit)
+                    handle.send(commit)
             self._replica.commit(zxid)
         self._finish_syncs()
 
