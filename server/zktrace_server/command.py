@@ -196,3 +196,56 @@ def _servers(text: str) -> list[tuple[str, int]]:
             raise Failure(f"--connect {text}: {part!r} is no HOST:PORT")
         servers.append((host, int(port)))
     return servers
+
+
+@app.command("ensemble")
+def ensemble_command(
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Data, logs and configurations.")
+    ],
+    size: Annotated[int, typer.Option(min=2, max=99, help="Servers that vote.")] = 3,
+    observers: Annotated[int, typer.Option(min=0, max=99, help="Servers that do not.")] = 0,
+    tick: Annotated[int, typer.Option(min=10, help="tickTime in ms.")] = 2000,
+) -> None:
+    """Run an ensemble on this machine, a process per server, until Ctrl-C.
+
+    The last line printed is the connect string. A DIR that has an ensemble is started as it is.
+    """
+    from zktrace_server.local import Local, LocalError, run
+
+    local = Local(directory)
+    try:
+        if not local.sids():
+            local.make(size, observers, tick)
+        run(local)
+    except (LocalError, OSError) as error:
+        typer.echo(f"zktrace server: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command("chaos")
+def chaos_command(
+    action: Annotated[
+        str, typer.Argument(metavar="ACTION", help="status, kill, pause, resume, restart or stop.")
+    ],
+    servers: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SERVER]...", help="Numbers, leader, or all."),
+    ] = None,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="That of zktrace server ensemble.")
+    ] = Path("."),
+) -> None:
+    """Hurt servers of a running ensemble, and let them live again.
+
+    kill is SIGKILL, pause SIGSTOP, resume SIGCONT, stop SIGTERM; restart starts what was killed.
+    """
+    from zktrace_server.chaos import act
+    from zktrace_server.local import Local, LocalError
+
+    try:
+        for line in act(Local(directory), action, servers or []):
+            typer.echo(line)
+    except LocalError as error:
+        typer.echo(f"zktrace server: {error}", err=True)
+        raise typer.Exit(2) from None

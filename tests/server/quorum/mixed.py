@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tests.support.javazk import CONFIG, JavaServer, NotStarted, free_ports, need_java
+
+T = TypeVar("T")
 
 _HOST: Final = "127.0.0.1"
 _ROOT: Final = Path(__file__).resolve().parents[3]
@@ -67,7 +69,7 @@ class Mixed(list[JavaServer]):
 
         return self.until(look)
 
-    def until(self, look):  # type: ignore[no-untyped-def]
+    def until(self, look: Callable[[], T | None]) -> T:
         """What `look` gives, as soon as it gives something."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:

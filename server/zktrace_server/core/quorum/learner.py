@@ -173,6 +173,8 @@ class Learner:
                 data = packet.data or b""
                 self._append(Activate.decode_from(data, 0, len(data))[0].txn, packet.zxid)
                 self._replica.commit(packet.zxid)
+            case p.PING if self.stage is not Stage.SERVE:
+                pass  # Java says nothing before its ACK of NEWLEADER, and takes nothing else
             case p.PING:
                 touched = self.host.take_touched() if self.host is not None else {}
                 data = b"".join(SessionTimeout(*item).encode() for item in touched.items())

@@ -1,0 +1,185 @@
+"""Java's servers and ours in one ensemble: each leads in turn, each is brought up to date by DIFF,
+TRUNC and SNAP, clients go on through it, and nothing that was acknowledged is lost. Java compares
+the digest of its tree with that of the leader's txns; so do ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    ConnectionClosedError,
+    ConnectionLoss,
+    NoNodeError,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+from kazoo.retry import KazooRetry
+
+from tests.server.quorum.mixed import PATIENCE_S, Mixed, mixed
+
+#: Of which nobody knows what became.
+_UNKNOWN = (ConnectionLoss, SessionExpiredError, OperationTimeoutError, ConnectionClosedError)
+#: More than a leader keeps in memory, so that a snapshot is needed.
+_MANY = 650
+
+
+class Writer(threading.Thread):
+    """Creates nodes, one after the other, and keeps the names of those it knows to be there."""
+
+    def __init__(self, hosts: str) -> None:
+        super().__init__(daemon=True)
+        self.known: list[str] = []
+        self.wrong: list[BaseException] = []
+        self._client = KazooClient(hosts, timeout=8, connection_retry=KazooRetry(-1, 0.05, 1, 0.1))
+        self._stop_it = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._client.start(PATIENCE_S)
+            self._client.ensure_path("/load")
+            number = 0
+            while not self._stop_it.is_set():
+                number += 1
+                name = f"n{number}"
+                try:
+                    self._client.create(f"/load/{name}", name.encode())
+                    self.known.append(name)
+                    assert self._client.get(f"/load/{name}")[0] == name.encode()
+                except _UNKNOWN:
+                    self._stop_it.wait(0.05)
+            self._client.stop()
+            self._client.close()
+        except BaseException as error:
+            self.wrong.append(error)
+
+    def more(self, servers: Mixed) -> None:
+        """Until it has written something more."""
+        before = len(self.known)
+        servers.until(lambda: len(self.known) > before + 10 or bool(self.wrong))
+        assert not self.wrong
+
+    def end(self) -> None:
+        self._stop_it.set()
+        self.join(PATIENCE_S)
+        assert not self.is_alive()
+        assert not self.wrong
+
+
+def _tree(hosts: str) -> dict[str, bytes]:
+    """All that one server shows, when it has what the leader has."""
+    client = KazooClient(hosts, timeout=8)
+    client.start(PATIENCE_S)
+    found: dict[str, bytes] = {}
+    try:
+        client.sync("/")
+        below = ["/"]
+        while below:
+            path = below.pop()
+            if path.startswith("/zookeeper"):
+                continue
+            try:
+                found[path] = client.get(path)[0]
+                below += [f"{path.rstrip('/')}/{name}" for name in client.get_children(path)]
+            except NoNodeError:
+                found[path] = b"gone"
+    finally:
+        client.stop()
+        client.close()
+    return found
+
+
+def _many(hosts: str, prefix: str) -> None:
+    client = KazooClient(hosts, timeout=8)
+    client.start(PATIENCE_S)
+    client.ensure_path("/many")
+    pending = [client.create_async(f"/many/{prefix}{n}", b"x" * 20) for n in range(_MANY)]
+    for one in pending:
+        one.get(timeout=PATIENCE_S)
+    client.stop()
+    client.close()
+
+
+def _uncommitted(leader_hosts: str, path: str) -> None:
+    """Asks for a write that will not be answered."""
+    client = KazooClient(leader_hosts, timeout=8)
+    client.start(PATIENCE_S)
+    client.create_async(path, b"never")
+    # It is in the leader's log when that has answered something behind it on the connection.
+    client.handler.sleep_func(0.5)
+    client._connection._socket.close() if client._connection._socket else None
+    threading.Thread(target=client.stop, daemon=True).start()
+
+
+@pytest.mark.parametrize("kinds", ["joo", "ojj"])
+def test_each_leads_in_turn(tmp_path: Path, kinds: str) -> None:
+    with mixed(tmp_path, kinds) as servers:
+        writer = Writer(servers.hosts)
+        writer.start()
+        writer.more(servers)
+        third = servers.leader()
+        assert third.sid == 3
+
+        # The second leads; the third lacks more than what is in memory: SNAP from the first.
+        third.kill()
+        assert servers.leader().sid == 2
+        _many(servers.of(2).hosts, "a")
+        writer.more(servers)
+        servers.of(2).kill()
+        third.start()
+        assert servers.leader().sid == 1
+        servers.all_serve()
+        writer.more(servers)
+
+        # DIFF.
+        servers.of(2).start()
+        servers.all_serve()
+        writer.more(servers)
+
+        # The first leads on, and has something in its log that nobody else has: TRUNC.
+        for sid in (2, 3):
+            os.kill(servers.of(sid).pid, signal.SIGSTOP)
+        _uncommitted(servers.of(1).hosts, "/uncommitted")
+        servers.of(1).kill()
+        for sid in (2, 3):
+            os.kill(servers.of(sid).pid, signal.SIGCONT)
+        writer.more(servers)
+        servers.of(1).start()
+        servers.all_serve()
+        writer.more(servers)
+
+        writer.end()
+        trees = [_tree(server.hosts) for server in servers]
+        assert trees[0] == trees[1] == trees[2]
+        there = {path.removeprefix("/load/") for path in trees[0] if path.startswith("/load/")}
+        assert not set(writer.known) - there
+        assert len([path for path in trees[0] if path.startswith("/many/")]) == _MANY
+        _nothing_differs(servers)
+
+
+@pytest.mark.parametrize("kinds", ["jjjO", "oooJ"])
+def test_observers_both_ways(tmp_path: Path, kinds: str) -> None:
+    with mixed(tmp_path, kinds) as servers:
+        assert servers.modes()[4] == "observer"
+        writer = Writer(servers.of(4).hosts)
+        writer.start()
+        writer.more(servers)
+        servers.leader().kill()
+        writer.more(servers)
+        writer.end()
+        trees = [_tree(server.hosts) for server in servers if server.running]
+        assert all(tree == trees[0] for tree in trees)
+        _nothing_differs(servers)
+
+
+def _nothing_differs(servers: Mixed) -> None:
+    """What either says of a digest that is not the leader's."""
+    for server in servers:
+        said = server.log.read_text(errors="replace")
+        assert "tree differs" not in said
+        assert "Digests are not matching" not in said
