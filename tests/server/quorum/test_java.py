@@ -105,57 +105,54 @@ def _many(hosts: str, prefix: str) -> None:
     client.close()
 
 
-def _uncommitted(leader_hosts: str, path: str) -> None:
-    """Asks for a write that will not be answered."""
-    client = KazooClient(leader_hosts, timeout=8)
-    client.start(PATIENCE_S)
-    client.create_async(path, b"never")
-    # It is in the leader's log when that has answered something behind it on the connection.
-    client.handler.sleep_func(0.5)
-    client._connection._socket.close() if client._connection._socket else None
-    threading.Thread(target=client.stop, daemon=True).start()
-
-
 @pytest.mark.parametrize("kinds", ["joo", "ojj"])
 def test_each_leads_in_turn(tmp_path: Path, kinds: str) -> None:
     with mixed(tmp_path, kinds) as servers:
         writer = Writer(servers.hosts)
         writer.start()
         writer.more(servers)
-        third = servers.leader()
-        assert third.sid == 3
+        one = servers.leader()
 
-        # The second leads; the third lacks more than what is in memory: SNAP from the first.
-        third.kill()
-        assert servers.leader().sid == 2
-        _many(servers.of(2).hosts, "a")
+        # Another leads; the first lacks more than what is in memory: SNAP from the third.
+        one.kill()
+        two = servers.leader()
+        _many(two.hosts, "a")
         writer.more(servers)
-        servers.of(2).kill()
-        third.start()
-        assert servers.leader().sid == 1
+        two.kill()
+        one.start()
+        three = servers.leader()
+        assert len({one.sid, two.sid, three.sid}) == 3
         servers.all_serve()
         writer.more(servers)
 
         # DIFF.
-        servers.of(2).start()
+        two.start()
         servers.all_serve()
         writer.more(servers)
 
-        # The first leads on, and has something in its log that nobody else has: TRUNC.
-        for sid in (2, 3):
-            os.kill(servers.of(sid).pid, signal.SIGSTOP)
-        _uncommitted(servers.of(1).hosts, "/uncommitted")
-        servers.of(1).kill()
-        for sid in (2, 3):
-            os.kill(servers.of(sid).pid, signal.SIGCONT)
+        # The third leads on, and has something in its log that nobody else has: TRUNC.
+        alone = KazooClient(three.hosts, timeout=8)
+        alone.start(PATIENCE_S)
+        for server in (one, two):
+            os.kill(server.pid, signal.SIGKILL)
+        log = three.data / "version-2"
+        alone.create_async("/alone", b"never")
+        servers.until(lambda: any(b"/alone" in path.read_bytes() for path in log.glob("log.*")))
+        three.kill()
+        for server in (one, two):
+            server.kill()
+            server.start()
         writer.more(servers)
-        servers.of(1).start()
+        three.start()
         servers.all_serve()
         writer.more(servers)
 
         writer.end()
+        alone.stop()
+        alone.close()
         trees = [_tree(server.hosts) for server in servers]
         assert trees[0] == trees[1] == trees[2]
+        assert "/alone" not in trees[0]
         there = {path.removeprefix("/load/") for path in trees[0] if path.startswith("/load/")}
         assert not set(writer.known) - there
         assert len([path for path in trees[0] if path.startswith("/many/")]) == _MANY
