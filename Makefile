@@ -8,6 +8,7 @@ CRATE := zktrace/_native
 CARGO := cargo
 FUZZ_SECONDS ?= 60
 PYTEST_ARGS ?=
+SEEDS ?= 1-20000
 # Files are shared out to as many processes as there are cores, four at most; 0: none but this one (for a debugger, or to see output as it comes).
 PYTEST_WORKERS ?= auto
 
@@ -85,6 +86,10 @@ campaign: $(STAMP_TEST) $(STAMP_NATIVE) ## decode captures with losses, 100 seed
 .PHONY: differential
 differential: $(STAMP_TEST) $(STAMP_NATIVE) ## the reference server beside Java's: 100,000 random operations, every reply compared
 	PYTHONPATH=.:server:proxy $(PY) -m tests.server.differential --seeds 1-60 $(DIFFERENTIAL_ARGS)
+
+.PHONY: simulate
+simulate: $(STAMP_TEST) ## whole ensembles of the reference server from seeds, with all that can go wrong: SEEDS=1-20000
+	PYTHONPATH=.:server:proxy $(PY) -m zktrace_server.sim.campaign --seeds $(SEEDS) --processes 2
 
 .PHONY: bench
 bench: $(STAMP_TEST) $(STAMP_NATIVE) ## speed beside tcpdump's, as the table in README.md

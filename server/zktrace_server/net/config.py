@@ -103,7 +103,6 @@ _MISSING: Final = (
     "admin.",
     "audit.",
     "multiAddress.",
-    "dynamicConfigFile",
     "observerMasterPort",
 )
 #: Classes of authProvider.*, and their schemes.
@@ -334,6 +333,8 @@ def _quorum(values: _Values, data_dir: Path, warn: Callable[[str], None]) -> Quo
         match = _SERVER.match(key)
         if match is not None:
             lines[match[1]][int(match[2])] = values.text(key) or ""
+    if values.text("dynamicConfigFile") is not None:
+        raise ConfigError("dynamicConfigFile is not supported: put its server lines into this file")
     servers = lines["server"]
     if not servers:
         return None

@@ -61,3 +61,55 @@ def test_what_is_not_served_is_said() -> None:
 def test_without_a_port() -> None:
     with pytest.raises(ConfigError, match="neither clientPort nor secureClientPort is set"):
         from_values({"dataDir": "/d"}, pytest.fail)
+
+
+# --- ensembles --------------------------------------------------------------------------------
+
+
+def _member(tmp_path: Path, **more: str) -> tuple[Config, list[str]]:
+    (tmp_path / "myid").write_text(more.pop("myid", "2\n"))
+    servers = {f"server.{sid}": f"h{sid}:1:2" for sid in (1, 2)} | {"server.3": "h3:1:2:observer"}
+    return given(
+        **{"dataDir": str(tmp_path), "initLimit": "10", "syncLimit": "5", **servers, **more}
+    )
+
+
+def test_a_place_in_an_ensemble(tmp_path: Path) -> None:
+    config, warnings = _member(tmp_path, tickTime="100", connectToLearnerMasterLimit="3")
+    quorum = config.quorum
+    assert quorum is not None
+    assert (quorum.sid, quorum.ensemble.voters, warnings) == (2, [1, 2], [])
+    limits = quorum.limits
+    assert (limits.init_ms, limits.sync_ms, limits.connect_ms) == (1000, 500, 300)
+    assert config.settings.tick_ms == 100
+
+
+def test_what_an_ensemble_cannot_do_yet_is_said(tmp_path: Path) -> None:
+    _, warnings = _member(tmp_path, reconfigEnabled="true")
+    assert warnings == ["reconfigEnabled is not supported yet, and has no effect in an ensemble"]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"myid": "7"}, "there is no server.7"),
+        ({"myid": "x"}, "is no server's number"),
+        ({"peerType": "observer"}, "peerType=observer is not what server.2 says"),
+        ({"initLimit": "0"}, "initLimit is not set"),
+        ({"sslQuorum": "true"}, "sslQuorum=true is not supported"),
+        ({"quorum.auth.enableSasl": "true"}, "enableSasl=true is not supported"),
+        ({"localSessionsEnabled": "true"}, "localSessionsEnabled=true is not supported"),
+        ({"electionAlg": "2"}, "electionAlg=2 is not supported"),
+        ({"dynamicConfigFile": "/x"}, "dynamicConfigFile is not supported"),
+        ({"server.1": "h1:1"}, "server.1=h1:1: it is not host:port:port"),
+    ],
+)
+def test_ensembles_that_are_refused(tmp_path: Path, more: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        _member(tmp_path, **more)
+
+
+def test_a_file_with_the_servers_in_another(tmp_path: Path) -> None:
+    """Else it would stand alone without having been told to."""
+    with pytest.raises(ConfigError, match="dynamicConfigFile is not supported"):
+        given(dynamicConfigFile="/x")

@@ -300,7 +300,7 @@ def test_it_says_where_and_ends_when_told(tmp_path: Path, number: int) -> None:
         ({"dataDir": ""}, "dataDir is not set"),
         ({"tickTime": "0"}, "tickTime=0"),
         ({"minSessionTimeout": "9", "maxSessionTimeout": "8"}, "must not be larger"),
-        ({"server.1": "a:1:2", "server.2": "b:1:2"}, "an ensemble of 2 servers"),
+        ({"server.1": "a:1:2", "server.2": "b:1:2"}, "initLimit is not set"),
         ({"dataDir": "/proc/nowhere"}, "cannot use /proc/nowhere"),
     ],
 )
