@@ -1,0 +1,108 @@
+"""``zktrace scrub``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zktrace.cli.failure import Failure
+from zktrace.cli.options import ClientPort, JsonOption, engine_options
+
+if TYPE_CHECKING:
+    from zktrace_proxy.scrub.rewrite import Scrubbed
+
+_KEY_BYTES = 32
+_LEAST = 16
+
+
+def scrub(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", show_default=False, help="A capture or a recording.")
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(metavar="OUT", show_default=False, help="A pcapng file; must not be there."),
+    ],
+    key_file: Annotated[
+        str | None,
+        typer.Option(
+            "--key-file",
+            metavar="FILE",
+            show_default=False,
+            help="Key of the pseudonyms, for the same ones in several captures; made where there "
+            "is none. Without it a random key that nobody keeps.",
+        ),
+    ] = None,
+    client_port: ClientPort = [],  # noqa: B006
+    json: JsonOption = False,
+) -> None:
+    """Write a capture that is safe to hand out.
+
+    Paths, data, addresses, session ids and ids of ACLs are replaced, the same by the same;
+    passwords, credentials and tokens are zeros. Ops, errors, versions, zxids, sizes and times stay,
+    so that it decodes, compares and replays as before. Connections of other protocols, and those
+    between servers, are left out and told.
+    """
+    from zktrace.capture.errors import CaptureError
+    from zktrace.cli.terminal import progress
+    from zktrace_proxy.scrub.rewrite import scrub as scrubbed
+
+    key = _key(key_file)
+    options = engine_options(client_port, [], [])
+    try:
+        made = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise Failure(f"{out} is there already") from None
+    try:
+        with os.fdopen(made, "wb") as file, progress() as bar:
+            told = scrubbed([source], file, key, options, bar)
+    except CaptureError:
+        os.unlink(out)
+        raise
+    if not told.connections:
+        os.unlink(out)
+        raise Failure(f"{source}: there is no client connection in it")
+    _say(told, out, json)
+
+
+def _key(file: str | None) -> bytes:
+    if file is None:
+        return os.urandom(_KEY_BYTES)
+    try:
+        with open(file, "rb") as given:
+            key = given.read()
+    except FileNotFoundError:
+        key = os.urandom(_KEY_BYTES).hex().encode() + b"\n"
+        made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(made, "wb") as new:
+            new.write(key)
+    if len(key.strip()) < _LEAST:
+        raise Failure(f"--key-file: {file} holds fewer than {_LEAST} bytes")
+    return key.strip()
+
+
+def _say(told: Scrubbed, out: str, json: bool) -> None:
+    if json:
+        import json as codec
+
+        print(codec.dumps(told.as_dict()))
+        return
+    from zktrace.export.summary import plural
+
+    print(
+        f"scrubbed  {plural(told.messages, 'message')} of "
+        f"{plural(told.connections, 'connection')} to {out}"
+    )
+    for role, count in told.dropped.items():
+        name = "TLS" if role == "tls" else role
+        print(f"left out  {plural(count, f'{name} connection')}")
+    if told.four_letter:
+        print(f"left out  {plural(told.four_letter, 'four-letter word')}")
+    if told.dialects:
+        print(f"left out  {plural(told.dialects, 'connection')} of ClickHouse Keeper's dialects")
+    if told.damaged:
+        print(f"left out  {plural(told.damaged, 'message')} of which bytes were not captured")
+    if told.unknown_bodies:
+        print(f"zeros     {plural(told.unknown_bodies, 'body', 'bodies')} of no known layout")
