@@ -29,7 +29,7 @@ help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1 - /p' $(MAKEFILE_LIST) | awk -F' - ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: $(STAMP_RUN) $(STAMP_NATIVE) ## decode and summarise a capture of a real ensemble
+demo: $(STAMP_RUN) $(STAMP_NATIVE) ## a capture of a real ensemble summarised; then a server, clients and a capture on this machine
 	@$(BIN)/zktrace --version
 	@scripts/demo.sh $(BIN)/zktrace
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: demo.sh ZKTRACE. Shows what zktrace says of a capture of a real ensemble.
+# Usage: demo.sh ZKTRACE. Shows what zktrace says of a capture of a real ensemble, and of a server and clients on this machine.
 set -eu
 zktrace=$1
 cd "$(dirname "$0")/.."
@@ -12,4 +12,6 @@ show() {
 show decode pcaps/02_basic_ops.pcap
 show stats pcaps/57_v39_herd.pcap
 show stats --by client,path --depth 2 --top 5 pcaps/57_v39_herd.pcap
-printf '\nMore: zktrace --help. For scripts: --json. Both take .gz and .zst, several files, and - for standard input.\n'
+printf '\n$ zktrace demo --once\n'
+"$zktrace" demo --once
+printf '\nThe same as a page: zktrace demo. zktrace --help. For scripts: --json. Both take .gz and .zst, several files, and - for standard input.\n'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from zktrace.cli.failure import Failure, marked
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
     from zktrace.capture.bpf import Network
     from zktrace.capture.keep import File, Ring
     from zktrace.capture.live import Capture, CaptureFilter, Form
-    from zktrace.engine.base import LiveEngine, Port
+    from zktrace.engine.base import EngineOptions, LiveEngine, Port
     from zktrace.engine.budget import Budget
     from zktrace.engine.live import LiveRun
+    from zktrace.store.listen import LiveFeed
+    from zktrace.store.picture import Picture
 
 #: Where no port is given: those of ZooKeeper's documentation.
 _USUAL_PORTS: Final = (2181, 2888, 3888)
@@ -122,11 +125,40 @@ class Listening:
 
         return File(file, self._plan, say)
 
-    def run(self, engine: LiveEngine, capture: Capture | None = None, **more: Any) -> LiveRun:
+    def run(
+        self,
+        engine: LiveEngine,
+        capture: Capture | None = None,
+        *,
+        notice: Callable[[str], None] = say,
+        **more: Any,
+    ) -> LiveRun:
         """What is captured, through an engine. `more`: as :class:`LiveRun` takes it."""
         from zktrace.engine.live import LiveRun
 
-        return LiveRun(self._plan, capture or self.open(), engine, notice=say, **more)
+        return LiveRun(self._plan, capture or self.open(), engine, notice=notice, **more)
+
+    def picture(
+        self, capture: Capture, options: EngineOptions, key: bytes | None, **more: Any
+    ) -> tuple[Picture, LiveFeed]:
+        """The picture of what is captured, and the thread that feeds it, not started. `more`: as
+        :meth:`run` takes it.
+
+        What starts threads is loaded here, after the capture was opened: they keep the rights of
+        the time at which they are started.
+        """
+        from zktrace.store.listen import LiveFeed
+        from zktrace.store.picture import Picture
+
+        # What is loaded late. Of Python itself, too.
+        if not all(os.access(file, os.R_OK) for file in (os.__file__, __file__)):
+            raise Failure(
+                f"the user {self.user} may not read zktrace's files: give --user root (rights are "
+                "given up all the same), or install it where they can be read"
+            )
+        picture = Picture(options, hash_key=key)
+        picture.ring = more.get("keeper")
+        return picture, LiveFeed(picture, self.run(picture.engine, capture, **more))
 
 
 def there() -> str:

@@ -42,11 +42,7 @@ from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
 from zktrace.engine.base import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
-    from zktrace.capture.keep import Ring
-    from zktrace.capture.live import Capture
-    from zktrace.cli.listening import Listening
     from zktrace.engine.base import EngineOptions
-    from zktrace.engine.budget import Budget
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
@@ -173,7 +169,7 @@ def serve(
             )
             capture = listening.open(*_LATER)
             ring = None if write is None else listening.ring(write, keep, keep_size)
-            picture, feed = _live(listening, capture, ring, spend, options, key)
+            picture, feed = listening.picture(capture, options, key, keeper=ring, budget=spend)
         else:
             picture, feed = _files(read, follow, pace, options, key)
         try:
@@ -201,32 +197,6 @@ def _files(
     return picture, Feed(
         picture, sources, speed=speed, follower=follower(sources) if follow else None
     )
-
-
-def _live(
-    listening: Listening,
-    capture: Capture,
-    ring: Ring | None,
-    spend: Budget | None,
-    options: EngineOptions,
-    key: bytes | None,
-) -> tuple[Picture, LiveFeed]:
-    """What starts threads is loaded here, after the capture was opened: they keep the rights of
-    the time at which they are started.
-    """
-    from zktrace.store.listen import LiveFeed
-    from zktrace.store.picture import Picture
-
-    # The page, and what is loaded late. Of Python itself, too.
-    if not all(os.access(file, os.R_OK) for file in (os.__file__, __file__)):
-        raise Failure(
-            f"the user {listening.user} may not read zktrace's files: give --user root (rights are "
-            "given up all the same), or install it where they can be read"
-        )
-    picture = Picture(options, hash_key=key)
-    picture.ring = ring
-    run = listening.run(picture.engine, capture, keeper=ring, budget=spend)
-    return picture, LiveFeed(picture, run)
 
 
 def _ended(feed: Feed | LiveFeed) -> None:
