@@ -7,6 +7,7 @@ The tap is a capture; what came through the proxy is decoded as what a sniffer s
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -14,8 +15,6 @@ from zktrace.store.picture import Picture
 from zktrace.wire.opcodes import CREATE_SESSION, op_name
 from zktrace_proxy.plane import Decision, Plane
 
-#: Rows taken at once: few, since whoever asks waits meanwhile.
-_BATCH_ROWS: Final = 4096
 #: How long to wait for the next bytes; after it, rows are taken.
 _WAIT_S: Final = 0.1
 _SECOND: Final = 1_000_000_000
@@ -60,14 +59,19 @@ class TapFeed:
 
     def _work(self) -> None:
         picture = self._picture
+        collected = time.monotonic()
         try:
             while not self._plane.ended():
                 block = self._plane.next(_WAIT_S)
                 self._note()
-                with picture.decoding():
-                    waiting = 0 if block is None else picture.engine.feed(self._source, block)
-                    if block is None or waiting >= _BATCH_ROWS:
-                        picture.collect()
+                waiting = 0
+                if block is not None:
+                    with picture.decoding():
+                        waiting = picture.engine.feed(self._source, block)
+                now = time.monotonic()
+                if block is None or waiting >= picture.batch_rows or now - collected > _WAIT_S:
+                    picture.collect()
+                    collected = now
             self._note()
             with picture.decoding():
                 picture.engine.end_source(self._source)

@@ -18,6 +18,7 @@ VIEWS = {
     "paths": "#/paths",
     "path": "#/paths?under=/h",
     "fingerprints": "#/fingerprints",
+    "znodes": "#/znodes",
     "sessions": "#/sessions",
     "session": "#/sessions/0x0100007fb0e9000b",
     "watches": "#/watches",

@@ -133,7 +133,10 @@ def test_the_meter_knows_this_process() -> None:
 def test_it_is_said_everywhere(alone: Namespace, engine: str) -> None:
     """A budget of memory that no process keeps to: connections are left out, whole ones."""
     with serving(alone, "-i", "lo", *PORTS, "--max-memory", "1M", engine=engine) as served:
-        served.process.said("budget: only 1 of 2 connections is listened to")
+        first = "budget: only 1 of 2 connections is listened to"
+        # On a busy machine the page may be there later than the first of these lines.
+        if not any(first in line for line in served.notices):
+            served.process.said(first)
         found = served.json("api/coverage")
         assert found["coverage"]["sampling"]["one_in"] >= 2
         assert any("now 1 of" in words for words in found["not_seen"])

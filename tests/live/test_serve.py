@@ -94,6 +94,25 @@ def test_an_interface_goes_and_comes(pair: tuple[Namespace, Namespace], engine: 
         )
 
 
+def test_windows_survive_a_restart(alone: Namespace, engine: str, tmp_path: Path) -> None:
+    asked = "api/ops?window=1h"
+    each = decode(BASIC.files[0]).coverage["exchanges"]["complete"]
+
+    def requests(answer: dict[str, list[dict[str, int]]]) -> int:
+        return sum(row["requests"] for row in answer["rows"])
+
+    def run(before: int) -> None:
+        state = ("--state", str(tmp_path / "state"))
+        with serving(alone, "-i", "lo", *PORTS, *state, engine=engine) as served:
+            assert requests(served.json(asked)) == before
+            injected(alone, "lo")
+            served.until(asked, lambda it: requests(it) == before + each)
+            served.process.ended(signal.SIGINT)
+
+    run(0)
+    run(each)
+
+
 def test_losses_are_shown(alone: Namespace, engine: str) -> None:
     """More than fits while nobody reads: what was lost is told, to the packet."""
     with serving(alone, "-i", "lo", *PORTS, "--buffer", "4", engine=engine) as served:

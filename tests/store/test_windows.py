@@ -189,6 +189,18 @@ def test_a_clock_that_is_set_back_is_followed() -> None:
     assert _requests(windows, 500, 502) == 2
 
 
+def test_a_clock_that_was_far_ahead_does_not_cost_the_windows_of_now() -> None:
+    tiers = (Tier(1, 60, 4, 1), Tier(10, 30, 4, 1), Tier(60, 5, 4, 4))
+    windows = Windows(tiers)
+    ahead = 10**9
+    for second in (*range(600), *range(ahead, ahead + 600), *range(600, 1200)):
+        windows.add(second, {by: _part("x", [5]) for by in WINDOW_GROUPINGS})
+    assert len(windows) <= 60 + 30 + 5
+    assert _requests(windows, 1145, 1200) == 55
+    assert _requests(windows, 960, 1200) == 240
+    assert [point.requests for point in windows.points(1000, 1200, 10)] == [10] * 20
+
+
 @given(st.lists(st.lists(st.integers(0, 1 << 40), max_size=20), min_size=1, max_size=6))
 def test_merging_is_addition(parts: list[list[int]]) -> None:
     whole = [value for part in parts for value in part]

@@ -35,6 +35,7 @@ MODELS: dict[str, Any] = {
     "/api/servers": models.Rows[models.ServerRow],
     "/api/slow": models.SlowList,
     "/api/watches": models.WatchList,
+    "/api/znodes": models.ZnodeList,
     "/api/timeline": models.Timeline,
     "/api/coverage": models.Coverage,
     "/api/ensemble": models.Ensemble,
@@ -300,3 +301,16 @@ def test_a_failed_source_is_told(herd: Picture) -> None:
     client = client_of(picture)
     assert client.get("/healthz").status_code == 503
     assert client.json("/api/summary")["source"]["error"] == "it broke"
+
+
+def test_the_largest_znodes(engine: str) -> None:
+    client = client_of(picture_of("57_v39_herd.pcap"))
+    rows = client.json("/api/znodes")["rows"]
+    assert {"/h", "/h/n"} <= {row["path"] for row in rows}
+    by_children = client.json("/api/znodes", sort="children", limit=1)["rows"]
+    assert by_children[0]["path"] == "/h"
+    assert by_children[0]["children"] == max(row["children"] or 0 for row in rows)
+    only = client.json("/api/znodes", filter='path == "/h/n"')["rows"]
+    assert [row["path"] for row in only] == ["/h/n"]
+    assert 0 < only[0]["message_bytes"] < 10_000
+    assert only[0]["percent"] == round(only[0]["message_bytes"] / 10_485.75, 1)

@@ -114,6 +114,8 @@ class Turn(NamedTuple):
     """No more packets wait."""
     rows: int
     """Rows that wait in the engine."""
+    down: bool = False
+    """An interface is down."""
 
 
 class Taker(Protocol):
@@ -131,9 +133,10 @@ class Capture(Protocol):
         down, and captured from again when it is up.
         """
 
-    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+    def turn(self, taker: Taker, budget_ms: int, most: int, stay: bool = False) -> Turn:
         """Hands packets that are there to an engine (of the kind that the capture was opened for),
-        at most so many, for about `budget_ms`.
+        at most so many, for about `budget_ms`. With `stay`, that of the native engine waits for
+        more for all of that time, or until a signal comes or an interface is down.
         """
 
     def discard(self) -> None:

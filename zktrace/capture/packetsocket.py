@@ -94,7 +94,7 @@ class PacketSockets:
                 down = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) or down
         return down
 
-    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+    def turn(self, taker: Taker, budget_ms: int, most: int, stay: bool = False) -> Turn:
         end = time.monotonic() + budget_ms / 1000
         packets = 0
         while packets < most and (packets == 0 or time.monotonic() < end):

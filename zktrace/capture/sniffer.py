@@ -86,7 +86,7 @@ class Sniffer:
         ready: list[Any] = self._sockets[0].select(self._sockets, timeout_s)
         return ready
 
-    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+    def turn(self, taker: Taker, budget_ms: int, most: int, stay: bool = False) -> Turn:
         end = time.monotonic() + budget_ms / 1000
         packets = 0
         while packets < most and (packets == 0 or time.monotonic() < end):

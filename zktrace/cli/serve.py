@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
+    from zktrace.store.state import StateFile
 
 #: How long a source may take to turn out unusable before the page is offered.
 _TRY_S = 0.5
@@ -57,6 +58,7 @@ _END_S = 2.0
 _LATER: Final = (
     "zktrace.store.feed",
     "zktrace.store.listen",
+    "zktrace.store.state",
     "zktrace.web.app",
     "zktrace.web.server",
     "uvicorn.loops.auto",
@@ -122,6 +124,15 @@ def serve(
     keep_size: KeepSize = KEEP_SIZE,
     max_cpu: MaxCpu = None,
     max_memory: MaxMemory = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="With -i: windows of time are kept there each minute and at the end, and are "
+            "there again after a restart.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a page, a JSON API and metrics.
 
@@ -138,6 +149,8 @@ def serve(
         raise Failure("--write keeps what is on the wire: it goes with -i")
     if follow and not read:
         raise Failure("--follow is about files: it goes with -r")
+    if state is not None and not interface:
+        raise Failure("--state keeps what was on the wire: it goes with -i")
     pace = _speed(speed)
     if follow and pace is not None:
         raise Failure("--follow goes as fast as files are written, not at a --speed")
@@ -172,15 +185,35 @@ def serve(
             picture, feed = listening.picture(capture, options, key, keeper=ring, budget=spend)
         else:
             picture, feed = _files(read, follow, pace, options, key)
+        keeping = None if state is None else _kept(state, picture)
         try:
             feed.start()
+            if keeping is not None:
+                keeping.start()
             _usable(feed)
             site.serve(picture, metrics_top)
         except KeyboardInterrupt:
             pass  # uvicorn raises it again once it has ended
         finally:
             feed.stop()
+            if keeping is not None:
+                feed.join(_END_S)
+                keeping.stop()
     _ended(feed)
+
+
+def _kept(name: str, picture: Picture) -> StateFile:
+    from pathlib import Path
+
+    from zktrace.store.state import StateFile
+
+    def told(line: str) -> None:
+        print(f"zktrace: {line}", file=sys.stderr, flush=True)
+
+    try:
+        return StateFile(Path(name), picture, told)
+    except OSError as error:
+        raise Failure(f"--state: {name}: {error.strerror or error}") from error
 
 
 def _files(

@@ -10,7 +10,8 @@ the same JSON lines, the same coverage. This module knows neither files
 An engine module has ``create(options: EngineOptions) -> Engine`` and ``ABILITIES``, a frozenset:
 ``json`` in it means that it writes JSON lines itself, ``aggregates`` that it aggregates itself,
 ``windows`` that it does so per second of capture time, ``whole`` that it can keep all rows
-itself.
+itself, ``kept`` that it keeps what is told of single events of traffic under way
+(``zktrace.store.kept``), ``shared`` that other threads may ask it while one feeds it.
 Where it does not, the export and analysis layers do it from the rows: the same bytes and numbers,
 but slower.
 """
@@ -99,6 +100,12 @@ class EngineOptions:
 
     total_keys: int = 20_000
     """Keys that the totals of a grouping hold at most."""
+
+    keep: tuple[tuple[int, ...], int, int] | None = None
+    """What is told of single events is to be kept: opcodes of writes, sessions and latest events
+    at most. Only for an engine with the ability ``kept``, which then has the method ``kept``. Where
+    no rows are wanted, `feed` and the like give how many came since the last ``drain``.
+    """
 
 
 class Engine(Protocol):

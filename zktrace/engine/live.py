@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from zktrace.capture.interfaces import is_there, is_up
 from zktrace.capture.keep import Keeper
-from zktrace.capture.live import Capture, Plan, described, refused
+from zktrace.capture.live import Capture, Plan, Turn, described, refused
 from zktrace.engine.base import BATCH_ROWS, Engine, LiveEngine, choose
 from zktrace.engine.budget import Budget, Meter
 
@@ -107,6 +107,8 @@ class LiveRun:
         """What is held while the engine is used, which is never while packets are waited for."""
         self.budget_ms = _BUDGET_MS
         """How long it is held for one look at the packets that wait, about."""
+        self.stay = False
+        """Packets are waited for without leaving the engine, which is then used unguarded."""
         self.prompt = True
         """Rows are given out as soon as no packets wait, too."""
         self.batch_rows = BATCH_ROWS
@@ -155,13 +157,13 @@ class LiveRun:
         idle = True
         try:
             while not self.interrupted and not self._gone and self._left > 0:
-                if idle:
+                if idle and not self.stay:
                     wait = _WAIT_MS
                     if end is not None:
                         wait = min(wait, max(end - now, 0) // 1_000_000 + 1)
                     if capture.wait(wait):
                         self._check()
-                waiting, idle = self._turn()
+                waiting, idle = self._turn(end)
                 now = time.monotonic_ns()
                 if idle and now - ticked >= _TICK_NS:
                     # Blocks that are not full yet may hold packets of the time since.
@@ -188,14 +190,23 @@ class LiveRun:
             if self._keeper is not None:
                 self._keeper.close()
 
-    def _turn(self) -> tuple[int, bool]:
+    def _turn(self, end: int | None) -> tuple[int, bool]:
         """Rows that wait now, and whether no packets do."""
+        budget, stay = self.budget_ms, self.stay
+        if stay and end is not None:
+            budget = min(budget, max(end - time.monotonic_ns(), 0) // 1_000_000 + 1)
         with self.guard():
-            turn = self._capture.turn(self._engine, self.budget_ms, self._left)
+            turn = self._capture.turn(self._engine, budget, self._left, stay)
+        if turn.down:
+            self._check()
+        return turn.rows, self._took(turn)
+
+    def _took(self, turn: Turn) -> bool:
+        """Whether no more packets wait."""
         self._left -= turn.packets
         if self._keeper is not None and turn.packets:
             self._keeper.add(self._capture.take_records(), turn.packets)
-        return turn.rows, turn.idle
+        return turn.idle
 
     def _last(self) -> None:
         """What was captured before the end, and what was lost."""
@@ -203,7 +214,9 @@ class LiveRun:
         idle = False
         self._capture.wait(2 * self._plan.block_ms)
         while self._left > 0 and not idle and time.monotonic_ns() < end:
-            _, idle = self._turn()
+            with self.guard():
+                turn = self._capture.turn(self._engine, self.budget_ms, self._left)
+            idle = self._took(turn)
         self._drops()
 
     def _drops(self) -> None:

@@ -15,7 +15,9 @@ from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
-ABILITIES: Final[frozenset[str]] = frozenset({"aggregates", "json", "whole", "windows"})
+ABILITIES: Final[frozenset[str]] = frozenset(
+    {"aggregates", "json", "kept", "shared", "whole", "windows"}
+)
 
 
 def create(options: EngineOptions) -> NativeEngine:
@@ -44,6 +46,7 @@ class NativeEngine:
             window_keys=options.window_keys,
             total_keys=options.total_keys,
             whole=options.whole,
+            keep=options.keep,
         )
         self._engine = engine
         # what crosses into Rust as it is
@@ -61,6 +64,7 @@ class NativeEngine:
         self.drain = engine.drain
         self.totals = engine.totals
         self.take_whole = engine.take_whole
+        self.kept = engine.kept
 
     def take(self) -> Mapping[str, Rows]:
         kinds: dict[str, list[Rows]] = {}
@@ -103,9 +107,9 @@ class NativeCapture:
     def wait(self, timeout_ms: int) -> bool:
         return self._opened().wait(timeout_ms)
 
-    def turn(self, taker: Taker, budget_ms: int, most: int) -> Turn:
+    def turn(self, taker: Taker, budget_ms: int, most: int, stay: bool = False) -> Turn:
         assert isinstance(taker, NativeEngine)
-        return Turn(*self._opened().turn(taker._engine, budget_ms, most))
+        return Turn(*self._opened().turn(taker._engine, budget_ms, most, stay))
 
     def discard(self) -> None:
         self._opened().discard()

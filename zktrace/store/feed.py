@@ -19,8 +19,6 @@ from zktrace.engine.base import Rows
 from zktrace.engine.driver import Run
 from zktrace.store.picture import Picture
 
-#: Rows taken at once: few, since whoever asks waits meanwhile.
-_BATCH_ROWS: Final = 4096
 #: Rows are taken at least so often.
 _TAKE_S: Final = 0.25
 #: Bytes of a paced piece: some packets; more when packets come faster than pieces are fed.
@@ -66,13 +64,13 @@ class _Pump:
         picture = self._picture
         with picture.decoding():
             waiting = self._engine.feed(source, block)
-            self.fed = True
-            now = time.monotonic()
-            if waiting >= _BATCH_ROWS or (
-                waiting and (self._prompt or now - self._taken > _TAKE_S)
-            ):
-                self._taken = now
-                picture.collect()
+        self.fed = True
+        now = time.monotonic()
+        if waiting >= picture.batch_rows or (
+            waiting and (self._prompt or now - self._taken > _TAKE_S)
+        ):
+            self._taken = now
+            picture.collect()
 
     def _pace(self, speed: float) -> None:
         with self._picture.decoding():

@@ -1,24 +1,24 @@
 """Feeds a picture from a live capture, in a thread of its own: as :mod:`zktrace.store.feed` from
 files.
 
-The picture's lock is held for a few milliseconds at a time, and never while packets are waited
-for; whoever asks waits for no longer. Packets wait meanwhile in the kernel's ring, so that those
-who ask, however many or slow, cost no packet.
+The native engine takes packets by itself, without Python, for a fifth of a second at a time; those
+who ask it wait for milliseconds. Of the Python engine the picture's lock is held for a few
+milliseconds at a time, and never while packets are waited for. Packets wait meanwhile in the
+kernel's ring, so that those who ask, however many or slow, cost no packet.
 """
 
 from __future__ import annotations
 
 import threading
-from importlib import import_module
 from typing import Final
 
 from zktrace.engine.live import LiveRun
 from zktrace.store.picture import Picture
 
-#: What pyarrow loads when it is first asked to compute.
-_FIRST: Final = ("pandas", "pyarrow.compute", "pyarrow.acero", "pyarrow.dataset")
 #: The lock is held for about so long.
 _TURN_MS: Final = 5
+#: The native engine is left to itself for so long.
+_STAY_MS: Final = 200
 
 
 class LiveFeed:
@@ -27,7 +27,8 @@ class LiveFeed:
     def __init__(self, picture: Picture, run: LiveRun) -> None:
         """`run` has the picture's engine."""
         run.guard = picture.decoding
-        run.budget_ms = _TURN_MS
+        run.stay = picture.shared
+        run.budget_ms = _STAY_MS if picture.shared else _TURN_MS
         run.prompt = False  # each batch costs as much as some thousand rows
         picture.kind = "interface"
         picture.sources = tuple(run.listening.interfaces)
@@ -39,10 +40,7 @@ class LiveFeed:
         self.failure: Exception | None = None
 
     def start(self) -> None:
-        # With the first batch they would be loaded for most of a second, which the ring may not
-        # hold; the same holds for what was captured while all else was loaded.
-        for name in _FIRST:
-            import_module(name)
+        # What was captured while all else was loaded may be more than the ring holds.
         self._run.discard()
         self._picture.state = "reading"
         self._thread.start()
@@ -51,8 +49,7 @@ class LiveFeed:
         picture = self._picture
         try:
             for _ in self._run:
-                with picture.decoding():
-                    picture.collect()
+                picture.collect()
         except Exception as error:  # a defect, or the kernel's: what is known stays visible
             self.failure = error
             picture.ended("failed", f"{type(error).__name__}: {error}")

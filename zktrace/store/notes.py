@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from zktrace.analysis.filter import Filter, FilterError
-from zktrace.analysis.filter_program import compile_program, holds
+from zktrace.analysis.filter_syntax import FilterError
 from zktrace.wire.opcodes import BY_NAME
+
+if TYPE_CHECKING:
+    from zktrace.analysis.filter import Filter
 
 KEPT: Final = 10_000
 
@@ -48,6 +50,8 @@ def selected(notes: list[Note], where: Filter | None) -> list[Note]:
     """The notes that a filter selects; none where it asks about what notes do not have."""
     if where is None:
         return notes
+    from zktrace.analysis.filter_program import compile_program, holds
+
     try:
         program = compile_program(where.expression)
     except FilterError:

@@ -14,7 +14,7 @@ import numpy as np
 
 from zktrace.analysis import histogram
 from zktrace.analysis.histogram import Ints
-from zktrace.analysis.stats import OTHER_ERROR
+from zktrace.analysis.stats_result import OTHER_ERROR
 from zktrace.engine.buckets import BUCKETS, QUANTILES
 from zktrace.wire.errors import error_name
 

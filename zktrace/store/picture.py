@@ -1,9 +1,10 @@
 """The picture of traffic under way: an engine that is fed on one side, questions on the other.
 
-One thread decodes (:mod:`zktrace.store.feed`), any others ask. A lock stands between them; whoever
-asks holds it for as long as it takes to copy references (and, at most twice a second, to have the
+One thread decodes (:mod:`zktrace.store.feed`), any others ask. An engine that is shared
+(``zktrace.engine.base``) has a lock of its own and may be asked at any time; the picture's lock
+then guards only the windows. Of another engine it stands between decoding and asking; whoever asks
+holds it for as long as it takes to copy what is shown (and, at most twice a second, to have the
 window under way counted), so that viewers cannot slow decoding down, however many or slow they are.
-Decoding gives way only when somebody waits.
 """
 
 from __future__ import annotations
@@ -11,29 +12,31 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
 from zktrace.analysis.hashing import SessionHasher
-from zktrace.analysis.trace import to_batch
+from zktrace.analysis.names import vocabulary
 from zktrace.capture.keep import Ring
-from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
+from zktrace.engine.base import EngineOptions, LiveEngine, abilities, create
 from zktrace.engine.live import Listening
+from zktrace.store.kept import Kept, RowKept
 from zktrace.store.notes import Notes
 from zktrace.store.part import EMPTY, Key, Part, merge
-from zktrace.store.recent import RECENT_ROWS, Recent
+from zktrace.store.recent import RECENT_ROWS, Latest
 from zktrace.store.rows import RowWindows
-from zktrace.store.sessions import Sessions
-from zktrace.store.slow import Slow
-from zktrace.store.watches import Watches
-from zktrace.store.windows import WINDOW_KEYS, Windows
+from zktrace.store.sessions import MAX_SESSIONS, STATES, Session
+from zktrace.store.windows import WINDOW_KEYS, Saved, Windows
 
 #: Seconds for which a window under way is not counted anew.
 _FRESH_S: Final = 0.5
 #: What decoding sleeps when somebody waits for the lock, which Python does not hand over.
 _GIVE_WAY_S: Final = 0.0005
+#: Rows that are taken at once from an engine that is not shared: few, since whoever asks waits.
+_BATCH_ROWS: Final = 4096
+_ALL: Final = 1 << 62
 #: Keys of the totals of a grouping.
 TOTAL_KEYS: Final = 20_000
 
@@ -84,24 +87,40 @@ class Picture:
         from dataclasses import replace
 
         options = options or EngineOptions()
-        if "windows" in abilities(engine):
-            options = replace(options, window_keys=WINDOW_KEYS, total_keys=total_keys)
+        self._hasher = SessionHasher(hash_key) if hash_key is not None else None
+        self.hash_key = hash_key
+        can = abilities(engine)
+        self.shared = {"windows", "kept", "shared"} <= can
+        """Decoding and asking need no lock between them."""
+        self._row_windows: RowWindows | None = None
+        self._row_kept: RowKept | None = None
+        self.kept: Kept
+        """What is kept of single events; to be asked within :meth:`asking`."""
+        if self.shared:
+            writes = tuple(vocabulary().opcodes[name] for name in sorted(vocabulary().writes))
+            options = replace(
+                options,
+                tables=False,
+                window_keys=WINDOW_KEYS,
+                total_keys=total_keys,
+                keep=(writes, MAX_SESSIONS, recent_rows),
+                hash_key=hash_key,
+            )
             self.engine: LiveEngine = create(options, engine)
             self._counter = cast(_Counter, self.engine)
-            self._rows: RowWindows | None = None
+            self.kept = cast(Any, self.engine).kept()
         else:
             self.engine = create(options, engine)
-            self._counter = self._rows = RowWindows(WINDOW_KEYS, total_keys)
-        self._hasher = SessionHasher(hash_key) if hash_key is not None else None
-        self._lock = threading.Lock()
+            self._counter = self._row_windows = RowWindows(WINDOW_KEYS, total_keys)
+            self.kept = self._row_kept = RowKept(MAX_SESSIONS, recent_rows, self._hasher)
+        self.batch_rows = _ALL if self.shared else _BATCH_ROWS
+        """So many rows should be collected soon."""
+        self._counted = 0
+        self._lock = threading.RLock()
         self._waiting = 0
         self._refreshed = 0.0
         self.windows = Windows()
-        self.recent = Recent(recent_rows)
         self.notes = Notes()
-        self.sessions = Sessions()
-        self.slow = Slow()
-        self.watches = Watches()
         self.version = 0
         """Grows whenever there is something new."""
         self.state = "starting"
@@ -125,35 +144,33 @@ class Picture:
 
     # -- the feeding side
 
+    def decoding(self) -> AbstractContextManager[None]:
+        """What the feeding thread holds while it uses the engine."""
+        return nullcontext() if self.shared else self._decoding()
+
     @contextmanager
-    def decoding(self) -> Iterator[None]:
-        """The lock, for the feeding thread."""
+    def _decoding(self) -> Iterator[None]:
         if self._waiting:
             time.sleep(_GIVE_WAY_S)
         with self._lock:
             yield
 
     def collect(self, all: bool = False) -> None:
-        """Takes what the engine has; to be called with the lock held."""
-        rows = self.engine.take()
-        if any(len(some) for some in rows.values()):
-            self._add(rows)
-        for second, groups in self._counter.drain(all):
-            self.windows.add(second, {by: Part.of(packed) for by, packed in groups.items()})
-            self.version += 1
-
-    def _add(self, rows: Mapping[str, Rows]) -> None:
-        if self._rows is not None:
-            self._rows.add(rows)
-        batches = {kind: to_batch(kind, some) for kind, some in rows.items() if len(some)}
-        if self._hasher is not None:
-            batches = {kind: self._hasher.batch(batch) for kind, batch in batches.items()}
-        self.sessions.add(batches)
-        self.slow.add(batches)
-        self.watches.add(batches)
-        self.recent.add(batches)
-        self.version += 1
-        self._fed_at = time.monotonic()
+        """Takes what the engine has."""
+        with self._lock:
+            if self._row_kept is not None and self._row_windows is not None:
+                rows = self.engine.take()
+                self._row_windows.add(rows)
+                self._row_kept.add(rows)
+            windows = self._counter.drain(all)
+            counted = self.kept.rows()
+            if counted != self._counted:
+                self._counted = counted
+                self._fed_at = time.monotonic()
+                self.version += 1
+            for second, groups in windows:
+                self.windows.add(second, {by: Part.of(packed) for by, packed in groups.items()})
+                self.version += 1
 
     def note(self, notes: list[dict[str, Any]]) -> None:
         """Adds notes (:class:`zktrace.store.notes.Notes`); a ``session`` is an id, or None."""
@@ -169,9 +186,20 @@ class Picture:
 
     def ended(self, state: str, error: str | None = None) -> None:
         """Nothing will be fed any more."""
-        with self.decoding():
+        with self._lock:
             self.collect(all=True)
             self.state, self.error = state, error
+            self.version += 1
+
+    def save(self) -> Saved:
+        """What is kept over a restart."""
+        with self.asking():
+            return self.windows.save()
+
+    def restore(self, saved: Saved, now: int) -> None:
+        """What was kept, before anything is fed; `now` in seconds."""
+        with self._lock:
+            self.windows.restore(saved, now)
             self.version += 1
 
     # -- the asking side
@@ -196,6 +224,24 @@ class Picture:
         for name, value in self.more().items():
             coverage[name] = coverage[name] + value if name in coverage else value
         return coverage
+
+    def session_states(self) -> dict[str, int]:
+        """How many sessions are in which state."""
+        with self.asking():
+            counts, _ = self.kept.session_states(self.now_ns())
+        return dict(zip(STATES, counts, strict=True))
+
+    def session(self, id: int) -> Session | None:
+        """One session, by its id as it is in tables (signed)."""
+        with self.asking():
+            raw, now = self.kept.session(id), self.now_ns()
+        return None if raw is None else Session.of(raw, now)
+
+    def latest(self, after: int = -1) -> Latest:
+        """The latest events, with a number greater than `after` and perhaps some before."""
+        with self.asking():
+            view = self.kept.recent(after)
+        return Latest(view, self._hasher)
 
     def clock(self) -> int | None:
         """The capture's clock in seconds: it goes on while nothing is sent, as far as it runs by

@@ -1,132 +1,165 @@
-"""The latest events, as the tables they came in: for the tail, for filters, for details.
+"""The latest events: for the tail, for filters, for details.
 
-A ring of batches, bounded in rows; all but the newest are kept compressed, as Arrow's IPC format
-has it. Readers take references (batches never change) and work on them in their own time; a reader
-that follows keeps the number of the last event it saw, so that a slow one falls behind by itself
-and delays nobody.
+``zktrace/_native/src/kept/recent.rs`` is the same for the native engine: a ring, bounded in events,
+of which whoever asks takes a view at a moment (:class:`View`) and works on it in its own time. A
+reader that follows keeps the number of the last event it saw, so that a slow one falls behind by
+itself and delays nobody.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-from zktrace.analysis.filter import Filter
+    from zktrace.analysis.hashing import SessionHasher
 
-#: Some 10 MB compressed.
+#: Events kept, some 8 MB of the native engine.
 RECENT_ROWS: Final = 65_536
-#: Rows that are kept as they came: what followers read.
-PLAIN_ROWS: Final = 8_192
-
-Batches = Mapping[str, pa.RecordBatch]
 
 
-def _compressed(batch: pa.RecordBatch) -> pa.Buffer:
-    codec = "lz4" if pa.Codec.is_available("lz4") else None
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=codec, use_threads=False)
-    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
+class View(Protocol):
+    """The latest events at a moment, as an engine gives them."""
+
+    def __len__(self) -> int: ...
+
+    def numbers(self) -> tuple[int, int] | None:
+        """Numbers of the first and last."""
+
+    def earliest(self, kinds: Sequence[str]) -> int | None:
+        """The earliest time of the events of some kinds."""
+
+    def batches(
+        self,
+        kinds: Sequence[str],
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        after: int | None = None,
+    ) -> list[Any]:
+        """Rows of some kinds (none: all) with a time in [from, to) and a number greater than
+        `after`: objects with a ``kind`` that pyarrow makes record batches of.
+        """
 
 
-class Step:
-    """Batches that came together; numbers of the first and the last of their events."""
+@runtime_checkable
+class HasLines(Protocol):
+    """A view that makes JSON lines itself."""
 
-    __slots__ = ("_packed", "_plain", "first", "last", "rows")
-
-    def __init__(self, batches: Batches) -> None:
-        self.first, self.last = _numbers(batches)
-        self.rows = sum(batch.num_rows for batch in batches.values())
-        self._plain: Batches | None = batches
-        self._packed: dict[str, pa.Buffer] = {}
-
-    def pack(self) -> None:
-        """To as few bytes as is worth it."""
-        if self._plain is not None:
-            self._packed = {kind: _compressed(batch) for kind, batch in self._plain.items()}
-            self._plain = None
-
-    def batches(self, *kinds: str) -> dict[str, pa.RecordBatch]:
-        """The batches of some kinds, or of all."""
-        plain = self._plain
-        if plain is not None:
-            return {kind: batch for kind, batch in plain.items() if not kinds or kind in kinds}
-        return {
-            kind: pa.ipc.open_stream(packed).read_next_batch()
-            for kind, packed in self._packed.items()
-            if not kinds or kind in kinds
-        }
+    def lines(self, form: str, hash_key: bytes | None, after: int, most: int) -> tuple[bytes, int]:
+        """The last `most` of the events with a number greater than `after`, a line each, and how
+        many such events there are. `form` is ``zktrace.export.form.form_text()``.
+        """
 
 
-def _numbers(batches: Batches) -> tuple[int, int]:
-    columns = [batch.column("seq") for batch in batches.values()]
-    firsts = [column[0].as_py() for column in columns]
-    lasts = [column[len(column) - 1].as_py() for column in columns]
-    return min(firsts), max(lasts)
+class Latest:
+    """A view with session ids as they may be shown."""
 
-
-class Recent:
-    """The ring. `add` and `steps` not at the same time."""
-
-    def __init__(self, rows: int = RECENT_ROWS) -> None:
-        self._limit = rows
-        self._steps: deque[Step] = deque()
-        self._plain: deque[Step] = deque()
-        self._plain_rows = 0
-        self._rows = 0
-        self.last = -1
-        """Number of the latest event."""
+    def __init__(self, view: View, hasher: SessionHasher | None) -> None:
+        self.view = view
+        self._hasher = hasher
+        numbers = view.numbers()
+        self.first, self.last = numbers if numbers is not None else (0, -1)
 
     def __len__(self) -> int:
-        return self._rows
+        return len(self.view)
 
-    def add(self, batches: Batches) -> None:
-        batches = {kind: batch for kind, batch in batches.items() if batch.num_rows}
-        if not batches:
-            return
-        step = Step(batches)
-        self._steps.append(step)
-        self._plain.append(step)
-        self._rows += step.rows
-        self._plain_rows += step.rows
-        self.last = step.last
-        while len(self._steps) > 1 and self._rows - self._steps[0].rows >= self._limit:
-            self._rows -= self._steps.popleft().rows
-        while len(self._plain) > 1 and self._plain_rows > PLAIN_ROWS:
-            old = self._plain.popleft()
-            self._plain_rows -= old.rows
-            old.pack()
+    @property
+    def complete(self) -> bool:
+        """They are all there ever were."""
+        return self.first == 0
 
-    def steps(self, after: int = -1) -> list[Step]:
-        """Steps with events of a number greater than `after`, oldest first."""
+    def batches(
+        self,
+        *kinds: str,
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        after: int | None = None,
+    ) -> dict[str, pa.RecordBatch]:
+        """Record batches by kind (none named: all kinds), see :meth:`View.batches`."""
+        import pyarrow as pa
+
+        found: dict[str, pa.RecordBatch] = {}
+        for one in self.view.batches(kinds, from_ns, to_ns, after):
+            batch = pa.record_batch(one)
+            if self._hasher is not None:
+                batch = self._hasher.batch(batch)
+            known = found.get(one.kind)
+            if known is not None:  # cut since its text was long
+                table = pa.Table.from_batches([known, batch]).unify_dictionaries()
+                batch = table.combine_chunks().to_batches()[0]
+            found[one.kind] = batch
+        return found
+
+
+class _Batch:
+    """Rows of a kind, for pyarrow."""
+
+    def __init__(self, kind: str, rows: list[tuple[Any, ...]]) -> None:
+        from zktrace.analysis.tables import batch_from_rows
+
+        self.kind = kind
+        self._batch = batch_from_rows(kind, rows)
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        return self._batch.__arrow_c_array__(requested_schema)
+
+
+class _RowView:
+    def __init__(self, rows: list[tuple[str, tuple[Any, ...]]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def numbers(self) -> tuple[int, int] | None:
+        return (self._rows[0][1][0], self._rows[-1][1][0]) if self._rows else None
+
+    def earliest(self, kinds: Sequence[str]) -> int | None:
+        return min((row[1] for kind, row in self._rows if not kinds or kind in kinds), default=None)
+
+    def batches(
+        self,
+        kinds: Sequence[str],
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        after: int | None = None,
+    ) -> list[_Batch]:
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        for kind, row in self._rows:
+            if (
+                (not kinds or kind in kinds)
+                and (from_ns is None or row[1] >= from_ns)
+                and (to_ns is None or row[1] < to_ns)
+                and (after is None or row[0] > after)
+            ):
+                found.setdefault(kind, []).append(row)
+        return [_Batch(kind, rows) for kind, rows in found.items()]
+
+
+class RowRecent:
+    """The ring for the Python engine."""
+
+    def __init__(self, rows: int = RECENT_ROWS) -> None:
+        self._rows: deque[tuple[str, tuple[Any, ...]]] = deque(maxlen=rows)
+
+    def add(self, kind: str, row: tuple[Any, ...]) -> None:
+        self._rows.append((kind, row))
+
+    def view(self, after: int) -> View:
+        """Of events with a number greater than `after`, and perhaps some before."""
         found = []
-        for step in reversed(self._steps):
-            if step.last <= after:
+        for item in reversed(self._rows):
+            if item[1][0] <= after:
                 break
-            found.append(step)
-        return found[::-1]
+            found.append(item)
+        return _RowView(found[::-1])
 
 
-def later(batches: Batches, after: int) -> dict[str, pa.RecordBatch]:
-    """Events of a number greater than `after`."""
-    result = {}
-    for kind, batch in batches.items():
-        numbers = batch.column("seq").to_numpy()
-        start = int(numbers.searchsorted(after, side="right"))
-        if start < len(numbers):
-            result[kind] = batch.slice(start)
-    return result
-
-
-def matching(steps: list[Step], where: Filter | None) -> Iterator[dict[str, pa.RecordBatch]]:
-    """The events of steps that a filter selects, latest step first."""
-    for step in reversed(steps):
-        batches = step.batches()
-        if where is not None:
-            batches = where.batches(batches)
-        if batches:
-            yield batches
+def in_order(rows: Mapping[str, Sequence[tuple[Any, ...]]]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Rows of all kinds as they came."""
+    all_rows = [(kind, row) for kind, some in rows.items() for row in some]
+    all_rows.sort(key=lambda item: item[1][0])
+    return all_rows

@@ -1,71 +1,56 @@
 """The slowest exchanges, with what else was going on: of all time, and of each ten seconds.
 
-Pings and connects are left out, as in totals. Context is of the same connection: how many requests
-were unanswered when the slow one was sent, and the largest message of the second before it; it is
-looked for in the batch of the exchange and the one before, since a reply is not told long after
-those it had to wait for.
+Fed row by row; ``zktrace/_native/src/kept/slow.rs`` is the same for the native engine. Pings and
+connects are left out, as in totals. Company is of the same connection: how many requests were
+unanswered when the slow one was sent, which of them took longest (replies come in order, so that
+is what it waited for), and the largest message of the second before. It is looked for among the
+latest exchanges, of all connections together; when a reply is told, those it had to wait for were
+told just before. Knows neither engines nor Arrow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappush, heappushpop
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from zktrace.wire.errors import error_name
+from zktrace.store.short import short
 
 SLOWEST: Final = 1000
 PER_SLOT: Final = 50
 SLOT_S: Final = 10
 SLOTS: Final = 361
-_COLUMNS: Final = (
-    "seq",
-    "ts_ns",
-    "conn",
-    "client",
-    "server",
-    "op",
-    "xid",
-    "session",
-    "path",
-    "error",
-    "zxid",
-    "latency_ns",
-    "request_bytes",
-    "reply_bytes",
-)
-_SIZES: Final = ("request_bytes", "reply_bytes")
+#: Exchanges before a slow one among which its company is looked for.
+CONTEXT_ROWS: Final = 4096
+#: Exchanges in flight beside a slow one that are shown.
+BESIDE: Final = 5
 _SECOND: Final = 1_000_000_000
+_SLOT_NS: Final = SLOT_S * _SECOND
 
 _Heap = list[tuple[int, int, dict[str, Any]]]
 
 
-class _Columns:
-    """What context needs of a batch, rows of a connection side by side."""
+class _Past(NamedTuple):
+    """An exchange that may be company; `before` is the number of the one before it on its
+    connection.
+    """
 
-    def __init__(self, rows: pa.RecordBatch) -> None:
-        conn = rows.column("conn").to_numpy()
-        order = np.argsort(conn, kind="stable")
-        self.conn = conn[order]
-        self.seq = rows.column("seq").to_numpy()[order]
-        self.sent = rows.column("ts_ns").to_numpy()[order]
-        latency = pc.fill_null(rows.column("latency_ns"), 0).to_numpy()
-        self.done = self.sent + latency[order]
-        sizes = [pc.fill_null(rows.column(name), 0).to_numpy() for name in _SIZES]
-        self.size = np.maximum(*sizes)[order]
+    before: int | None
+    seq: int
+    ts_ns: int
+    op: str | None
+    path: str | None
+    latency_ns: int | None
+    request_bytes: int | None
+    reply_bytes: int | None
 
-    def before(self, row: dict[str, Any]) -> tuple[int, int]:
-        """Requests of the row's connection unanswered when it was sent; the largest message."""
-        low, high = np.searchsorted(self.conn, [row["conn"], row["conn"] + 1]).tolist()
-        at = row["ts_ns"]
-        sent, done = self.sent[low:high], self.done[low:high]
-        earlier = (sent < at) | ((sent == at) & (self.seq[low:high] < row["seq"]))
-        near = (sent <= at) & (done >= at - _SECOND)
-        outstanding = int(np.count_nonzero(earlier & (done > at)))
-        return outstanding, int(self.size[low:high][near].max(initial=0))
+    def size(self) -> int:
+        return max(self.request_bytes or 0, self.reply_bytes or 0)
+
+    def shown(self) -> dict[str, Any]:
+        fields = self._asdict()
+        del fields["before"]
+        return {**fields, "path": short(self.path)}
 
 
 class Slow:
@@ -74,68 +59,102 @@ class Slow:
     def __init__(self) -> None:
         self._all: _Heap = []
         self._slots: dict[int, _Heap] = {}
-        self._before: _Columns | None = None
+        self._ring: list[_Past] = []
+        self._number = 0
 
-    def add(self, batches: dict[str, pa.RecordBatch]) -> None:
-        rows = batches.get("exchanges")
-        if rows is None or not rows.num_rows:
-            return
-        latency = pc.fill_null(rows.column("latency_ns"), -1).to_numpy().copy()
-        aside = pc.is_in(rows.column("op").cast(pa.utf8()), pa.array(["ping", "connect"]))
-        latency[aside.to_numpy(zero_copy_only=False)] = -1
-        slots = rows.column("ts_ns").to_numpy() // (SLOT_S * _SECOND)
-        picked: set[int] = set(self._largest(latency, self._floor(self._all, SLOWEST), SLOWEST))
-        for slot in np.unique(slots)[-SLOTS:].tolist():
-            inside = np.where(slots == slot, latency, -1)
-            heap = self._slots.get(slot, [])
-            picked.update(self._largest(inside, self._floor(heap, PER_SLOT), PER_SLOT))
-        columns = _Columns(rows)
-        if picked:
-            chosen = rows.select(list(_COLUMNS)).take(pa.array(sorted(picked)))
-            for row in chosen.to_pylist():
-                self._keep(row, columns)
-        while len(self._slots) > SLOTS:
-            del self._slots[min(self._slots)]
-        self._before = columns
+    def exchange(self, row: Any, session: int | None, last: int | None) -> int | None:
+        """An exchange, and the number of the last one of its connection; gives its own number."""
+        if row.state == "no_reply":
+            return last
+        latency = row.latency_ns
+        if latency is not None and row.op not in ("ping", "connect"):
+            heap = self._slots.get(row.ts_ns // _SLOT_NS, [])
+            if latency > min(_floor(self._all, SLOWEST), _floor(heap, PER_SLOT)):
+                self._keep(row, session, last)
+        past = _Past(
+            last, row.seq, row.ts_ns, row.op, row.path, latency, row.request_bytes, row.reply_bytes
+        )
+        number = self._number
+        if number < CONTEXT_ROWS:
+            self._ring.append(past)
+        else:
+            self._ring[number % CONTEXT_ROWS] = past
+        self._number += 1
+        return number
 
-    @staticmethod
-    def _floor(heap: _Heap, size: int) -> int:
-        return heap[0][0] if len(heap) >= size else -1
-
-    @staticmethod
-    def _largest(latency: Any, floor: int, most: int) -> list[int]:
-        found = np.flatnonzero(latency > floor)
-        if len(found) > most:
-            found = found[np.argpartition(latency[found], -most)[-most:]]
-        picked: list[int] = found.tolist()
-        return picked
-
-    def _keep(self, row: dict[str, Any], columns: _Columns) -> None:
-        outstanding, largest = 0, 0
-        for batch in (self._before, columns):
-            if batch is not None:
-                waiting, size = batch.before(row)
-                outstanding += waiting
-                largest = max(largest, size)
-        row["outstanding"], row["largest_before_bytes"] = outstanding, largest
-        if row["error"] is not None:
-            row["error_name"] = error_name(row["error"])
-        entry = (row["latency_ns"], -row["seq"], row)
-        slot = row["ts_ns"] // (SLOT_S * _SECOND)
+    def _keep(self, row: Any, session: int | None, last: int | None) -> None:
+        outstanding, beside, largest = self._company(row, last)
+        entry = {
+            "seq": row.seq,
+            "ts_ns": row.ts_ns,
+            "client": row.client,
+            "server": row.server,
+            "op": row.op,
+            "xid": row.xid,
+            "session": session,
+            "path": short(row.path),
+            "error": row.error,
+            "zxid": row.zxid,
+            "latency_ns": row.latency_ns,
+            "request_bytes": row.request_bytes,
+            "reply_bytes": row.reply_bytes,
+            "outstanding": outstanding,
+            "beside": [one.shown() for one in beside],
+            "largest": None if largest is None else largest.shown(),
+        }
+        item = (row.latency_ns, -row.seq, entry)
+        slot = row.ts_ns // _SLOT_NS
         for heap, size in ((self._all, SLOWEST), (self._slots.setdefault(slot, []), PER_SLOT)):
             if len(heap) < size:
-                heappush(heap, entry)
+                heappush(heap, item)
             else:
-                heappushpop(heap, entry)
+                heappushpop(heap, item)
+        if len(self._slots) > SLOTS:
+            # The farthest: the oldest one, or one from before the clock was set back.
+            del self._slots[max(self._slots, key=lambda at: (abs(at - slot), -at))]
 
-    def entries(self, start_s: int | None = None, end_s: int | None = None) -> list[dict[str, Any]]:
-        """Slowest first, of all time or of [start, end) in seconds (of the last hour)."""
-        if start_s is None or end_s is None:
-            heaps = [self._all]
+    def _walk(self, last: int | None) -> Iterator[_Past]:
+        while last is not None and self._number - last <= CONTEXT_ROWS:
+            past = self._ring[last % CONTEXT_ROWS]
+            yield past
+            last = past.before
+
+    def _company(self, row: Any, last: int | None) -> tuple[int, list[_Past], _Past | None]:
+        outstanding = 0
+        beside: list[_Past] = []
+        largest: _Past | None = None
+        for past in self._walk(last):
+            done = past.ts_ns + (past.latency_ns or 0)
+            recent = done >= row.ts_ns - _SECOND
+            if past.latency_ns is not None and not recent:
+                break  # replies come in order: all before were done earlier
+            if past.ts_ns > row.ts_ns or not recent:
+                continue
+            if largest is None or past.size() >= largest.size():
+                largest = past
+            if done > row.ts_ns:
+                outstanding += 1
+                beside.append(past)
+        beside.sort(key=lambda one: (-(one.latency_ns or 0), one.seq))
+        return outstanding, beside[:BESIDE], largest
+
+    def entries(
+        self, bounds: tuple[int, int] | None, sort: str, limit: int | None
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The first entries in an order (most first), and how many there are: of all time, or
+        with a time in [start, end) in nanoseconds (of the last hour).
+        """
+        if bounds is None:
+            found = [row for _, _, row in self._all]
         else:
-            low, high = start_s // SLOT_S, (end_s - 1) // SLOT_S
-            heaps = [heap for slot, heap in self._slots.items() if low <= slot <= high]
-        found = [row for heap in heaps for _, _, row in heap]
-        if start_s is not None and end_s is not None:
-            found = [row for row in found if start_s <= row["ts_ns"] // _SECOND < end_s]
-        return sorted(found, key=lambda row: (-row["latency_ns"], row["seq"]))
+            start, end = bounds
+            slots = range(start // _SLOT_NS, (end - 1) // _SLOT_NS + 1)
+            heaps = [heap for slot, heap in self._slots.items() if slot in slots]
+            found = [row for heap in heaps for _, _, row in heap if start <= row["ts_ns"] < end]
+        by = {"time": "ts_ns", "outstanding": "outstanding"}.get(sort, "latency_ns")
+        found.sort(key=lambda row: (-row[by], -row["latency_ns"], row["seq"]))
+        return found[:limit], len(found)
+
+
+def _floor(heap: _Heap, size: int) -> int:
+    return heap[0][0] if len(heap) >= size else -1

@@ -5,7 +5,9 @@ packed (:mod:`zktrace.store.packed`). What has been in three windows is the same
 span is put together from the longest windows that fit. Windows of a minute have histograms of 8
 buckets per octave, not 32 (a latency is known to 4.4 %), of ten seconds 16. All of them have a
 budget of bytes; where traffic is so varied that it does not do, the oldest windows of a minute keep
-fewer keys, and when all do, the oldest go. All times are seconds of the capture's clock.
+fewer keys, and when all do, the oldest go. All times are seconds of the capture's clock. Where that
+is set back, windows of the same time hold what was seen both times, and windows of a time that has
+not come again are the first to go.
 """
 
 from __future__ import annotations
@@ -78,19 +80,38 @@ class Point(NamedTuple):
 class Window:
     """A window of one tier."""
 
-    __slots__ = ("_parts", "second", "size")
+    __slots__ = ("parts", "second", "size")
 
     def __init__(self, second: int, groups: Groups) -> None:
         self.second = second
-        self._parts = tuple(pack(groups[by]) if by in groups else b"" for by in WINDOW_GROUPINGS)
-        self.size = sum(map(len, self._parts))
+        self.parts = tuple(pack(groups[by]) if by in groups else b"" for by in WINDOW_GROUPINGS)
+        """Packed, by grouping."""
+        self.size = sum(map(len, self.parts))
+
+    @classmethod
+    def of(cls, second: int, parts: Sequence[bytes]) -> Window:
+        """Of packed parts."""
+        window = cls(second, {})
+        window.parts = tuple(parts)
+        window.size = sum(map(len, parts))
+        return window
 
     def part(self, by: str) -> Part:
-        packed = self._parts[WINDOW_GROUPINGS.index(by)]
+        packed = self.parts[WINDOW_GROUPINGS.index(by)]
         return unpack(packed) if packed else EMPTY
 
     def groups(self) -> dict[str, Part]:
         return {by: self.part(by) for by in WINDOW_GROUPINGS}
+
+
+class Saved(NamedTuple):
+    """What is kept over a restart."""
+
+    first: int | None
+    slots: list[int | None]
+    """Per tier the slot that was not summed up yet."""
+    windows: list[tuple[int, Window]]
+    """Tier and window."""
 
 
 def total(server: Part) -> Part:
@@ -174,6 +195,35 @@ class Windows:
     def __len__(self) -> int:
         return sum(map(len, self._windows))
 
+    def save(self) -> Saved:
+        """All of it; windows never change."""
+        windows = [(tier, one) for tier, some in enumerate(self._windows) for one in some.values()]
+        return Saved(self.first, list(self._slots), windows)
+
+    def restore(self, saved: Saved, now: int) -> None:
+        """Windows of before, of a clock that says `now` (seconds); to be called before any is
+        added. What is later than now was of another clock and is left out.
+        """
+        seconds = []
+        for tier, window in saved.windows:
+            if window.second + self._tiers[tier].seconds <= now + 1:
+                self._windows[tier][window.second] = window
+                self.size += window.size
+                seconds.append(window.second)
+        if not seconds:
+            return
+        known = saved.first is not None and saved.first <= max(seconds)
+        self.first = saved.first if known else min(seconds)
+        self._slots = [
+            None if slot is None else min(slot, now - now % tier.seconds)
+            for slot, tier in zip(saved.slots, self._tiers, strict=True)
+        ]
+        for of, windows in zip(self._tiers, self._windows, strict=True):
+            while len(windows) > of.kept:
+                self.size -= windows.pop(min(windows)).size
+        while self.size > self._budget and self._thin():
+            pass
+
     def add(self, second: int, groups: Groups) -> None:
         """A window of a second; more of the same second is added to it."""
         self.first = second if self.first is None else min(self.first, second)
@@ -200,7 +250,9 @@ class Windows:
             groups = sum_groups([windows[second].groups(), groups])
         self._set(level, second, _coarse(groups, tier.keys, tier.per))
         if len(windows) > tier.kept:
-            self.size -= windows.pop(min(windows)).size
+            # The farthest: the oldest one, or one from before the clock was set back.
+            far = max((min(windows), max(windows)), key=lambda at: (abs(at - second), -at))
+            self.size -= windows.pop(far).size
         while self.size > self._budget and self._thin():
             pass
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib.resources import files
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,13 +17,24 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from zktrace import __version__
-from zktrace.analysis.filter import Filter, FilterError, compile_filter
+from zktrace.analysis.filter_syntax import FilterError
 from zktrace.store.picture import Picture
 from zktrace.web import details, metrics, models, overview, slices, views
 from zktrace.web.answers import Answers, Problem, csv_bytes, json_bytes
-from zktrace.web.models import Format, RowSort, SessionSort, SlowSort, WatchSort, WindowName
+from zktrace.web.models import (
+    Format,
+    RowSort,
+    SessionSort,
+    SlowSort,
+    WatchSort,
+    WindowName,
+    ZnodeSort,
+)
 from zktrace.web.security import App, Guard
 from zktrace.web.stream import MAX_STREAMS, Streams
+
+if TYPE_CHECKING:
+    from zktrace.analysis.filter import Filter
 
 MAX_LIMIT: Final = 1000
 _MAX_FILTER: Final = 2000
@@ -73,6 +84,8 @@ def filter_of(expression: str | None) -> Filter | None:
     """The filter of a parameter; :class:`Problem` says where it is wrong."""
     if expression is None or not expression.strip():
         return None
+    from zktrace.analysis.filter import compile_filter
+
     try:
         return compile_filter(expression)
     except FilterError as error:
@@ -319,6 +332,26 @@ def _details(app: FastAPI, api: _Api) -> None:
             ("slow", window, limit, sort, filter),
             form,
             lambda: details.slow(picture, window, limit, sort, where),
+        )
+
+    @app.get(
+        "/api/znodes",
+        response_model=models.ZnodeList,
+        responses=_LIST,
+        summary="The largest znodes, the largest parents, the largest messages, ever seen",
+        tags=["details"],
+    )
+    def znodes(
+        limit: Limit = 100,
+        sort: ZnodeSort = ZnodeSort.data,
+        filter: Where = None,
+        form: As = Format.json,
+    ) -> Response:
+        where = filter_of(filter)
+        return api.listed(
+            ("znodes", limit, sort, filter),
+            form,
+            lambda: details.znodes(picture, limit, sort, where),
         )
 
     @app.get(

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from zktrace import __version__
-from zktrace.analysis.stats import OTHER_ERROR
+from zktrace.analysis.stats_result import OTHER_ERROR
 from zktrace.engine.buckets import BOUNDS
 from zktrace.store.part import (
     RECEIVED,
@@ -150,10 +150,11 @@ class PictureCollector:
                 part, _ = picture.rows(by, span)
                 named = [i for i, key in enumerate(part.keys) if key[0] is not None and not key[1]]
                 yield from self._rows(by, part.take(np.array(named[: self._top], dtype=np.int64)))
+        states = picture.session_states()
         with picture.asking():
-            states = picture.sessions.states(picture.now_ns())
-            fired = dict(picture.watches.fired)
-            registered = dict(picture.watches.registered)
+            watches = picture.kept.watch_counts()
+            shape = picture.kept.shape(1)
+        fired, registered = watches["fired"], watches["registered"]
         yield GaugeMetricFamily(
             "zktrace_sessions_open", "Sessions seen and not seen to end.", value=states["open"]
         )
@@ -162,6 +163,12 @@ class PictureCollector:
             "Sessions that a server called expired.",
             value=states["expired"],
         )
+        for name, words, rows in (
+            ("largest_data_bytes", "Most data of a znode that was seen.", shape["data"]),
+            ("most_children", "Most children of a znode that were seen.", shape["children"]),
+            ("largest_message_bytes", "Longest message that was seen.", shape["messages"]),
+        ):
+            yield GaugeMetricFamily(f"zktrace_{name}", words, value=rows[0][1] if rows else 0)
         for name, help_text, values, label in (
             ("watches_registered", "Watches registered.", registered, "kind"),
             ("watch_events", "Watch events sent to clients.", fired, "event"),

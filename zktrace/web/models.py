@@ -74,6 +74,12 @@ class WatchSort(StrEnum):
     key = "key"
 
 
+class ZnodeSort(StrEnum):
+    data = "data"
+    children = "children"
+    message = "message"
+
+
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -233,6 +239,18 @@ class SessionDetail(Model):
     slow: list[SlowRow]
 
 
+class Beside(Model):
+    """An exchange as company of a slow one."""
+
+    seq: int
+    ts_ns: int
+    op: str | None
+    path: str | None
+    latency_us: float | None
+    request_bytes: int | None
+    reply_bytes: int | None
+
+
 class SlowRow(Model):
     seq: int
     ts_ns: int
@@ -249,6 +267,13 @@ class SlowRow(Model):
     request_bytes: int | None
     reply_bytes: int | None
     outstanding: int = Field(description="Requests of the connection unanswered when it was sent")
+    beside: list[Beside] = Field(
+        description="Of those the five that took longest: replies come in order, so that is what "
+        "it waited for"
+    )
+    largest_before: Beside | None = Field(
+        description="The exchange with the largest message on the connection in the second before"
+    )
     largest_before_bytes: int = Field(
         description="Largest message on the connection in the second before"
     )
@@ -258,6 +283,30 @@ class SlowList(Model):
     window: Window
     groups: int
     rows: list[SlowRow]
+
+
+class ZnodeRow(Model):
+    """The largest that was seen of a path; None: it is not among the largest by that."""
+
+    path: str
+    data_bytes: int | None
+    data_at_ns: int | None
+    children: int | None
+    children_at_ns: int | None
+    message_bytes: int | None = Field(description="Of a request or reply about this path")
+    message_at_ns: int | None
+    message_op: str | None
+    percent: float = Field(
+        description="The larger of data and message, of jute.maxbuffer as it is by default"
+    )
+
+
+class ZnodeList(Model):
+    groups: int
+    jute_maxbuffer: int = Field(
+        description="What clients and servers take that were told nothing else (bytes)"
+    )
+    rows: list[ZnodeRow]
 
 
 class WatchPath(Model):

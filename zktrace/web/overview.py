@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 
 from zktrace import __version__
-from zktrace.analysis.ensemble import EnsembleCollector
 from zktrace.export.coverage import coverage_object
 from zktrace.export.summary import coverage_lines, not_seen
 from zktrace.store.part import REQUESTS, Part, order, quantiles_of, shown, us
@@ -67,8 +66,8 @@ def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
     whole = shown(total(parts["server"]))
     with picture.asking():
         clock = picture.clock()
-        states = picture.sessions.states(picture.now_ns())
         start = max(span.start, picture.windows.first or 0)
+    states = picture.session_states()
     seconds = max(span.end - start, 1)
     if span.whole and coverage.get("first_ts_ns") is not None:
         length = (coverage["last_ts_ns"] - coverage["first_ts_ns"]) / 1e9
@@ -116,15 +115,15 @@ def ensemble(picture: Picture) -> Object:
     if not known.get("quorum_packets") and not known.get("election_messages"):
         reason = "no quorum or election traffic was seen: the capture holds client traffic only"
         return {"available": False, "reason": reason, "events": 0, "complete": True, "report": None}
-    with picture.asking():
-        steps = picture.recent.steps()
+    from zktrace.analysis.ensemble import EnsembleCollector
+
+    latest = picture.latest()
     collector = EnsembleCollector()
-    for step in steps:
-        collector.add(step.batches())
+    collector.add(latest.batches())
     return {
         "available": True,
         "reason": None,
-        "events": sum(step.rows for step in steps),
-        "complete": not steps or steps[0].first == 0,
+        "events": len(latest),
+        "complete": latest.complete,
         "report": collector.result(),
     }

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from zktrace.analysis.filter import Filter
-from zktrace.export.jsonl import lines
 from zktrace.store.picture import Picture
-from zktrace.store.recent import later
-from zktrace.web.views import tail
+from zktrace.web.views import latest_lines
+
+if TYPE_CHECKING:
+    from zktrace.analysis.filter import Filter
 
 #: Events that a viewer is sent at once, at most.
 BURST: Final = 200
@@ -40,28 +40,13 @@ class Streams:
         self, picture: Picture, after: int, where: Filter | None
     ) -> tuple[list[str], int, int]:
         """Lines of events after a number, how many were left out, number of the last."""
-        with picture.asking():
-            steps = picture.recent.steps(after)
-            last = picture.recent.last
-        if not steps:
-            return [], 0, last
+        latest = picture.latest(after)
+        if not len(latest):
+            return [], 0, max(after, -1)
         # Forgotten before they could be looked at: whether the filter selects them is not known.
-        dropped = max(steps[0].first - after - 1, 0) if after >= 0 else 0
-        chosen: list[str] = []
-        for step in reversed(steps):
-            batches = later(step.batches(), after)
-            if where is not None:
-                batches = where.batches(batches)
-            if not batches:
-                continue
-            rows = sum(batch.num_rows for batch in batches.values())
-            room = BURST - len(chosen)
-            if room > 0:
-                made = lines(tail(batches, room))[-room:]
-                chosen[:0] = made
-                rows -= len(made)
-            dropped += rows
-        return chosen, dropped, last
+        dropped = max(latest.first - after - 1, 0) if after >= 0 else 0
+        chosen, total = latest_lines(picture, latest, after, BURST, where)
+        return chosen, dropped + total - len(chosen), latest.last
 
     async def events(
         self,
@@ -71,7 +56,7 @@ class Streams:
         gone: Callable[[], Any],
     ) -> AsyncIterator[bytes]:
         """What a viewer is sent. `after` None: from now on."""
-        at = picture.recent.last if after is None else after
+        at = picture.latest().last if after is None else after
         noted = picture.notes.count
         self.open += 1
         quiet = 0

@@ -1,29 +1,34 @@
 """What the API answers, made of the picture: plain dicts, the shapes of ``zktrace.web.models``.
 
 Knows nothing of HTTP. A filter is asked of single events, so lists with one are made of the latest
-events that were kept, and say so (``basis``).
+events that were kept, and say so (``basis``); Arrow is loaded when that is asked for first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from zktrace.analysis.filter import Filter
 from zktrace.analysis.fingerprint import fingerprint
-from zktrace.analysis.stats import OTHER_ERROR, StatsCollector, StatsRow, merge_rows
+from zktrace.analysis.stats_result import OTHER_ERROR, StatsRow, merge_rows
 from zktrace.engine.buckets import BOUNDS
+from zktrace.export.form import form_text
 from zktrace.store.part import REQUESTS, Key, Part, merge, order, shown, us
 from zktrace.store.picture import Picture, Span
-from zktrace.store.recent import matching
+from zktrace.store.recent import HasLines, Latest
 from zktrace.store.windows import BAND
 from zktrace.wire.errors import error_name
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from zktrace.analysis.filter import Filter
+
 _SECOND: Final = 1_000_000_000
+#: Kinds of events that are counted.
+_COUNTED: Final = ("exchanges", "watch_events")
 _MASK: Final = (1 << 64) - 1
 
 Object = dict[str, Any]
@@ -249,38 +254,26 @@ class Matching:
     """The latest events in a span that a filter selects."""
 
     def __init__(self, picture: Picture, span: Span, where: Filter | None) -> None:
-        with picture.asking():
-            steps = picture.recent.steps()
+        latest = picture.latest()
         self.span = span
+        low, high = (None, None) if span.whole else (span.start * _SECOND, span.end * _SECOND)
+        batches = latest.batches(*_COUNTED, from_ns=low, to_ns=high)
+        self.events = sum(batch.num_rows for batch in batches.values())
+        if where is not None:
+            batches = where.batches(batches)
+        self.batches = {kind: batch for kind, batch in batches.items() if batch.num_rows}
         #: Whether the events kept are all there were in the span.
-        self.complete = not steps or steps[0].first == 0
-        self.events = 0
-        self.batches: list[dict[str, pa.RecordBatch]] = []
-        low, high = span.start * _SECOND, span.end * _SECOND
-        oldest: int | None = None
-        for step in steps:
-            batches = {}
-            for kind, batch in step.batches("exchanges", "watch_events").items():
-                ts = batch.column("ts_ns").to_numpy()
-                if oldest is None and len(ts):
-                    oldest = int(ts.min())
-                if not span.whole:
-                    inside = (ts >= low) & (ts < high)
-                    if not inside.all():
-                        batch = batch.filter(pa.array(inside))
-                self.events += batch.num_rows
-                batches[kind] = batch
-            if where is not None:
-                batches = where.batches(batches)
-            self.batches.append({k: v for k, v in batches.items() if v.num_rows})
-        if not self.complete and oldest is not None and oldest < low:
-            self.complete = True
+        self.complete = latest.complete
+        if not self.complete and low is not None:
+            oldest = latest.view.earliest(_COUNTED)
+            self.complete = oldest is not None and oldest < low
 
     def stats(self, by: Sequence[str]) -> dict[str, list[StatsRow]]:
+        from zktrace.analysis.stats import StatsCollector
+
         collector = StatsCollector(by)
-        for batches in self.batches:
-            if batches:
-                collector.add(batches)
+        if self.batches:
+            collector.add(self.batches)
         return collector.data()["by"]
 
     def total(self) -> StatsRow | None:
@@ -302,10 +295,11 @@ class Matching:
         }
 
     def sessions(self) -> set[int]:
+        import pyarrow.compute as pc
+
         found: set[int] = set()
-        for batches in self.batches:
-            for batch in batches.values():
-                found.update(pc.unique(batch.column("session")).to_pylist())
+        for batch in self.batches.values():
+            found.update(pc.unique(batch.column("session")).to_pylist())
         found.discard(None)
         return found
 
@@ -360,27 +354,36 @@ def events(picture: Picture, limit: int, where: Filter | None) -> Object:
     """The latest events that match, latest first, as the objects of ``decode --json``."""
     from json import loads
 
-    from zktrace.export.jsonl import lines
-
-    with picture.asking():
-        steps = picture.recent.steps()
-        last = picture.recent.last
-    found: list[str] = []
-    total = 0
-    for batches in matching(steps, where):
-        total += sum(batch.num_rows for batch in batches.values())
-        if len(found) < limit:
-            found.extend(reversed(lines(tail(batches, limit))))
-    rows = [loads(line) for line in found[:limit]]
+    latest = picture.latest()
+    found, total = latest_lines(picture, latest, -1, limit, where)
+    rows = [loads(line) for line in reversed(found)]
     notes, _ = picture.notes.after(0, where)
     if notes:
         rows = sorted([*rows, *notes[-limit:]], key=lambda row: row["ts_ns"], reverse=True)
     return {
         "groups": total + len(notes),
-        "complete": not steps or steps[0].first == 0,
-        "last": last,
+        "complete": latest.complete,
+        "last": latest.last,
         "rows": rows[:limit],
     }
+
+
+def latest_lines(
+    picture: Picture, latest: Latest, after: int, most: int, where: Filter | None
+) -> tuple[list[str], int]:
+    """The last `most` of the events with a number greater than `after` that match, oldest first, as
+    lines of ``decode --json``; and how many there are.
+    """
+    if where is None and isinstance(latest.view, HasLines):
+        text, total = latest.view.lines(form_text(), picture.hash_key, after, most)
+        return text.decode().split("\n")[:-1], total
+    from zktrace.export.jsonl import lines
+
+    batches = latest.batches(after=after)
+    if where is not None:
+        batches = where.batches(batches)
+    total = sum(batch.num_rows for batch in batches.values())
+    return (lines(tail(batches, most))[-most:] if total else []), total
 
 
 def tail(batches: Mapping[str, pa.RecordBatch], most: int) -> dict[str, pa.RecordBatch]:

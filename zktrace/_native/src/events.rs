@@ -163,6 +163,13 @@ pub struct Stat {
 pub struct RawStat<'a>(pub &'a [u8; 68]);
 
 impl RawStat<'_> {
+    /// Length of the data and number of children.
+    #[inline]
+    pub fn sizes(self) -> (i32, i32) {
+        let mut rest = self.0.get(52..60).unwrap_or_default();
+        (take_int(&mut rest), take_int(&mut rest))
+    }
+
     #[inline]
     pub fn decode(self) -> Stat {
         let mut rest: &[u8] = self.0;

@@ -36,6 +36,7 @@ pub mod joined;
 pub mod json;
 pub mod json_quorum;
 pub mod json_text;
+pub mod kept;
 pub mod link;
 pub mod live;
 pub mod machine;
@@ -78,6 +79,8 @@ pub mod python_capture;
 pub mod python_flow;
 #[cfg(feature = "python")]
 pub mod python_json;
+#[cfg(feature = "python")]
+pub mod python_kept;
 #[cfg(feature = "python")]
 pub mod python_live;
 #[cfg(feature = "python")]

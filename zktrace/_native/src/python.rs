@@ -1,4 +1,11 @@
 //! The Python module: the engine as `zktrace.engine.native` uses it.
+//!
+//! One thread may feed it while others ask: a lock stands between them, which whoever feeds holds for
+//! milliseconds at a time, with the GIL released.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -14,7 +21,9 @@ use crate::flow::Limits;
 use crate::histogram::Scale;
 use crate::ip::Ip;
 use crate::json::{Form, JsonSink};
+use crate::kept::Kept as KeptSink;
 use crate::merge::SourceError;
+use crate::python_kept::Kept;
 use crate::python_tables::{
     aggregates_to_py, batches_to_py, parse_by, stretches_to_py, ArrowBatch, PyStretch,
 };
@@ -33,6 +42,7 @@ pub(crate) struct Sinks {
     aggregates: Option<Aggregator>,
     json: Option<JsonSink>,
     windows: Option<Windows>,
+    kept: Option<Box<KeptSink>>,
 }
 
 macro_rules! pass_on {
@@ -51,6 +61,9 @@ macro_rules! pass_on {
             if let Some(windows) = &mut self.windows {
                 windows.$name(row);
             }
+            if let Some(kept) = &mut self.kept {
+                kept.$name(row);
+            }
         }
     };
 }
@@ -59,7 +72,7 @@ impl EventSink for Sinks {
     /// Statistics are of exchanges and watch events.
     #[inline]
     fn reads_quorum(&self) -> bool {
-        self.tables.is_some() || self.json.is_some()
+        self.tables.is_some() || self.json.is_some() || self.kept.is_some()
     }
 
     pass_on!(exchange, Exchange<'_>);
@@ -71,12 +84,67 @@ impl EventSink for Sinks {
     pass_on!(election, Election<'_>);
 }
 
-/// The native engine; see `zktrace.engine.base.Engine` for what its methods do.
-#[pyclass(module = "zktrace._native")]
-pub struct Engine {
+/// What the lock is about.
+pub(crate) struct Inner {
     pub(crate) decoder: Decoder<Sinks>,
     names: Vec<String>,
     by: Vec<By>,
+    /// Rows kept when windows were drained last.
+    drained: u64,
+}
+
+/// An engine as threads share it.
+pub struct Shared {
+    inner: Mutex<Inner>,
+    /// Threads that wait to ask.
+    asking: AtomicUsize,
+}
+
+/// What whoever feeds sleeps when somebody waits, since a lock is not handed over by itself.
+const GIVE_WAY: Duration = Duration::from_micros(50);
+
+impl Shared {
+    /// For whoever feeds.
+    pub(crate) fn feeding<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        if self.asking.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(GIVE_WAY);
+        }
+        f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For whoever asks.
+    pub(crate) fn ask<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        self.asking.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asking.fetch_sub(1, Ordering::Relaxed);
+        f(&mut inner)
+    }
+}
+
+impl Inner {
+    fn sinks(&mut self) -> &mut Sinks {
+        &mut self.decoder.analyzer.shared.sink
+    }
+
+    pub(crate) fn kept(&mut self) -> Option<&mut KeptSink> {
+        self.sinks().kept.as_deref_mut()
+    }
+
+    /// Rows (and lines) that wait to be taken; where they are only counted, those since the last `drain`.
+    pub(crate) fn waiting(&mut self) -> usize {
+        let drained = self.drained;
+        let sinks = self.sinks();
+        let rows = sinks.tables.as_ref().map_or(0, TableSink::rows);
+        let lines = sinks.json.as_ref().map_or(0, JsonSink::lines);
+        let kept = sinks.kept.as_ref().map_or(0, |kept| kept.rows - drained);
+        rows + lines + kept as usize
+    }
+}
+
+/// The native engine; see `zktrace.engine.base.Engine` for what its methods do.
+#[pyclass(frozen, module = "zktrace._native")]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
 }
 
 fn port(port: (Option<Vec<u8>>, u16)) -> PyResult<Port> {
@@ -102,10 +170,8 @@ fn ports(given: Vec<PyPort>) -> PyResult<Vec<Port>> {
 
 impl Engine {
     fn source_error(&self, py: Python<'_>, error: SourceError) -> PyErr {
-        let name = self
-            .names
-            .get(error.source)
-            .map_or("capture", String::as_str);
+        let name = self.ask(py, |inner| inner.names.get(error.source).cloned());
+        let name = name.unwrap_or_else(|| "capture".to_owned());
         let made = py
             .import("zktrace.capture.errors")
             .and_then(|module| module.getattr("CaptureError"))
@@ -116,10 +182,22 @@ impl Engine {
         }
     }
 
-    pub(crate) fn waiting(&self) -> usize {
-        let sink = &self.decoder.analyzer.shared.sink;
-        let rows = sink.tables.as_ref().map_or(0, TableSink::rows);
-        rows + sink.json.as_ref().map_or(0, JsonSink::lines)
+    /// The lock is waited for without the GIL, which whoever has it may want.
+    fn ask<R: Send>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R + Send) -> R {
+        match self.shared.inner.try_lock() {
+            Ok(mut inner) => f(&mut inner),
+            Err(_) => py.detach(|| self.shared.ask(f)),
+        }
+    }
+
+    fn locked(&self, py: Python<'_>) -> MutexGuard<'_, Inner> {
+        loop {
+            if let Ok(inner) = self.shared.inner.try_lock() {
+                return inner;
+            }
+            // Whoever has the lock may want the GIL; the lock itself cannot be taken along.
+            py.detach(|| self.shared.ask(|_| ()));
+        }
     }
 }
 
@@ -127,7 +205,8 @@ impl Engine {
 impl Engine {
     #[new]
     #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
-                        json_form, hash_key, max_connections, window_keys=None, total_keys=20_000, whole=false))]
+                        json_form, hash_key, max_connections, window_keys=None, total_keys=20_000, whole=false,
+                        keep=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         schema: &str,
@@ -144,6 +223,7 @@ impl Engine {
         window_keys: Option<usize>,
         total_keys: usize,
         whole: bool,
+        keep: Option<(Vec<i32>, usize, usize)>,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
         let roles = Roles::new(
@@ -181,15 +261,25 @@ impl Engine {
             aggregates,
             json,
             windows,
+            kept: keep.map(|(changing, sessions, recent)| {
+                Box::new(KeptSink::new(changing, sessions, recent, hash_key))
+            }),
         };
         let limits = Limits {
             connections: max_connections,
             ..Limits::default()
         };
-        Ok(Engine {
+        let inner = Inner {
             decoder: Decoder::new(schema, sinks, roles, limits),
             names: Vec::new(),
             by,
+            drained: 0,
+        };
+        Ok(Engine {
+            shared: Arc::new(Shared {
+                inner: Mutex::new(inner),
+                asking: AtomicUsize::new(0),
+            }),
         })
     }
 
@@ -198,84 +288,100 @@ impl Engine {
         "native"
     }
 
-    fn add_source(&mut self, name: String, first_ts_ns: Option<i64>) -> usize {
-        self.names.push(name);
-        self.decoder.add_source(first_ts_ns)
+    fn add_source(&self, py: Python<'_>, name: String, first_ts_ns: Option<i64>) -> usize {
+        self.ask(py, |inner| {
+            inner.names.push(name);
+            inner.decoder.add_source(first_ts_ns)
+        })
     }
 
-    fn wanted(&mut self) -> Option<usize> {
-        self.decoder.wanted()
+    fn wanted(&self, py: Python<'_>) -> Option<usize> {
+        self.ask(py, |inner| inner.decoder.wanted())
     }
 
-    fn feed(
-        &mut self,
-        py: Python<'_>,
-        source: usize,
-        block: &Bound<'_, PyBytes>,
-    ) -> PyResult<usize> {
+    fn feed(&self, py: Python<'_>, source: usize, block: &Bound<'_, PyBytes>) -> PyResult<usize> {
         let bytes = block.as_bytes();
-        let decoder = &mut self.decoder;
-        let fed = py.detach(|| decoder.feed(source, bytes));
-        fed.map_err(|error| self.source_error(py, error))?;
-        Ok(self.waiting())
+        let fed = py.detach(|| {
+            self.shared.feeding(|inner| {
+                inner.decoder.feed(source, bytes)?;
+                Ok(inner.waiting())
+            })
+        });
+        fed.map_err(|error| self.source_error(py, error))
     }
 
-    fn end_source(&mut self, py: Python<'_>, source: usize) -> PyResult<()> {
-        let decoder = &mut self.decoder;
-        let ended = py.detach(|| decoder.end_source(source));
+    fn end_source(&self, py: Python<'_>, source: usize) -> PyResult<()> {
+        let ended = py.detach(|| {
+            self.shared
+                .feeding(|inner| inner.decoder.end_source(source))
+        });
         ended.map_err(|error| self.source_error(py, error))
     }
 
-    fn packet(&mut self, ts_ns: i64, linktype: u16, data: &[u8], wire_len: u32) -> usize {
-        self.decoder.packet(Packet {
-            ts_ns,
-            linktype,
-            data,
-            wire_len: wire_len.max(data.len() as u32),
-        });
-        self.waiting()
+    fn packet(
+        &self,
+        py: Python<'_>,
+        ts_ns: i64,
+        linktype: u16,
+        data: &[u8],
+        wire_len: u32,
+    ) -> usize {
+        self.ask(py, |inner| {
+            inner.decoder.packet(Packet {
+                ts_ns,
+                linktype,
+                data,
+                wire_len: wire_len.max(data.len() as u32),
+            });
+            inner.waiting()
+        })
     }
 
-    fn tick(&mut self, py: Python<'_>, now_ns: i64) -> usize {
-        let decoder = &mut self.decoder;
-        py.detach(|| decoder.tick(now_ns));
-        self.waiting()
+    fn tick(&self, py: Python<'_>, now_ns: i64) -> usize {
+        py.detach(|| {
+            self.shared.feeding(|inner| {
+                inner.decoder.tick(now_ns);
+                inner.waiting()
+            })
+        })
     }
 
-    fn kernel_drops(&mut self, drops: u64) {
-        self.decoder.set_kernel_drops(drops);
+    fn kernel_drops(&self, py: Python<'_>, drops: u64) {
+        self.ask(py, |inner| inner.decoder.set_kernel_drops(drops));
     }
 
-    fn finish(&mut self, py: Python<'_>) {
-        let decoder = &mut self.decoder;
-        py.detach(|| decoder.finish());
+    fn finish(&self, py: Python<'_>) {
+        py.detach(|| self.shared.feeding(|inner| inner.decoder.finish()));
     }
 
     /// The oldest rows not taken yet, a batch per kind that has any. Empty when there are none.
-    fn take_step(&mut self) -> PyResult<Vec<ArrowBatch>> {
-        let Some(tables) = &mut self.decoder.analyzer.shared.sink.tables else {
-            return Ok(Vec::new());
-        };
-        let step = tables
-            .take()
-            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        Ok(batches_to_py(step))
+    fn take_step(&self, py: Python<'_>) -> PyResult<Vec<ArrowBatch>> {
+        let step = self.ask(py, |inner| {
+            inner.sinks().tables.as_mut().map(TableSink::take)
+        });
+        match step {
+            None => Ok(Vec::new()),
+            Some(Ok(step)) => Ok(batches_to_py(step)),
+            Some(Err(error)) => Err(PyRuntimeError::new_err(error.to_string())),
+        }
     }
 
     /// All rows, of an engine that keeps them whole: see `zktrace.engine.native`.
-    fn take_whole(&mut self) -> PyResult<Vec<PyStretch>> {
-        let Some(tables) = &mut self.decoder.analyzer.shared.sink.tables else {
-            return Ok(Vec::new());
-        };
-        let stretches = tables
-            .take_whole()
-            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        Ok(stretches_to_py(stretches))
+    fn take_whole(&self, py: Python<'_>) -> PyResult<Vec<PyStretch>> {
+        let stretches = self.ask(py, |inner| {
+            inner.sinks().tables.as_mut().map(TableSink::take_whole)
+        });
+        match stretches {
+            None => Ok(Vec::new()),
+            Some(Ok(stretches)) => Ok(stretches_to_py(stretches)),
+            Some(Err(error)) => Err(PyRuntimeError::new_err(error.to_string())),
+        }
     }
 
     /// The JSON lines not taken yet.
-    fn take_json<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let Some(json) = &mut self.decoder.analyzer.shared.sink.json else {
+    fn take_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut inner = self.locked(py);
+        let Some(json) = &mut inner.sinks().json else {
             return PyBytes::new(py, b"");
         };
         let lines = PyBytes::new(py, json.bytes());
@@ -284,22 +390,25 @@ impl Engine {
     }
 
     #[pyo3(signature = (top=None))]
-    fn aggregates<'py>(
-        &mut self,
-        py: Python<'py>,
-        top: Option<usize>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        match &mut self.decoder.analyzer.shared.sink.aggregates {
-            Some(aggregates) => aggregates_to_py(py, aggregates, &self.by, top),
+    fn aggregates<'py>(&self, py: Python<'py>, top: Option<usize>) -> PyResult<Bound<'py, PyDict>> {
+        let mut inner = self.locked(py);
+        let by = inner.by.clone();
+        match &mut inner.sinks().aggregates {
+            Some(aggregates) => aggregates_to_py(py, aggregates, &by, top),
             None => Err(PyValueError::new_err("no aggregates were asked for")),
         }
     }
 
     /// Windows of a second that ended since the last call (with `all`: the one under way, too).
     #[pyo3(signature = (all=false))]
-    fn drain<'py>(&mut self, py: Python<'py>, all: bool) -> PyResult<Bound<'py, PyList>> {
-        match &mut self.decoder.analyzer.shared.sink.windows {
-            Some(windows) => python_windows::drain(py, windows, all),
+    fn drain<'py>(&self, py: Python<'py>, all: bool) -> PyResult<Bound<'py, PyList>> {
+        let ended = self.ask(py, |inner| {
+            inner.drained = inner.kept().map_or(0, |kept| kept.rows);
+            let windows = inner.sinks().windows.as_mut();
+            windows.map(|windows| windows.drain(all))
+        });
+        match ended {
+            Some(ended) => python_windows::windows(py, &ended),
             None => Err(PyValueError::new_err("no windows were asked for")),
         }
     }
@@ -308,16 +417,26 @@ impl Engine {
     fn totals<'py>(&self, py: Python<'py>, by: &str) -> PyResult<Bound<'py, PyTuple>> {
         let known = By::WINDOWS.into_iter().find(|known| known.name() == by);
         let by = known.ok_or_else(|| PyValueError::new_err(format!("no grouping {by:?}")))?;
-        match &self.decoder.analyzer.shared.sink.windows {
-            Some(windows) => python_windows::totals(py, windows, by),
+        let packed = self.ask(py, |inner| {
+            let windows = inner.sinks().windows.as_ref();
+            windows.map(|windows| python_windows::pack_totals(windows, by))
+        });
+        match packed {
+            Some(packed) => python_windows::totals(py, packed),
             None => Err(PyValueError::new_err("no windows were asked for")),
         }
     }
 
+    /// What is kept of single events.
+    fn kept(&self) -> Kept {
+        Kept::of(self.shared.clone())
+    }
+
     fn coverage<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let capture = self.decoder.capture_counters();
-        let flow = self.decoder.flow_counters();
-        let analyzer = &self.decoder.analyzer;
+        let inner = self.locked(py);
+        let capture = inner.decoder.capture_counters();
+        let flow = inner.decoder.flow_counters();
+        let analyzer = &inner.decoder.analyzer;
         let client = &analyzer.shared.counters;
         let all = PyDict::new(py);
         all.set_item("packets", capture.packets)?;
@@ -383,6 +502,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::python_capture::register(module)?;
     crate::python_flow::register(module)?;
     crate::python_json::register(module)?;
+    crate::python_kept::register(module)?;
     crate::python_live::register(module)?;
     crate::python_relay::register(module)?;
     crate::python_tables::register(module)?;

@@ -2,7 +2,7 @@
 //! Python in between.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyNotImplementedError, PyOSError};
 use pyo3::prelude::*;
@@ -10,6 +10,9 @@ use pyo3::types::PyBytes;
 
 use crate::live::{Capture, Form, Instruction, Interface, Spec};
 use crate::python::Engine;
+
+/// The engine is kept from those who ask for so long.
+const SLICE: Duration = Duration::from_millis(2);
 
 /// Sockets that capture, see `zktrace.capture.live.Capture`.
 #[pyclass(module = "zktrace._native")]
@@ -76,24 +79,51 @@ impl LiveCapture {
         py.detach(|| capture.wait(timeout_ms)).map_err(os_error)
     }
 
-    /// Hands packets that are there to an engine, for up to `budget_ms` and up to `most` of them. Gives
-    /// their number, whether no more wait, and the engine's waiting rows.
+    /// Hands packets to an engine, for up to `budget_ms` and up to `most` of them; with `stay` it waits for
+    /// more for all of that time. Gives their number, whether no more wait, the engine's waiting rows,
+    /// and whether an interface is down.
+    #[pyo3(signature = (engine, budget_ms, most, stay=false))]
     fn turn(
         &mut self,
         py: Python<'_>,
         engine: &Bound<'_, Engine>,
         budget_ms: u64,
         most: u64,
-    ) -> PyResult<(u64, bool, usize)> {
-        let mut engine = engine.try_borrow_mut()?;
-        let (decoder, capture) = (&mut engine.decoder, &mut self.capture);
-        let budget = Duration::from_millis(budget_ms);
+        stay: bool,
+    ) -> PyResult<(u64, bool, usize, bool)> {
+        let (shared, capture) = (&engine.get().shared, &mut self.capture);
+        let (began, budget) = (Instant::now(), Duration::from_millis(budget_ms));
         let turn = py.detach(|| {
-            capture.turn(budget, most, &mut |packet| {
-                decoder.packet(packet);
-            })
+            let (mut packets, mut idle, mut rows, mut down) = (0, false, 0, false);
+            loop {
+                let left = budget.saturating_sub(began.elapsed());
+                if stay && idle {
+                    let wait = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+                    let began = Instant::now();
+                    down = capture.wait(wait)?;
+                    // A signal ended the waiting, or nothing came.
+                    let early = began.elapsed() < Duration::from_millis(left.as_millis() as u64);
+                    if down || (early && !capture.ready()) {
+                        return Ok((packets, idle, rows, down));
+                    }
+                }
+                let slice = left.min(SLICE);
+                let turn = shared.feeding(|inner| {
+                    let turn = capture.turn(slice, most - packets, &mut |packet| {
+                        inner.decoder.packet(packet);
+                    });
+                    rows = inner.waiting();
+                    turn
+                });
+                packets += turn.packets;
+                idle = turn.idle;
+                let over = packets >= most || began.elapsed() >= budget;
+                if over || (idle && !stay) {
+                    return Ok((packets, idle, rows, down));
+                }
+            }
         });
-        Ok((turn.packets, turn.idle, engine.waiting()))
+        turn.map_err(os_error)
     }
 
     /// Forgets what was captured and lost so far.

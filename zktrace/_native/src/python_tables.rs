@@ -23,7 +23,7 @@ pub struct ArrowBatch {
     batch: RecordBatch,
 }
 
-fn arrow_error(error: arrow_schema::ArrowError) -> PyErr {
+pub fn arrow_error(error: arrow_schema::ArrowError) -> PyErr {
     PyRuntimeError::new_err(error.to_string())
 }
 

@@ -5,7 +5,7 @@ import { Tail } from "./events.js";
 import * as views from "./views.js";
 
 const VIEWS = [["", "Overview"], ["clients", "Clients"], ["paths", "Paths"], ["sessions", "Sessions"], ["watches", "Watches"], ["slow", "Slow log"], ["events", "Events"], ["ensemble", "Ensemble"]];
-const FILTERED = new Set(["clients", "servers", "paths", "fingerprints", "sessions", "watches", "slow", "events"]);
+const FILTERED = new Set(["clients", "servers", "paths", "fingerprints", "znodes", "sessions", "watches", "slow", "events"]);
 const EVERY_MS = 2000;
 
 const $ = (id) => document.getElementById(id);

@@ -126,7 +126,7 @@ export async function paths(ask, state) {
     h("h1", null, "Paths"), h("p", { class: "crumbs" }, crumbs),
     h("div", { class: "tools" },
       link(here(under, flat ? { flat: "0" } : { flat: "1" }), flat ? "As a tree" : "Flat, all depths"),
-      link("#/fingerprints", "By shape"),
+      link("#/fingerprints", "By shape"), link("#/znodes", "Largest"),
       under !== "/" && link(`#/events?filter=${encodeURIComponent(`path == "${under}" or path =~ "${under}/**"`)}`, "Its events"),
       csv("paths", params)),
     basis(answer),
@@ -188,6 +188,8 @@ export async function session(ask, state) {
     detail(it), h("h2", null, "Slowest"), slowTable(it.slow)];
 }
 
+const company = (one) => `${one.op ?? "unknown"} ${one.path ?? ""} ${one.latency_us === null ? "" : duration(one.latency_us)}, ${bytes(Math.max(one.request_bytes ?? 0, one.reply_bytes ?? 0))}`;
+
 function slowTable(rows, more) {
   return table("Slowest exchanges", [
     { name: "latency", label: "latency", sort: "latency", num: true, cell: (row) => duration(row.latency_us) },
@@ -196,8 +198,9 @@ function slowTable(rows, more) {
     { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
     { name: "client", label: "client", class: "mono", cell: (row) => clientLink(row.client) },
     { name: "server", label: "server", class: "mono", cell: (row) => row.server },
-    { name: "outstanding", label: "in flight", sort: "outstanding", num: true, cell: (row) => count(row.outstanding) },
-    { name: "largest", label: "largest before", num: true, cell: (row) => bytes(row.largest_before_bytes) },
+    { name: "outstanding", label: "in flight", sort: "outstanding", num: true, cell: (row) => row.outstanding ? h("span", { title: row.beside.map(company).join("\n") }, count(row.outstanding)) : "0" },
+    { name: "behind", label: "behind", class: "key-cell", cell: (row) => row.beside.length ? company(row.beside[0]) : "" },
+    { name: "largest", label: "largest before", num: true, cell: (row) => row.largest_before ? h("span", { title: company(row.largest_before) }, bytes(row.largest_before_bytes)) : "–" },
     { name: "error", label: "error", cell: (row) => row.error ? h("span", { class: "bad" }, row.error_name) : "" },
     { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
   ], rows, more);
@@ -208,8 +211,26 @@ export async function slow(ask, state) {
   const answer = await ask("slow", { ...params, limit: 200 });
   return [
     h("h1", null, "Slow log"), h("div", { class: "tools" }, csv("slow", params)),
-    h("p", { class: "note" }, "The slowest exchanges, pings and connects left out, with what their connection was doing when they were sent: requests in flight, and the largest message of the second before."),
+    h("p", { class: "note" }, "The slowest exchanges, pings and connects left out, with what their connection was doing when they were sent: requests in flight, of those the one that took longest (replies come in order, so it was behind that), and the largest message of the second before."),
     slowTable(answer.rows, { sorted: state.sort ?? "latency", onsort: state.onsort })];
+}
+
+export async function znodes(ask, state) {
+  const params = asked(state);
+  delete params.window;
+  const it = await ask("znodes", { ...params, limit: 200 });
+  const seen = (value, at) => value === null ? "" : h("span", { title: `seen ${clock(at, 3)}` }, value);
+  return [
+    h("h1", null, "Largest znodes"), h("div", { class: "tools" }, csv("znodes", params)),
+    h("p", { class: "note" }, `The most data, the most children and the longest message of each path that were ever seen, of the largest by either. Percent are of jute.maxbuffer where nobody set it (${bytes(it.jute_maxbuffer)}): a longer message ends the connection.`),
+    table("Largest znodes", [
+      { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
+      { name: "data", label: "data", sort: "data", num: true, cell: (row) => seen(row.data_bytes === null ? null : bytes(row.data_bytes), row.data_at_ns) },
+      { name: "children", label: "children", sort: "children", num: true, cell: (row) => seen(row.children === null ? null : count(row.children), row.children_at_ns) },
+      { name: "message", label: "longest message", sort: "message", num: true, cell: (row) => seen(row.message_bytes === null ? null : bytes(row.message_bytes), row.message_at_ns) },
+      { name: "op", label: "of", class: "mono", cell: (row) => row.message_op ?? "" },
+      { name: "percent", label: "of the limit", num: true, cell: (row) => h("span", { class: row.percent >= 50 ? "bad" : null }, `${row.percent} %`) },
+    ], it.rows, { sorted: state.sort ?? "data", onsort: state.onsort })];
 }
 
 export async function watches(ask, state) {

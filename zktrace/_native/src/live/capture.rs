@@ -45,11 +45,16 @@ impl Capture {
     /// Waits until there is something, up to `timeout_ms`; a signal ends the waiting. True: an interface
     /// is down.
     pub fn wait(&mut self, timeout_ms: i32) -> io::Result<bool> {
-        self.refill();
-        if self.listeners.iter().any(|at| at.cursor.is_some()) {
+        if self.ready() {
             return Ok(false);
         }
         wait(self.listeners.iter().map(|at| &at.ring), timeout_ms)
+    }
+
+    /// Whether packets wait.
+    pub fn ready(&mut self) -> bool {
+        self.refill();
+        self.listeners.iter().any(|at| at.cursor.is_some())
     }
 
     /// Hands out what is there, for `budget` of time and up to `most` packets.
