@@ -28,6 +28,8 @@ def act(local: Local, action: str, names: list[str]) -> Iterator[str]:
             continue
         if action in _SIGNALS:
             local.signal(sid, _SIGNALS[action])
+            if action == "kill":
+                local.stop([sid])  # it is gone when that is said
         else:
             local.stop([sid])
             if action == "restart":

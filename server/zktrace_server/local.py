@@ -37,6 +37,7 @@ class Local:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def sids(self) -> list[int]:
         """Numbers of the servers there are."""
@@ -111,6 +112,7 @@ class Local:
                 env={**os.environ, "PYTHONPATH": packages},
                 start_new_session=True,
             )
+        self._children[process.pid] = process
         (home / _PID).write_text(f"{process.pid}\n", encoding="ascii")
 
     def pid(self, sid: int) -> int | None:
@@ -120,8 +122,10 @@ class Local:
             pid = int((home / _PID).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return None
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+        child = self._children.get(pid)
+        if child is not None and child.poll() is not None:
+            del self._children[pid]
+            return None
         return pid if str(home / _CONFIG) in _command(pid) else None
 
     def signal(self, sid: int, number: signal.Signals) -> None:

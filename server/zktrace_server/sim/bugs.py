@@ -1,7 +1,7 @@
 """Bugs planted in the cores, to show that the simulation finds them. Each is a mistake that
 somebody could make; several were made, in Java's server or here.
 
-    with planted("elects by sid alone"):
+    with planted("acks before its log is durable"):
         Cluster(seed).run()
 """
 
@@ -13,14 +13,46 @@ from typing import Any, Final
 
 from zktrace_server.core import request as op
 from zktrace_server.core.connection import Connection
+from zktrace_server.core.quorum import leader, packets, sync
 from zktrace_server.core.quorum.election import Vote
 from zktrace_server.core.quorum.leader import Leader
+from zktrace_server.core.quorum.learner import Learner
 from zktrace_server.core.quorum.proposals import Proposals
+from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.core.request import Request
 from zktrace_server.core.server import Server
+from zktrace_server.core.tree import DataTree
+from zktrace_server.sim.disk import Disk
 
 Patch = tuple[Any, str, Any]
+
+
+def _ack_at_once(self: Learner, data: bytes, zxid: int) -> None:
+    _append(self, data, zxid)
+    self._ack(zxid)
+
+
+_append: Final = Learner._append
+
+
+def _forgetful(self: Disk, epoch: int) -> None:
+    """Nothing is written: see `_forgotten`."""
+    self._accepted = epoch
+    self.__dict__["volatile"] = epoch
+
+
+def _forgotten(self: Disk, tree: DataTree) -> Any:
+    if "volatile" in self.__dict__:
+        self._accepted = self._current
+    return _load(self, tree)
+
+
+_load: Final = Disk.load
+
+
+def _no_cut(self: Replica, zxid: int) -> None:
+    """The history stays as it is."""
 
 
 def _impatient(self: MemberServer, connection: Connection, request: Request) -> None:
@@ -45,13 +77,29 @@ def _any_follower(self: Leader, handle: Any, packet: Any) -> str | None:
 _epoch_acked: Final = Leader._epoch_acked
 
 
+def _always_diff(peer: int, last: int, history: Any, on_disk: Any) -> Any:
+    chosen = _plan(peer, last, history, on_disk)
+    if chosen.kind == packets.TRUNC:
+        chosen.kind = packets.DIFF
+    return chosen
+
+
+_plan: Final = sync.plan
+
 #: What is wrong, and what is put in the place of what.
 BUGS: Final[dict[str, list[Patch]]] = {
     "commits without a quorum": [(Proposals, "_has_quorum", lambda self, zxid: True)],
+    "acks before its log is durable": [(Learner, "_append", _ack_at_once)],
+    "does not keep the epoch it promised": [
+        (Disk, "save_accepted_epoch", _forgetful),
+        (Disk, "load", _forgotten),
+    ],
     "elects by sid alone": [
         (Vote, "better_than", lambda a, b: a.leader > b.leader),
         (Leader, "_epoch_acked", _any_follower),
     ],
+    "keeps what the leader tells it to cut": [(Replica, "truncate", _no_cut)],
+    "sends DIFF where it has to cut": [(leader, "plan", _always_diff)],
     "answers reads before the writes in front of them": [(MemberServer, "_request", _impatient)],
 }
 

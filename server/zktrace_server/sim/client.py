@@ -64,6 +64,8 @@ class Client:
         self.world = world
         self.number = number
         self.quiet = False
+        #: Mean time between two things that it does, in microseconds.
+        self.pace_us = 20_000
         self.session = 0
         #: Ephemerals that it made in the present session and knows to be there.
         self.ephemerals: set[str] = set()
@@ -104,7 +106,7 @@ class Client:
                 self._ask_something()
             elif not self._under_way:
                 self._send(-2, op.PING, b"")
-        pace = 20_000 if not self.quiet else self._timeout_ms * 200
+        pace = self.pace_us if not self.quiet else self._timeout_ms * 200
         world.after(world.chance.randrange(pace // 10, pace * 2), self._turn)
 
     def _connect(self) -> None:

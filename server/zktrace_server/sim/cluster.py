@@ -64,7 +64,13 @@ class Cluster:
             Client(self.world, 100 + number, self.nodes, self._record, chance.choice((400, 1500)))
             for number in range(_CLIENTS)
         ]
+        # Disks and clients of all kinds: a race that needs a slow one is lost on a fast one.
+        self._disk_us = (50, chance.choice((1000, 4000, 40_000)))
+        pace = chance.choice((15_000, 15_000, 60_000, 300_000))
+        for client in self.clients:
+            client.pace_us = pace
         for node in self.nodes:
+            node.disk_us = self._disk_us
             self.world.after(chance.randrange(0, 300_000), node.start)
 
     def _record(self, op: Op) -> None:
@@ -80,19 +86,15 @@ class Cluster:
         node = chance.choice(self.nodes)
         lasts = int(chance.expovariate(1 / 500_000)) + 20_000
         leader = [n for n in self.nodes if n.peer is not None and n.peer.leader is not None]
-        if leader and chance.random() < 0.4:
+        if leader and chance.random() < 0.6:
             node = chance.choice(leader)
         what = chance.random()
         if what < 0.35:
             if node.peer is not None:
                 node.crash()
                 world.after(lasts, lambda: self._restart(node))
-        elif what < 0.45:
-            world.say("all crash")
-            for each in self.nodes:
-                if each.peer is not None:
-                    each.crash()
-                    world.after(chance.randrange(lasts), partial(self._restart, each))
+        elif what < 0.5:
+            self._power_cut(leader[0] if leader else node, lasts)
         elif what < 0.7:
             self._cut(node, lasts)
         elif what < 0.8:
@@ -102,12 +104,23 @@ class Cluster:
             slow = chance.randrange(5_000, 200_000)
             world.say(f"the disk of {node.sid} takes {slow} us")
             node.disk_us = (slow // 2, slow)
-            world.after(lasts, lambda: setattr(node, "disk_us", (50, 3000)))
+            world.after(lasts, lambda: setattr(node, "disk_us", self._disk_us))
         elif what < 0.95:
             world.slow[node.sid] = chance.randrange(5_000, 80_000)
             world.after(lasts, partial(self._hurry, node))
         else:
             node.wall_jump_ms += chance.randrange(-20_000, 20_000)
+
+    def _power_cut(self, last: Node, lasts: int) -> None:
+        """All at once, or nearly: one comes back last, perhaps when the others go on without it."""
+        world, chance = self.world, self.world.chance
+        world.say(f"all crash, {last.sid} comes back last")
+        for each in self.nodes:
+            if each is not last and each.peer is not None:
+                each.crash()
+                world.after(chance.randrange(lasts), partial(self._restart, each))
+        world.after(chance.randrange(2000), last.crash)
+        world.after(lasts + chance.randrange(800_000), partial(self._restart, last))
 
     def _hurry(self, node: Node) -> None:
         self.world.slow.pop(node.sid, None)
@@ -172,7 +185,7 @@ class Cluster:
         self._heal(set(world.cut))
         world.slow.clear()
         for node in self.nodes:
-            node.disk_us = (50, 3000)
+            node.disk_us = (50, 1000)
             self._restart(node)
         # Writes must get through again; then nobody writes any more.
         before = self.checks.acknowledged

@@ -118,6 +118,8 @@ class Node:
 
     def crash(self) -> None:
         """The power is off."""
+        if self.peer is None:
+            return
         self.world.say(f"{self.sid} crashes")
         self.peer = None
         self.term += 1
