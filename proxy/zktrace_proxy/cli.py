@@ -18,6 +18,7 @@ from zktrace_proxy import command_fault
 if TYPE_CHECKING:
     from types import FrameType
 
+    from zktrace_proxy.hooks.runner import Hooks
     from zktrace_proxy.plane import Plane, Record
     from zktrace_proxy.rules import Rule
 
@@ -78,8 +79,8 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Record all traffic to this pcapng file. Session passwords, credentials and SASL "
-            "tokens are zeros in it.",
+            help="Record all traffic to this pcapng file. Session passwords, credentials, SASL "
+            "tokens and hashes in ACLs are zeros in it.",
         ),
     ] = None,
     rotate: Annotated[
@@ -96,6 +97,19 @@ def run(
         typer.Option(min=1, show_default=False, help="Of rotated files, how many are left."),
     ] = None,
     secrets: Annotated[bool, typer.Option("--record-secrets", help="Record secrets, too.")] = False,
+    data_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--snaplen",
+            min=0,
+            metavar="BYTES",
+            show_default=False,
+            help="Of each node's data, record so many bytes, and zeros for the others.",
+        ),
+    ] = None,
+    redact_data: Annotated[
+        bool, typer.Option("--redact-data", help="Record no node's data: --snaplen 0.")
+    ] = False,
     http: Annotated[
         str | None,
         typer.Option(
@@ -136,6 +150,17 @@ def run(
             "repeated; more are given by zktrace proxy fault.",
         ),
     ] = [],  # noqa: B006
+    script: Annotated[
+        list[str],
+        typer.Option(
+            "--script",
+            "-s",
+            metavar="FILE",
+            show_default=False,
+            help="Python hooks that see or change what goes through; read again when the file "
+            "changes. May be repeated. See docs/hooks.md.",
+        ),
+    ] = [],  # noqa: B006
     token: Token = None,
     allow_host: AllowHost = [],  # noqa: B006
     metrics_top: MetricsTop = 0,
@@ -160,6 +185,7 @@ def run(
             stack.enter_context(site.bind())
         try:
             rules = _rules(fault)
+            hooks = _hooks(script)
             wanted = listeners(listen, upstream)
             plane = create(
                 Config(
@@ -168,8 +194,9 @@ def run(
                     connect_timeout_s=connect_timeout,
                     max_connections=max_connections,
                     lossless=not lossy,
-                    tap=site is not None,
-                    record=_record(record, rotate, keep, secrets),
+                    taps=int(site is not None),
+                    observers=int(bool(script)),
+                    record=_record(record, rotate, keep, secrets, 0 if redact_data else data_bytes),
                     rules=rules,
                 )
             )
@@ -177,6 +204,9 @@ def run(
             raise Failure(str(error)) from None
         stack.callback(plane.stop)
         try:
+            if hooks is not None:
+                hooks.start(plane, tap=int(site is not None))
+                stack.callback(hooks.stop)
             for one, address in zip(wanted, plane.addresses(), strict=True):
                 _say(f"{address} -> {', '.join(one.upstreams)}")
             if record is not None:
@@ -208,6 +238,21 @@ def _rules(texts: list[str]) -> tuple[Rule, ...]:
         return tuple(parse(text) for text in texts)
     except RuleError as error:
         raise Failure(f"--fault: {error}") from None
+
+
+def _hooks(scripts: list[str]) -> Hooks | None:
+    """Reads the scripts."""
+    if not scripts:
+        return None
+    from zktrace_proxy.hooks.runner import Hooks
+
+    try:
+        return Hooks(scripts, _say)
+    except OSError as error:
+        raise Failure(f"--script {error.filename}: {error.strerror or error}") from None
+    except Exception as error:  # whatever a script raises when it is run
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Failure(f"--script: {words}") from None
 
 
 def _show(
@@ -275,12 +320,20 @@ def _told(plane: Plane) -> None:
         raise Failure(f"the recording is not complete: {problem}")
 
 
-def _record(path: str | None, rotate: list[str], keep: int | None, secrets: bool) -> Record | None:
+def _record(
+    path: str | None, rotate: list[str], keep: int | None, secrets: bool, data_bytes: int | None
+) -> Record | None:
     from zktrace_proxy.plane import Record
 
     if path is None:
-        if rotate or keep is not None or secrets:
-            raise Failure("--rotate, --keep and --record-secrets are about --record FILE")
+        if rotate or keep is not None or secrets or data_bytes is not None:
+            raise Failure(
+                "--rotate, --keep, --record-secrets, --snaplen and --redact-data are about "
+                "--record FILE"
+            )
+    elif secrets and data_bytes is not None:
+        raise Failure("--record-secrets records all: it does not go with --snaplen, --redact-data")
+    if path is None:
         return None
     rotate_bytes: int | None = None
     rotate_s: float | None = None
@@ -294,7 +347,7 @@ def _record(path: str | None, rotate: list[str], keep: int | None, secrets: bool
             raise Failure(f"--rotate: {text!r} is neither a size (256M, 1G) nor a time (30m, 1h)")
     if keep is not None and not rotate:
         raise Failure("--keep is about rotated files: give --rotate")
-    return Record(path, rotate_bytes, rotate_s, keep, redact=not secrets)
+    return Record(path, rotate_bytes, rotate_s, keep, not secrets, data_bytes)
 
 
 def _number(text: str) -> bool:

@@ -6,11 +6,15 @@ from functools import cache
 from typing import Any
 
 from zktrace.wire.layout import schema_text
-from zktrace_proxy.plane import Config, Decision, PlaneError
+from zktrace_proxy.plane import Config, Decision, PlaneError, Question, Verdict
 
 
 def _ms(seconds: float) -> int:
     return max(round(seconds * 1000), 1)
+
+
+class Missing(PlaneError):
+    """There is no native engine."""
 
 
 @cache
@@ -33,9 +37,7 @@ class NativePlane:
         try:
             from zktrace._native import Relay
         except ImportError as error:
-            raise PlaneError(
-                f"the proxy needs zktrace's native engine, which was not built here ({error})"
-            ) from None
+            raise Missing(f"zktrace's native engine was not built here ({error})") from None
         record = config.record
         paths, watches = _ops()
         try:
@@ -47,7 +49,7 @@ class NativePlane:
                 max_connections=config.max_connections,
                 tap_limit=config.tap_limit,
                 lossless=config.lossless,
-                tap=config.tap,
+                taps=[config.lossless] * config.taps + [False] * config.observers,
                 record=None
                 if record is None
                 else (
@@ -56,6 +58,7 @@ class NativePlane:
                     None if record.rotate_s is None else _ms(record.rotate_s),
                     record.keep,
                     record.redact,
+                    record.data_bytes,
                 ),
                 max_frame=config.max_frame,
                 paths=paths,
@@ -70,11 +73,11 @@ class NativePlane:
     def addresses(self) -> list[str]:
         return self._relay.addresses()
 
-    def next(self, timeout_s: float) -> bytes | None:
-        return self._relay.next(_ms(timeout_s))
+    def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
+        return self._relay.next(tap, _ms(timeout_s))
 
-    def ended(self) -> bool:
-        return self._relay.ended()
+    def ended(self, tap: int = 0) -> bool:
+        return self._relay.ended(tap)
 
     def counters(self) -> dict[str, int]:
         return self._relay.counters()
@@ -94,6 +97,16 @@ class NativePlane:
     def decisions(self) -> tuple[list[Decision], int]:
         made, forgotten = self._relay.decisions()
         return [Decision(**one) for one in made], forgotten
+
+    def question(self, timeout_s: float) -> Question | None:
+        asked = self._relay.question(_ms(timeout_s))
+        return None if asked is None else Question(**asked)
+
+    def decide(self, question: Question, what: Verdict, frame: bytes | None = None) -> bool:
+        return self._relay.decide(question.connection, question.ticket, what, frame)
+
+    def inject(self, connection: int, frame: bytes) -> bool:
+        return self._relay.inject(connection, frame)
 
     def stop(self) -> None:
         self._relay.stop()

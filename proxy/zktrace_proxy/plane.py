@@ -10,7 +10,7 @@ connection that no rule concerns is relayed without a look at its frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from zktrace_proxy.rules import Rule
@@ -46,8 +46,9 @@ class Record:
     """A recording: a pcapng file.
 
     With `rotate_bytes` or `rotate_s`, files are numbered (``name-00001.pcapng``) and begun anew at
-    that size or age; `keep` of them are left. `redact`: session passwords, credentials of ``auth``
-    and tokens of SASL are zeros on disk.
+    that size or age; `keep` of them are left. `redact`: session passwords, credentials of ``auth``,
+    tokens of SASL and hashes in ACLs of the digest scheme are zeros on disk. `data_bytes`: of each
+    node's data, so many bytes are kept, and the others zeros, too; None: all are kept.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Record:
     rotate_s: float | None = None
     keep: int | None = None
     redact: bool = True
+    data_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,10 @@ class Config:
 
     `slow_reader_s`: a connection whose bytes one side takes none of for so long is reset; None:
     never. `lossless`: when those who read the tap do not keep up, sockets are not read until they
-    have; else packets are left out of the tap and counted. `tap`: :meth:`Plane.next` is used.
-    `rules` are in force from the start, numbered from 1.
+    have; else packets are left out of the tap and counted. `taps`: how many read
+    the traffic by :meth:`Plane.next`, each all of it; `observers`: how many more there are,
+    numbered behind these, which are never waited for. `rules` are in force from the start, and
+    numbered from 1.
     """
 
     listeners: tuple[Listener, ...]
@@ -74,7 +78,8 @@ class Config:
     max_connections: int = MAX_CONNECTIONS
     tap_limit: int = TAP_LIMIT
     lossless: bool = True
-    tap: bool = True
+    taps: int = 1
+    observers: int = 0
     record: Record | None = None
     max_frame: int = MAX_FRAME
     rules: tuple[Rule, ...] = ()
@@ -98,17 +103,42 @@ class Decision:
     detail: str
 
 
+#: The frame goes on; or another one; a request's reply, for which the server is not asked; nothing
+#: goes on; the connection is reset.
+Verdict: TypeAlias = Literal["pass", "replace", "answer", "drop", "close"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A frame that waits for a verdict, and its direction with it. `opcode` and `path`: of the
+    request, of a watch event its own.
+    """
+
+    connection: int
+    ticket: int
+    rule: int
+    kind: Literal["request", "reply", "event"]
+    client: str
+    server: str
+    session: int | None
+    opcode: int | None
+    path: str | None
+    xid: int
+    frame: bytes
+    """With its length."""
+
+
 class Plane(Protocol):
     """A running data plane."""
 
     def addresses(self) -> list[str]:
         """Where it listens, in the order of the configuration."""
 
-    def next(self, timeout_s: float) -> bytes | None:
-        """The tap's next bytes, whole pcapng blocks; None when none came in time."""
+    def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
+        """A tap's next bytes, whole pcapng blocks; None when none came in time."""
 
-    def ended(self) -> bool:
-        """Whether the tap has given all it ever will."""
+    def ended(self, tap: int = 0) -> bool:
+        """Whether a tap has given all it ever will."""
 
     def counters(self) -> dict[str, int]:
         """What happened so far: connections, bytes, what the tap left out."""
@@ -130,6 +160,22 @@ class Plane(Protocol):
     def decisions(self) -> tuple[list[Decision], int]:
         """What rules did since this was asked last; how much of it was forgotten by then."""
 
+    def question(self, timeout_s: float) -> Question | None:
+        """The next frame that a rule wants decided about; None when none came in time."""
+
+    def decide(self, question: Question, what: Verdict, frame: bytes | None = None) -> bool:
+        """Decides; whether the connection is still there. `frame`: with its length, for
+        ``replace`` and ``answer``.
+
+        :raises ValueError: it is no frame.
+        """
+
+    def inject(self, connection: int, frame: bytes) -> bool:
+        """Sends a frame to a client, between two others; whether the connection is still there.
+
+        :raises ValueError: it is no frame.
+        """
+
     def stop(self) -> None:
         """Resets all connections, writes the recording to its end, and ends."""
 
@@ -137,9 +183,27 @@ class Plane(Protocol):
 def create(config: Config) -> Plane:
     """Binds and begins to relay.
 
-    :raises PlaneError: no native engine, an address that cannot be bound, a file that cannot be
-        written.
-    """
-    from zktrace_proxy.native import NativePlane
+    The native plane, or asyncio's where it was not built; ``ZKTRACE_ENGINE`` chooses, as it does
+    for decoding.
 
-    return NativePlane(config)
+    :raises PlaneError: what is wanted needs the native engine, an address that cannot be bound, a
+        file that cannot be written.
+    """
+    import os
+
+    from zktrace.engine.base import ENGINE_VARIABLE
+
+    engine = os.environ.get(ENGINE_VARIABLE, "")
+    if engine not in ("", "native", "python"):
+        raise PlaneError(f"{ENGINE_VARIABLE}: {engine!r} is neither native nor python")
+    if engine != "python":
+        from zktrace_proxy.native import Missing, NativePlane
+
+        try:
+            return NativePlane(config)
+        except Missing as error:
+            if engine == "native":
+                raise PlaneError(str(error)) from None
+    from zktrace_proxy.fallback.plane import AsyncioPlane
+
+    return AsyncioPlane(config)

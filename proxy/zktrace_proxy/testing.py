@@ -89,7 +89,7 @@ def between(
         at = [listen] if isinstance(listen, str) else list(listen)
     rules = tuple(parse(text) for text in faults)
     pairs = [f"{address}={servers}" for address, servers in zip(at, behind, strict=True)]
-    wanted = replace(Config(listeners(pairs, None), tap=False, rules=rules), **config)
+    wanted = replace(Config(listeners(pairs, None), taps=0, rules=rules), **config)
     plane = create(wanted)
     try:
         yield Between(plane, Faults(plane, rules))

@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::python_live::text;
-use crate::python_rules::{debug_holds, decision, definition};
+use crate::python_rules::{debug_holds, decision, definition, question, verdict};
+use crate::relay::desk::{Message, Verdict};
 use crate::relay::facts::Ops;
 use crate::relay::recording::{Options, Recording};
 use crate::relay::{start, Config, Listener, Queue, Relay};
@@ -20,7 +21,7 @@ use crate::relay::{start, Config, Listener, Queue, Relay};
 #[pyclass(frozen, module = "zktrace._native", name = "Relay")]
 pub struct PyRelay {
     relay: Relay,
-    tap: Option<Arc<Queue>>,
+    taps: Vec<Arc<Queue>>,
     recording: Option<Recording>,
 }
 
@@ -29,14 +30,21 @@ fn address(text: &str) -> PyResult<SocketAddr> {
         .map_err(|_| PyValueError::new_err(format!("{text:?} is not IP:PORT")))
 }
 
-/// path, rotate_bytes, rotate_ms, keep, redact
-type Record = (PathBuf, Option<u64>, Option<u64>, Option<usize>, bool);
+/// path, rotate_bytes, rotate_ms, keep, redact, data_kept
+type Record = (
+    PathBuf,
+    Option<u64>,
+    Option<u64>,
+    Option<usize>,
+    bool,
+    Option<u64>,
+);
 
 #[pymethods]
 impl PyRelay {
     #[new]
     #[pyo3(signature = (listeners, *, spill_limit, slow_reader_ms, connect_timeout_ms, max_connections, tap_limit,
-                        lossless, tap, record, max_frame, paths, watches, rules))]
+                        lossless, taps, record, max_frame, paths, watches, rules))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         listeners: Vec<(String, Vec<String>)>,
@@ -46,7 +54,7 @@ impl PyRelay {
         max_connections: usize,
         tap_limit: usize,
         lossless: bool,
-        tap: bool,
+        taps: Vec<bool>,
         record: Option<Record>,
         max_frame: usize,
         paths: Vec<i32>,
@@ -72,7 +80,6 @@ impl PyRelay {
             slow_reader: slow_reader_ms.map(Duration::from_millis),
             connect_timeout: Duration::from_millis(connect_timeout_ms),
             max_connections,
-            lossless,
             max_frame,
             ops: Ops {
                 paths: paths.into_iter().collect(),
@@ -80,11 +87,14 @@ impl PyRelay {
             },
             rules: rules.iter().map(definition).collect::<PyResult<_>>()?,
         };
-        let tap = tap.then(|| Queue::new(tap_limit));
-        let mut queues: Vec<_> = tap.iter().map(Arc::clone).collect();
+        let taps: Vec<_> = taps
+            .into_iter()
+            .map(|lossless| Queue::new(tap_limit, lossless))
+            .collect();
+        let mut queues = taps.clone();
         let recording = match record {
             None => None,
-            Some((path, rotate_bytes, rotate_ms, keep, redact)) => {
+            Some((path, rotate_bytes, rotate_ms, keep, redact, data_kept)) => {
                 let rotate_after = rotate_ms.map(Duration::from_millis);
                 let options = Options {
                     path,
@@ -92,8 +102,9 @@ impl PyRelay {
                     rotate_after,
                     keep,
                     redact,
+                    data_kept,
                 };
-                let queue = Queue::new(tap_limit);
+                let queue = Queue::new(tap_limit, lossless);
                 let name = options.path.display().to_string();
                 let recording = Recording::start(options, Arc::clone(&queue))
                     .map_err(|error| PyOSError::new_err(format!("{name}: {}", text(&error))))?;
@@ -104,7 +115,7 @@ impl PyRelay {
         let relay = start(config, queues).map_err(|error| PyOSError::new_err(text(&error)))?;
         Ok(PyRelay {
             relay,
-            tap,
+            taps,
             recording,
         })
     }
@@ -118,16 +129,21 @@ impl PyRelay {
             .collect()
     }
 
-    /// The tap's next bytes; None when none came in time.
-    fn next<'py>(&self, py: Python<'py>, timeout_ms: u64) -> Option<Bound<'py, PyBytes>> {
-        let tap = self.tap.as_ref()?;
+    /// The next bytes of a tap; None when none came in time.
+    fn next<'py>(
+        &self,
+        py: Python<'py>,
+        tap: usize,
+        timeout_ms: u64,
+    ) -> Option<Bound<'py, PyBytes>> {
+        let tap = self.taps.get(tap)?;
         let block = py.detach(|| tap.next(Duration::from_millis(timeout_ms)))?;
         Some(PyBytes::new(py, &block))
     }
 
     /// Whether the tap has given all it will.
-    fn ended(&self) -> bool {
-        self.tap.as_ref().is_none_or(|tap| tap.ended())
+    fn ended(&self, tap: usize) -> bool {
+        self.taps.get(tap).is_none_or(|tap| tap.ended())
     }
 
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -176,6 +192,36 @@ impl PyRelay {
         let (list, forgotten) = self.relay.decisions.take();
         let list = list.iter().map(|one| decision(py, one));
         Ok((list.collect::<PyResult<_>>()?, forgotten))
+    }
+
+    /// The next frame that is to be decided about; None when none came in time.
+    fn question<'py>(
+        &self,
+        py: Python<'py>,
+        timeout_ms: u64,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let next = || self.relay.desk.next(Duration::from_millis(timeout_ms));
+        py.detach(next).map(|one| question(py, &one)).transpose()
+    }
+
+    /// Decides about a frame; whether its connection is still there.
+    fn decide(
+        &self,
+        connection: u64,
+        ticket: u64,
+        what: &str,
+        frame: Option<Vec<u8>>,
+    ) -> PyResult<bool> {
+        let message = Message::Verdict(ticket, verdict(what, frame)?);
+        Ok(self.relay.desk.tell(connection, message))
+    }
+
+    /// Sends a frame to a client; whether its connection is still there.
+    fn inject(&self, connection: u64, frame: Vec<u8>) -> PyResult<bool> {
+        let Verdict::Replace(frame) = verdict("replace", Some(frame))? else {
+            return Ok(false);
+        };
+        Ok(self.relay.desk.tell(connection, Message::Inject(frame)))
     }
 
     /// Ends all connections, and writes the recording to its end.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use crate::relay::decisions::Decision;
-use crate::relay::facts::Facts;
+use crate::relay::desk::{Question, Verdict};
+use crate::relay::facts::{int, Facts};
 use crate::relay::program::{Glob, Network, Number, Order, Test, Tri};
 use crate::relay::rules::{Action, At, Definition};
 
@@ -180,6 +181,10 @@ fn action(name: &str, values: &Values<'_>) -> PyResult<Action> {
         "move" => Action::Move,
         "stale" => Action::Stale,
         "close" => Action::Close,
+        "ask" => Action::Ask {
+            limit: values.time("limit")?,
+            open: values.get("open")?,
+        },
         _ => return Err(wrong(name)),
     })
 }
@@ -244,6 +249,42 @@ pub fn decision<'py>(py: Python<'py>, one: &Decision) -> PyResult<Bound<'py, PyD
     out.set_item("xid", one.xid)?;
     out.set_item("detail", &one.detail)?;
     Ok(out)
+}
+
+/// A question as `zktrace_proxy.plane.Question` has it.
+pub fn question<'py>(py: Python<'py>, one: &Question) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("connection", one.connection)?;
+    out.set_item("ticket", one.ticket)?;
+    out.set_item("rule", one.rule)?;
+    out.set_item("kind", one.kind)?;
+    out.set_item("client", one.client.to_string())?;
+    out.set_item("server", one.server.to_string())?;
+    out.set_item("session", one.session)?;
+    out.set_item("opcode", one.opcode)?;
+    out.set_item("path", &one.path)?;
+    out.set_item("xid", one.xid)?;
+    out.set_item("frame", PyBytes::new(py, &one.frame))?;
+    Ok(out)
+}
+
+/// A verdict by its name; the frame of those that have one is checked to be one.
+pub fn verdict(name: &str, frame: Option<Vec<u8>>) -> PyResult<Verdict> {
+    let whole = |frame: Option<Vec<u8>>| {
+        frame
+            .filter(|frame| {
+                frame.len() >= 8 && int(frame, 0) == i32::try_from(frame.len() - 4).ok()
+            })
+            .ok_or_else(|| PyValueError::new_err("not a frame"))
+    };
+    Ok(match name {
+        "pass" => Verdict::Pass,
+        "replace" => Verdict::Replace(whole(frame)?),
+        "answer" => Verdict::Answer(whole(frame)?),
+        "drop" => Verdict::Drop,
+        "close" => Verdict::Close,
+        _ => return Err(PyValueError::new_err(format!("not a verdict: {name}"))),
+    })
 }
 
 /// For tests: whether a program is true of a frame; None: not known (`open`: what is missing may yet come).

@@ -7,11 +7,14 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::decisions::{Decision, Decisions};
+use super::desk::Desk;
 use super::facts::{int, Facts, Ops, Request};
+use super::gate_ask::Asking;
 use super::lane::Lane;
 use super::program::Tri;
 use super::rules::{Action, At, Rule};
@@ -23,6 +26,7 @@ pub struct Around<'a> {
     pub rules: &'a [Arc<Rule>],
     pub ops: &'a Ops,
     pub decisions: &'a Decisions,
+    pub desk: &'a Desk,
     pub max_frame: usize,
     pub track: &'a mut Track,
     pub now: Instant,
@@ -46,7 +50,7 @@ pub struct Gate {
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
     /// Of frames.
-    pub(super) rules: Vec<Arc<Rule>>,
+    pub(super) rules: Rc<Vec<Arc<Rule>>>,
     /// Rules of connections that were asked about this one.
     asked: HashSet<u64>,
     pub lanes: [Lane; 2],
@@ -65,6 +69,11 @@ pub struct Gate {
     pub ended: bool,
     /// The session is to be taken over at another server.
     pub moving: bool,
+    /// Rules want to have frames decided about outside, and those that are.
+    pub asks: bool,
+    pub(super) asking: [Option<(u64, Asking)>; 2],
+    pub(super) tickets: u64,
+    pub(super) connection: u64,
     /// What was decided, for the tap.
     pub notes: Vec<String>,
 }
@@ -72,7 +81,13 @@ pub struct Gate {
 impl Gate {
     /// For a connection of which this much has passed.
     #[must_use]
-    pub fn new(client: SocketAddr, server: SocketAddr, track: &Track, now: Instant) -> Self {
+    pub fn new(
+        connection: u64,
+        client: SocketAddr,
+        server: SocketAddr,
+        track: &Track,
+        now: Instant,
+    ) -> Self {
         let unknown = || Pending {
             request: None,
             since: now,
@@ -82,7 +97,7 @@ impl Gate {
         Self {
             client,
             server,
-            rules: Vec::new(),
+            rules: Rc::new(Vec::new()),
             asked: HashSet::new(),
             lanes: Default::default(),
             coming: Default::default(),
@@ -94,6 +109,10 @@ impl Gate {
             end_at: None,
             ended: false,
             moving: false,
+            asks: false,
+            asking: Default::default(),
+            tickets: 0,
+            connection,
             notes: Vec::new(),
         }
     }
@@ -104,6 +123,7 @@ impl Gate {
         !self.rules.is_empty()
             || self.mute
             || self.expiring.is_some()
+            || self.asking.iter().any(Option::is_some)
             || self.end_at.is_some()
             || self.pending.iter().any(|one| one.answer.is_some())
             || self.coming.iter().any(|coming| !coming.is_empty())
@@ -116,7 +136,9 @@ impl Gate {
     /// Whether more may be read from a side.
     #[must_use]
     pub fn wants(&self, from: usize, limit: usize) -> bool {
-        self.lanes[from].waiting() < limit && (self.mute || !self.lanes[from].silent())
+        self.asking[from].is_none()
+            && self.lanes[from].waiting() < limit
+            && (self.mute || !self.lanes[from].silent())
     }
 
     /// When there is something to do, if nothing comes before.
@@ -124,11 +146,14 @@ impl Gate {
     pub fn next(&self) -> Option<Instant> {
         let lanes = self.lanes.iter().filter_map(Lane::next);
         let expiring = self.expiring.as_ref().map(|(until, _)| *until);
-        lanes.chain(expiring).chain(self.end_at).min()
+        let asking = self.asking.iter().flatten().map(|(_, one)| one.until);
+        lanes.chain(expiring).chain(asking).chain(self.end_at).min()
     }
 
     /// What time brings.
-    pub fn tick(&mut self, now: Instant, decisions: &Decisions) {
+    pub fn tick(&mut self, around: &mut Around<'_>) {
+        let (now, decisions) = (around.now, around.decisions);
+        self.overdue(around);
         if self.end_at.is_some_and(|at| at <= now) {
             self.ended = true;
         }
@@ -156,7 +181,7 @@ impl Gate {
                 .any(|one| one.definition.id == rule.definition.id)
         };
         self.lanes.iter_mut().for_each(|lane| lane.prune(&given));
-        self.rules.clear();
+        let mut rules = Vec::new();
         for rule in around.rules {
             let concerns = rule.concerns(&facts);
             let whole = matches!(
@@ -173,9 +198,13 @@ impl Gate {
                     self.connection(rule, around);
                 }
             } else if concerns != Tri::No && !rule.over() {
-                self.rules.push(Arc::clone(rule));
+                rules.push(Arc::clone(rule));
             }
         }
+        self.asks = rules
+            .iter()
+            .any(|rule| matches!(rule.definition.action, Action::Ask { .. }));
+        self.rules = Rc::new(rules);
     }
 
     /// A fault of the whole connection.
@@ -274,7 +303,7 @@ impl Gate {
         let mut coming = std::mem::take(&mut self.coming[from]);
         coming.extend_from_slice(data);
         let mut at = 0;
-        while at < coming.len() && !self.ended && !self.mute {
+        while at < coming.len() && !self.ended && !self.mute && self.asking[from].is_none() {
             let taken = self.part(from, &coming[at..], around);
             if taken == 0 {
                 break;
@@ -380,8 +409,8 @@ impl Gate {
             }
         }
         match (from, first) {
-            (0, _) => self.request(frame, first, around),
-            (_, false) if int(&frame, 4) == Some(EVENT_XID) => self.event(frame, around),
+            (0, _) => self.request(frame, first, 0, around),
+            (_, false) if int(&frame, 4) == Some(EVENT_XID) => self.event(frame, 0, around),
             _ => self.reply(frame, first, around),
         }
         self.settle(around.now);

@@ -1,11 +1,13 @@
 //! What a gate does with whole frames: asks the rules about a request, a reply, a watch event, and lets what is left of it
 //! go on.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::facts::{int, long, text, Facts, Request, CONNECT, EVENT, REPLY_BODY};
 use super::gate::{Around, Gate, Pending};
+use super::gate_ask::Asking;
 use super::rules::{Action, At, Rule};
 use super::track::EVENT_XID;
 
@@ -16,7 +18,13 @@ const CLOSE_SESSION: i32 = -11;
 const EXPIRE_WAIT: Duration = Duration::from_secs(10);
 
 impl Gate {
-    pub(super) fn request(&mut self, frame: Vec<u8>, first: bool, around: &mut Around<'_>) {
+    pub(super) fn request(
+        &mut self,
+        frame: Vec<u8>,
+        first: bool,
+        skip: usize,
+        around: &mut Around<'_>,
+    ) {
         if self.expiring.is_some() {
             return;
         }
@@ -36,18 +44,21 @@ impl Gate {
         };
         let mut asked = Vec::new();
         let mut at = now;
-        for rule in self.rules.clone() {
+        for (number, rule) in Rc::clone(&self.rules).iter().enumerate() {
             if rule.definition.at != At::Request {
                 if matches!(rule.definition.action, Action::Stale) {
                     asked = frame[8..].to_vec();
                 }
                 continue;
             }
+            if number < skip {
+                continue;
+            }
             if !rule.matches(&self.facts(Some(&request), session)) || !rule.fires() {
                 continue;
             }
             let say = |gate: &mut Self, words: &str| {
-                gate.decide(around.decisions, &rule, Some(&request), session, words);
+                gate.decide(around.decisions, rule, Some(&request), session, words);
             };
             match rule.definition.action {
                 Action::Delay { delay, jitter } => {
@@ -83,8 +94,21 @@ impl Gate {
                     self.ended = true;
                     return;
                 }
+                Action::Ask { limit, open } if !first => {
+                    let asking = Asking {
+                        kind: "request",
+                        next: number + 1,
+                        frame,
+                        pending: None,
+                        until: now + limit,
+                        open,
+                        rule: Arc::clone(rule),
+                    };
+                    self.ask(asking, Some(&request), around);
+                    return;
+                }
                 Action::Expire if session.is_some() => {
-                    self.expire(&rule, Some(&request), around);
+                    self.expire(rule, Some(&request), around);
                     return;
                 }
                 Action::Move if session.is_some() => {
@@ -132,8 +156,7 @@ impl Gate {
         self.pending.remove(which)
     }
 
-    pub(super) fn reply(&mut self, mut frame: Vec<u8>, first: bool, around: &mut Around<'_>) {
-        let now = around.now;
+    pub(super) fn reply(&mut self, frame: Vec<u8>, first: bool, around: &mut Around<'_>) {
         let session = around.track.session.map(|session| session.id);
         let xid = if first {
             0
@@ -155,6 +178,25 @@ impl Gate {
             return;
         }
         let pending = self.answered(xid);
+        self.answer(frame, pending, first, 0, around);
+    }
+
+    /// A reply and what was asked, from a rule on.
+    pub(super) fn answer(
+        &mut self,
+        mut frame: Vec<u8>,
+        pending: Option<Pending>,
+        first: bool,
+        skip: usize,
+        around: &mut Around<'_>,
+    ) {
+        let now = around.now;
+        let session = around.track.session.map(|session| session.id);
+        let xid = if first {
+            0
+        } else {
+            int(&frame, 4).unwrap_or(0)
+        };
         let request = pending.as_ref().and_then(|one| one.request.as_ref());
         let (zxid, error) = if first {
             (None, None)
@@ -162,7 +204,7 @@ impl Gate {
             (long(&frame, 8), int(&frame, 16))
         };
         let mut at = now;
-        for rule in self.rules.clone() {
+        for (number, rule) in Rc::clone(&self.rules).iter().enumerate().skip(skip) {
             if rule.definition.at != At::Reply {
                 continue;
             }
@@ -181,7 +223,7 @@ impl Gate {
                 let (Some(zxid), Some(one)) = (zxid, &pending) else {
                     continue;
                 };
-                if let Some(older) = self.stale(&rule, one, zxid, &frame) {
+                if let Some(older) = self.stale(rule, one, zxid, &frame) {
                     if rule.fires() {
                         self.decide(
                             around.decisions,
@@ -200,7 +242,7 @@ impl Gate {
                 continue;
             }
             let say = |gate: &mut Self, words: &str| {
-                gate.decide(around.decisions, &rule, request, session, words);
+                gate.decide(around.decisions, rule, request, session, words);
             };
             let error = error.unwrap_or(0);
             match rule.definition.action {
@@ -228,6 +270,20 @@ impl Gate {
                 Action::Close => {
                     say(self, "this connection is reset");
                     self.ended = true;
+                    return;
+                }
+                Action::Ask { limit, open } if !first => {
+                    let request = pending.as_ref().and_then(|one| one.request.clone());
+                    let asking = Asking {
+                        kind: "reply",
+                        next: number + 1,
+                        frame,
+                        pending,
+                        until: now + limit,
+                        open,
+                        rule: Arc::clone(rule),
+                    };
+                    self.ask(asking, request.as_ref(), around);
                     return;
                 }
                 _ => {}
@@ -258,7 +314,7 @@ impl Gate {
         }
     }
 
-    pub(super) fn event(&mut self, frame: Vec<u8>, around: &mut Around<'_>) {
+    pub(super) fn event(&mut self, frame: Vec<u8>, skip: usize, around: &mut Around<'_>) {
         if self.expiring.is_some() {
             return;
         }
@@ -274,7 +330,7 @@ impl Gate {
             bytes: 0,
         };
         let mut at = now;
-        for rule in self.rules.clone() {
+        for (number, rule) in Rc::clone(&self.rules).iter().enumerate().skip(skip) {
             let mut facts = self.facts(None, session);
             facts.kind = EVENT;
             facts.path = shown.path.as_deref();
@@ -284,7 +340,7 @@ impl Gate {
                 continue;
             }
             let say = |gate: &mut Self, words: &str| {
-                gate.decide(around.decisions, &rule, Some(&shown), session, words);
+                gate.decide(around.decisions, rule, Some(&shown), session, words);
             };
             match rule.definition.action {
                 Action::Delay { delay, jitter } => {
@@ -310,6 +366,19 @@ impl Gate {
                 Action::Close => {
                     say(self, "this connection is reset");
                     self.ended = true;
+                    return;
+                }
+                Action::Ask { limit, open } => {
+                    let asking = Asking {
+                        kind: "event",
+                        next: number + 1,
+                        frame,
+                        pending: None,
+                        until: now + limit,
+                        open,
+                        rule: Arc::clone(rule),
+                    };
+                    self.ask(asking, Some(&shown), around);
                     return;
                 }
                 _ => {}

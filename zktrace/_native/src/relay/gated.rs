@@ -8,6 +8,7 @@ use std::time::Instant;
 use socket2::SockRef;
 use tokio::time::sleep_until;
 
+use super::desk::Message;
 use super::facts::Facts;
 use super::gate::{Around, Gate};
 use super::pair::{End, Pair, SCRATCH, TURNS};
@@ -15,6 +16,14 @@ use super::program::Tri;
 use super::rules::Rules;
 use super::takeover;
 use super::tap::now_ns;
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if self.asked {
+            self.shared.desk.forget(self.number);
+        }
+    }
+}
 
 impl Pair {
     /// These are in force from now on.
@@ -37,7 +46,7 @@ impl Pair {
             {
                 return;
             }
-            let mut gate = Gate::new(client, server, &self.track, now);
+            let mut gate = Gate::new(self.number, client, server, &self.track, now);
             for (lane, half) in gate.lanes.iter_mut().zip(&mut self.halves) {
                 let spill = std::mem::take(&mut half.spill);
                 lane.push(spill[half.sent..].to_vec(), now, now, true, true);
@@ -60,6 +69,7 @@ impl Pair {
             rules: &self.rules,
             ops: &self.shared.ops,
             decisions: &self.shared.decisions,
+            desk: &self.shared.desk,
             max_frame: self.shared.max_frame,
             track: &mut self.track,
             now,
@@ -169,9 +179,19 @@ impl Pair {
     /// What time brings to the gate; whether it ends the connection.
     pub(super) fn gate_time(&mut self, cx: &mut Context<'_>) -> Option<End> {
         self.gate.as_ref()?;
-        let _ = cx;
         let now = Instant::now();
-        self.around(now, |gate, around| gate.tick(now, around.decisions));
+        self.around(now, |gate, around| gate.tick(around));
+        if self.gate.as_ref().is_some_and(|gate| gate.asks) {
+            self.asked = true;
+        }
+        if self.asked {
+            for message in self.shared.desk.clone().take(self.number, cx.waker()) {
+                self.around(now, |gate, around| match message {
+                    Message::Verdict(ticket, verdict) => gate.resolve(ticket, verdict, around),
+                    Message::Inject(frame) => gate.inject(frame, now),
+                });
+            }
+        }
         self.ended_by_rule()
     }
 

@@ -15,8 +15,10 @@
 //! the bytes mean.
 
 pub mod decisions;
+pub mod desk;
 pub mod facts;
 mod gate;
+mod gate_ask;
 mod gate_frames;
 mod gated;
 mod lane;
@@ -54,9 +56,6 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Connections at once; beyond, new ones are reset.
     pub max_connections: usize,
-    /// What happens when those who read the tap do not keep up: true: sockets are not read until there is room; false: packets are
-    /// left out of the tap, and counted.
-    pub lossless: bool,
     /// Frames up to this size are put together where rules concern a connection; larger ones pass unseen.
     pub max_frame: usize,
     /// What rules need to know of the schema.

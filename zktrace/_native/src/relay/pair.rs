@@ -76,6 +76,9 @@ pub struct Pair {
     pub(super) gate: Option<Box<Gate>>,
     /// Until the gate has something to do.
     pub(super) timer: Option<Pin<Box<Sleep>>>,
+    /// Which connection it is to the desk, and whether the desk knows it.
+    pub(super) number: u64,
+    pub(super) asked: bool,
     /// Servers that its session could be moved to.
     pub(super) others: Vec<SocketAddr>,
     /// Whoever holds the session at another server, until this is dropped.
@@ -92,6 +95,7 @@ impl Pair {
         others: Vec<SocketAddr>,
     ) -> Self {
         let rules = Arc::clone(&orders.borrow().rules);
+        let number = shared.numbered();
         let mut pair = Self {
             shared,
             sockets: [client, server],
@@ -103,6 +107,8 @@ impl Pair {
             rules,
             gate: None,
             timer: None,
+            number,
+            asked: false,
             others,
             holding: None,
         };

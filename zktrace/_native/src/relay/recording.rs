@@ -37,6 +37,8 @@ pub struct Options {
     pub keep: Option<usize>,
     /// Whether secrets are taken out.
     pub redact: bool,
+    /// Of node data, so many bytes are recorded, and zeros for the others; None: all.
+    pub data_kept: Option<u64>,
 }
 
 impl Options {
@@ -212,6 +214,7 @@ impl Writer {
         state.files.store(1, Relaxed);
         let cleaner = Cleaner {
             redact: options.redact,
+            data_kept: options.data_kept,
             flows: HashMap::new(),
         };
         Ok(Self {
@@ -309,6 +312,7 @@ struct Flow {
 /// Takes secrets out of packets and puts checksums in.
 struct Cleaner {
     redact: bool,
+    data_kept: Option<u64>,
     flows: HashMap<Key, Flow>,
 }
 
@@ -351,7 +355,11 @@ impl Cleaner {
         let dst = [&head[middle..addresses.end], &head[tcp + 2..tcp + 4]];
         let there = key(src, dst);
         if flags & (SYN | ACK) == SYN {
-            self.flows.insert(there, Flow::default());
+            let flow = Flow {
+                redactor: Redactor::new(self.data_kept),
+                ended: [false, false],
+            };
+            self.flows.insert(there, flow);
             return;
         }
         let back = key(dst, src);

@@ -77,6 +77,11 @@ pub enum Action {
     Move,
     Stale,
     Close,
+    /// Someone outside decides (`desk`); what happens if they do not in time: it passes, or the connection is reset.
+    Ask {
+        limit: Duration,
+        open: bool,
+    },
 }
 
 /// What a rule is, as it was given.

@@ -15,6 +15,7 @@ use tokio::task::{spawn_local, LocalSet};
 use tokio::time::{sleep, timeout};
 
 use super::decisions::Decisions;
+use super::desk::Desk;
 use super::facts::{Facts, Ops};
 use super::pair::{reset, End, Pair};
 use super::program::Tri;
@@ -41,12 +42,20 @@ pub struct Shared {
     pub max_frame: usize,
     pub ops: Ops,
     pub decisions: Arc<Decisions>,
+    pub desk: Arc<Desk>,
+    numbers: Cell<u64>,
     open: Cell<usize>,
     /// Told when a block of the tap begins.
     begun: Notify,
 }
 
 impl Shared {
+    /// The number of a new connection.
+    pub fn numbered(&self) -> u64 {
+        self.numbers.set(self.numbers.get() + 1);
+        self.numbers.get()
+    }
+
     /// The tap, for a packet.
     pub fn tapping(&self) -> RefMut<'_, Tap> {
         let tap = self.tap.borrow_mut();
@@ -70,6 +79,7 @@ pub struct Relay {
     pub addresses: Vec<SocketAddr>,
     pub counters: Arc<Counters>,
     pub decisions: Arc<Decisions>,
+    pub desk: Arc<Desk>,
     orders: watch::Sender<Orders>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -110,6 +120,7 @@ impl Relay {
     /// Ends all connections with a reset, and the thread.
     pub fn stop(&self) {
         self.orders.send_modify(|orders| orders.stopping = true);
+        self.desk.close();
         let thread = self
             .thread
             .lock()
@@ -152,7 +163,8 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
     });
     let counting = Arc::clone(&counters);
     let decisions = Decisions::new();
-    let deciding = Arc::clone(&decisions);
+    let desk = Desk::new();
+    let deciding = (Arc::clone(&decisions), Arc::clone(&desk));
     let thread = std::thread::Builder::new()
         .name("zktrace-relay".into())
         .spawn(move || {
@@ -165,6 +177,7 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
         addresses,
         counters,
         decisions,
+        desk,
         orders,
         thread: Mutex::new(Some(thread)),
     })
@@ -186,11 +199,11 @@ async fn run(
     bound: Vec<(TcpListener, Upstreams)>,
     queues: Vec<Arc<Queue>>,
     counters: Arc<Counters>,
-    decisions: Arc<Decisions>,
+    (decisions, desk): (Arc<Decisions>, Arc<Desk>),
     mut orders: watch::Receiver<Orders>,
 ) {
     let shared = Rc::new(Shared {
-        tap: RefCell::new(Tap::new(queues, config.lossless, Arc::clone(&counters))),
+        tap: RefCell::new(Tap::new(queues, Arc::clone(&counters))),
         counters,
         spill_limit: config.spill_limit,
         slow_reader: config.slow_reader,
@@ -199,6 +212,8 @@ async fn run(
         max_frame: config.max_frame,
         ops: config.ops,
         decisions,
+        desk,
+        numbers: Cell::new(0),
         open: Cell::new(0),
         begun: Notify::new(),
     });

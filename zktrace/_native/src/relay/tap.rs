@@ -59,6 +59,9 @@ pub struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
     limit: usize,
+    /// What happens when it is full: true: sockets are not read until there is room; false: packets are left out of it, and
+    /// counted.
+    lossless: bool,
 }
 
 #[derive(Debug, Default)]
@@ -72,11 +75,12 @@ struct State {
 
 impl Queue {
     #[must_use]
-    pub fn new(limit: usize) -> Arc<Self> {
+    pub fn new(limit: usize, lossless: bool) -> Arc<Self> {
         let queue = Self {
             state: Mutex::new(State::default()),
             arrived: Condvar::new(),
             limit,
+            lossless,
         };
         queue.push(Arc::new(HEADER.to_vec()));
         Arc::new(queue)
@@ -140,10 +144,15 @@ impl Queue {
         self.state().bytes >= self.limit
     }
 
+    /// Traffic has to wait for its reader.
+    fn presses(&self) -> bool {
+        self.lossless && self.full()
+    }
+
     /// Whether there is no room; the task is woken when there is some.
     fn wait(&self, cx: &Context<'_>) -> bool {
         let mut state = self.state();
-        let full = state.bytes >= self.limit && !state.closed;
+        let full = self.lossless && state.bytes >= self.limit && !state.closed;
         if full {
             state.waiting.push(cx.waker().clone());
         }
@@ -157,24 +166,22 @@ pub struct Tap {
     /// Connections look at this, rather than at every queue for every read.
     pressed: bool,
     queues: Vec<Arc<Queue>>,
-    lossless: bool,
     counters: Arc<Counters>,
 }
 
 impl Tap {
-    pub fn new(queues: Vec<Arc<Queue>>, lossless: bool, counters: Arc<Counters>) -> Self {
+    pub fn new(queues: Vec<Arc<Queue>>, counters: Arc<Counters>) -> Self {
         Self {
             block: Vec::with_capacity(BLOCK + CHUNK + 256),
             pressed: false,
             queues,
-            lossless,
             counters,
         }
     }
 
     /// Whether the connection has to wait until readers have caught up.
     pub fn must_wait(&mut self, cx: &Context<'_>) -> bool {
-        if !self.lossless || !self.pressed {
+        if !self.pressed {
             return false;
         }
         self.pressed = self.queues.iter().any(|queue| queue.wait(cx));
@@ -191,14 +198,14 @@ impl Tap {
             Vec::with_capacity(BLOCK + CHUNK + 256),
         ));
         for queue in &self.queues {
-            if !self.lossless && queue.full() {
+            if !queue.lossless && queue.full() {
                 add(&self.counters.tap_lost_bytes, block.len() as u64);
                 add(&self.counters.tap_lost_packets, count_packets(&block));
             } else {
                 queue.push(Arc::clone(&block));
             }
         }
-        self.pressed = self.queues.iter().any(|queue| queue.full());
+        self.pressed = self.queues.iter().any(|queue| queue.presses());
         true
     }
 

@@ -28,7 +28,6 @@ fn config(upstreams: &[SocketAddr]) -> Config {
         slow_reader: None,
         connect_timeout: WAIT,
         max_connections: 100,
-        lossless: true,
         max_frame: 16 << 20,
         ops: super::facts::Ops::default(),
         rules: Vec::new(),
@@ -75,7 +74,7 @@ fn tapped(queue: &Queue, server_port: u16) -> [Vec<u8>; 2] {
 #[test]
 fn what_goes_in_comes_out_both_ways_and_is_tapped() {
     let (listener, address) = server();
-    let queue = Queue::new(1 << 30);
+    let queue = Queue::new(1 << 30, true);
     let relay = start(config(&[address]), vec![Arc::clone(&queue)]).unwrap();
     let there = pattern(3_000_000);
     let back: Vec<u8> = there.iter().rev().copied().collect();
@@ -170,10 +169,8 @@ fn readers_of_the_tap_that_lag_stop_the_traffic_or_lose_packets() {
     let data = pattern(4 << 20);
     for lossless in [true, false] {
         let (listener, address) = server();
-        let queue = Queue::new(256 * 1024);
-        let mut config = config(&[address]);
-        config.lossless = lossless;
-        let relay = start(config, vec![Arc::clone(&queue)]).unwrap();
+        let queue = Queue::new(256 * 1024, lossless);
+        let relay = start(config(&[address]), vec![Arc::clone(&queue)]).unwrap();
         let sent = data.clone();
         let mut socket = client(&relay);
         let writing = thread::spawn(move || {
@@ -269,13 +266,14 @@ fn recordings_rotate_at_whole_blocks_and_hold_no_password() {
     use super::tap::{folded, sum};
     let folder = Folder::new("recordings");
     let (listener, address) = server();
-    let queue = Queue::new(1 << 20);
+    let queue = Queue::new(1 << 20, true);
     let options = Options {
         path: folder.0.join("rec.pcapng"),
         rotate_bytes: Some(1 << 20),
         rotate_after: None,
         keep: Some(2),
         redact: true,
+        data_kept: None,
     };
     let recording = Recording::start(options.clone(), Arc::clone(&queue)).unwrap();
     let relay = start(config(&[address]), vec![queue]).unwrap();

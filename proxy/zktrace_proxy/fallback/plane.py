@@ -1,0 +1,316 @@
+"""Relays in a thread with an event loop: see :class:`zktrace_proxy.plane.Plane`.
+
+A direction of a connection is a coroutine that reads a chunk, copies it to the tap and sends it on
+before it reads the next: what a side does not take stops the other side. A half close is passed on
+as one, a reset as a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import Coroutine
+from ipaddress import ip_address
+from typing import Any, Final
+
+from zktrace_proxy.fallback.tap import Flow, Queue, Tap
+from zktrace_proxy.plane import Config, Decision, Listener, PlaneError, Question, Verdict
+
+_CHUNK: Final = 64 * 1024
+_BACKLOG: Final = 1024
+_ACCEPT_PAUSE_S: Final = 0.05
+_LINGER_0: Final = struct.pack("ii", 1, 0)
+_NATIVE: Final = "needs zktrace's native engine, which was not built here"
+
+
+class _Slow(Exception):
+    """One side takes nothing for too long."""
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+
+
+def _shown(where: Any) -> str:
+    return f"[{where[0]}]:{where[1]}" if ":" in where[0] else f"{where[0]}:{where[1]}"
+
+
+def _reset(*sockets: socket.socket) -> None:
+    """Makes closing a reset."""
+    for one in sockets:
+        try:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+        except OSError:
+            pass  # it has no connection any more
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class AsyncioPlane:
+    """The plane."""
+
+    def __init__(self, config: Config) -> None:
+        for wanted, what in ((config.record, "a recording"), (config.rules, "a fault")):
+            if wanted:
+                raise PlaneError(f"{what} {_NATIVE}")
+        self._config = config
+        lossless = [config.lossless] * config.taps + [False] * config.observers
+        self._queues = [Queue(config.tap_limit, one) for one in lossless]
+        self._tap = Tap(self._queues)
+        self._counted = dict.fromkeys(
+            (
+                *("accepted", "open", "unreachable", "upstream_failures", "refused", "resets"),
+                *("slow_readers", "faulted", "accept_failures"),
+                *("bytes_to_server", "bytes_to_client"),
+            ),
+            0,
+        )
+        self._bound: list[socket.socket] = []
+        try:
+            for listener in config.listeners:
+                self._bound.append(self._bind(listener))
+        except PlaneError:
+            self._close()
+            raise
+        self._addresses = [_shown(one.getsockname()) for one in self._bound]
+        self._turns = [0] * len(self._bound)
+        self._loop = asyncio.new_event_loop()
+        self._room = asyncio.Event()
+        for queue in self._queues:
+            queue.on_room = self._on_room
+        self._stopping = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="zktrace-relay", daemon=True)
+        self._thread.start()
+
+    def _bind(self, listener: Listener) -> socket.socket:
+        host, port = _split(listener.address)
+        bound = socket.socket(_family(host), socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+            bound.listen(_BACKLOG)
+            bound.setblocking(False)
+        except OSError as error:
+            bound.close()
+            raise PlaneError(f"{listener.address}: {error.strerror or error}") from None
+        return bound
+
+    def _close(self) -> None:
+        for one in self._bound:
+            one.close()
+
+    # -- what can be asked of it
+
+    def addresses(self) -> list[str]:
+        return list(self._addresses)
+
+    def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
+        return self._queues[tap].next(timeout_s)
+
+    def ended(self, tap: int = 0) -> bool:
+        return tap >= len(self._queues) or self._queues[tap].ended()
+
+    def counters(self) -> dict[str, int]:
+        lost = {
+            "tap_lost_packets": self._tap.lost_packets,
+            "tap_lost_bytes": self._tap.lost_bytes,
+        }
+        return {**self._counted, **lost}
+
+    def recorded(self) -> tuple[int, int, str | None]:
+        return 0, 0, None
+
+    def add_rule(self, form: tuple[Any, ...]) -> None:
+        raise PlaneError(f"a fault {_NATIVE}")
+
+    def remove_rule(self, number: int) -> bool:
+        return False
+
+    def rules(self) -> list[tuple[int, int, int, bool]]:
+        return []
+
+    def decisions(self) -> tuple[list[Decision], int]:
+        return [], 0
+
+    def question(self, timeout_s: float) -> Question | None:
+        return None
+
+    def decide(self, question: Question, what: Verdict, frame: bytes | None = None) -> bool:
+        return False
+
+    def inject(self, connection: int, frame: bytes) -> bool:
+        return False
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+
+    # -- the thread
+
+    def _on_room(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._room.set)
+        except RuntimeError:
+            pass  # the loop has ended: nobody waits
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._close()
+            for queue in self._queues:
+                queue.close()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        accepting = [
+            self._loop.create_task(self._accept(index, bound))
+            for index, bound in enumerate(self._bound)
+        ]
+        await self._stopping.wait()
+        tasks = [*accepting, *self._connections]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self, index: int, bound: socket.socket) -> None:
+        while True:
+            try:
+                client, address = await self._loop.sock_accept(bound)
+            except OSError:
+                self._counted["accept_failures"] += 1
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            self._counted["accepted"] += 1
+            if self._counted["open"] >= self._config.max_connections:
+                self._counted["refused"] += 1
+                _reset(client)
+                client.close()
+                continue
+            self._counted["open"] += 1
+            task = self._loop.create_task(self._connection(index, client, address[:2]))
+            self._connections.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._counted["open"] -= 1
+
+    async def _connect(self, index: int) -> tuple[socket.socket, tuple[str, int]] | None:
+        upstreams = self._config.listeners[index].upstreams
+        first = self._turns[index]
+        self._turns[index] = (first + 1) % len(upstreams)
+        for number in range(len(upstreams)):
+            host, port = _split(upstreams[(first + number) % len(upstreams)])
+            server = socket.socket(_family(host), socket.SOCK_STREAM)
+            server.setblocking(False)
+            connecting = self._loop.sock_connect(server, (host, port))
+            try:
+                await asyncio.wait_for(connecting, self._config.connect_timeout_s)
+            except (OSError, TimeoutError):
+                self._counted["upstream_failures"] += 1
+                server.close()
+            except BaseException:
+                server.close()
+                raise
+            else:
+                return server, (host, port)
+        return None
+
+    async def _connection(self, index: int, client: socket.socket, address: Any) -> None:
+        sockets = [client]
+        try:
+            found = await self._connect(index)
+            if found is None:
+                self._counted["unreachable"] += 1
+                _reset(client)
+                return
+            server, upstream = found
+            sockets.append(server)
+            for one in sockets:
+                one.setblocking(False)
+                try:
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                except OSError:
+                    pass  # it is gone, which reading from it tells
+            flow = Flow(self._tap, address, upstream, time.time_ns())
+            await self._relay(client, server, flow)
+        except asyncio.CancelledError:
+            _reset(*sockets)
+        finally:
+            for one in sockets:
+                one.close()
+
+    async def _relay(self, client: socket.socket, server: socket.socket, flow: Flow) -> None:
+        ways: list[Coroutine[Any, Any, None]] = [
+            self._way(0, client, server, flow),
+            self._way(1, server, client, flow),
+        ]
+        tasks = [self._loop.create_task(way) for way in ways]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            errors = [task.exception() for task in done if task.exception() is not None]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if errors:
+            slow = any(isinstance(error, _Slow) for error in errors)
+            self._counted["slow_readers" if slow else "resets"] += 1
+            flow.reset(1, time.time_ns())
+            _reset(client, server)
+            if not all(isinstance(error, _Slow | OSError) for error in errors):
+                raise ExceptionGroup("relaying", [e for e in errors if isinstance(e, Exception)])
+
+    async def _way(
+        self, direction: int, source: socket.socket, sink: socket.socket, flow: Flow
+    ) -> None:
+        name = "bytes_to_client" if direction else "bytes_to_server"
+        while True:
+            while self._tap.presses:
+                self._room.clear()
+                if self._tap.presses:
+                    await self._room.wait()
+            data = await self._loop.sock_recv(source, _CHUNK)
+            ts_ns = time.time_ns()
+            if not data:
+                flow.fin(direction, ts_ns)
+                try:
+                    sink.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass  # that side is gone, which reading from it tells
+                return
+            flow.data(direction, data, ts_ns)
+            await self._send(sink, data)
+            self._counted[name] += len(data)
+
+    async def _send(self, sink: socket.socket, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                rest = rest[sink.send(rest) :]
+            except BlockingIOError:
+                pass
+            if not rest:
+                return
+            writable = self._loop.create_future()
+            self._loop.add_writer(sink, _set, writable)
+            try:
+                await asyncio.wait_for(writable, self._config.slow_reader_s)
+            except TimeoutError:
+                raise _Slow from None
+            finally:
+                self._loop.remove_writer(sink)
