@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from zktrace_proxy.hooks.runner import Hooks
-    from zktrace_proxy.plane import Plane, Record
+    from zktrace_proxy.plane import Listener, Plane, Record
     from zktrace_proxy.rules import Rule
 
 app = typer.Typer(
@@ -29,6 +30,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+#: How often names of servers are looked up again.
+_RESOLVE_S = 30.0
+
+
+class UpstreamDown(StrEnum):
+    """As :data:`zktrace_proxy.plane.WhenDown`."""
+
+    accept = "accept"
+    reset = "reset"
+    close_listener = "close-listener"
+
 
 #: How often it is looked whether recording works.
 _LOOK_S = 1.0
@@ -138,6 +151,22 @@ def run(
     connect_timeout: Annotated[
         float, typer.Option(min=0.001, metavar="SECONDS", help="For a server to accept.")
     ] = 5.0,
+    upstream_down: Annotated[
+        UpstreamDown,
+        typer.Option(
+            help="What clients get while no server accepts: they wait (accept), are reset, or are "
+            "refused until one does (close-listener)."
+        ),
+    ] = UpstreamDown.reset,
+    drain: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="When it is told to end: accept nobody, and end connections when nothing is under "
+            "way on them, spread over this time. Then what is left is reset.",
+        ),
+    ] = 0.0,
     max_connections: Annotated[
         int, typer.Option(min=1, help="Connections at once; more are reset.")
     ] = 20_000,
@@ -180,6 +209,7 @@ def run(
     # written to its end.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    _more_files()
     with ExitStack() as stack:
         if site is not None:
             stack.enter_context(site.bind())
@@ -193,6 +223,7 @@ def run(
                     slow_reader_s=slow_reader,
                     connect_timeout_s=connect_timeout,
                     max_connections=max_connections,
+                    when_down=upstream_down.value,
                     lossless=not lossy,
                     taps=int(site is not None),
                     observers=int(bool(script)),
@@ -212,12 +243,14 @@ def run(
             if record is not None:
                 _say(f"recording to {record}")
                 stack.callback(_watch(plane).set)
+            stack.callback(_resolving(plane, listen, upstream, wanted).set)
             if site is None:
                 threading.Event().wait()
             else:
-                _show(plane, site, metrics_top, key, rules)
+                _show(plane, site, metrics_top, key, rules, drain)
         except KeyboardInterrupt:
             pass  # the way to end it
+        _drain(plane, drain)
     _told(plane)
 
 
@@ -227,6 +260,17 @@ def _say(text: str) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _more_files() -> None:
+    """Lets the process open as many files as it may: a connection is two."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        pass  # as it is, then: macOS has a limit of its own below an infinite one
 
 
 def _rules(texts: list[str]) -> tuple[Rule, ...]:
@@ -256,7 +300,12 @@ def _hooks(scripts: list[str]) -> Hooks | None:
 
 
 def _show(
-    plane: Plane, site: Site, metrics_top: int, key: bytes | None, rules: tuple[Rule, ...]
+    plane: Plane,
+    site: Site,
+    metrics_top: int,
+    key: bytes | None,
+    rules: tuple[Rule, ...],
+    drain: float,
 ) -> None:
     from zktrace.store.picture import Picture
     from zktrace_proxy import http
@@ -270,9 +319,46 @@ def _show(
         faults = Faults(plane, rules)
         site.serve(picture, metrics_top, lambda app: http.add(app, faults))
     finally:
+        _drain(plane, drain)
         plane.stop()
         if not feed.join(_END_S):
             _say("decoding did not come to its end")
+
+
+def _drain(plane: Plane, over_s: float) -> None:
+    if not over_s or not plane.counters()["open"]:
+        return
+    from zktrace.export.summary import plural
+
+    left = plane.drain(over_s)
+    if left:
+        _say(f"{plural(left, 'connection')} cut: something was under way after {over_s:g} s")
+
+
+def _resolving(
+    plane: Plane, listen: list[str], upstream: str | None, now: tuple[Listener, ...]
+) -> threading.Event:
+    """Looks names of servers up again and again: new connections go where they lead then."""
+    from zktrace_proxy.addresses import listeners
+    from zktrace_proxy.plane import PlaneError
+
+    ended = threading.Event()
+
+    def look() -> None:
+        known = [one.upstreams for one in now]
+        while not ended.wait(_RESOLVE_S):
+            try:
+                found = [one.upstreams for one in listeners(listen, upstream)]
+            except PlaneError:
+                continue  # a resolver that fails for a while: what is known stays
+            for index, (old, new) in enumerate(zip(known, found, strict=True)):
+                if set(old) != set(new):
+                    plane.set_upstreams(index, new)
+                    _say(f"{plane.addresses()[index]} -> {', '.join(new)}")
+                    known[index] = new
+
+    threading.Thread(target=look, name="zktrace-resolve", daemon=True).start()
+    return ended
 
 
 def _watch(plane: Plane) -> threading.Event:
@@ -310,6 +396,7 @@ def _told(plane: Plane) -> None:
         "refused": ("connection", " refused (--max-connections)"),
         "slow_readers": ("connection", " reset for a slow reader"),
         "faulted": ("connection", " ended by a fault"),
+        "drained": ("connection", " ended when nothing was under way (--drain)"),
         "accept_failures": ("failure", " to accept"),
         "tap_lost_packets": ("packet", " left out by the tap"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -61,6 +62,7 @@ class NativePlane:
                     record.data_bytes,
                 ),
                 max_frame=config.max_frame,
+                when_down=config.when_down,
                 paths=paths,
                 watches=watches,
                 rules=[rule.form(number) for number, rule in enumerate(config.rules, 1)],
@@ -97,6 +99,12 @@ class NativePlane:
     def decisions(self) -> tuple[list[Decision], int]:
         made, forgotten = self._relay.decisions()
         return [Decision(**one) for one in made], forgotten
+
+    def set_upstreams(self, listener: int, servers: Sequence[str]) -> None:
+        self._relay.set_upstreams(listener, servers)
+
+    def drain(self, over_s: float) -> int:
+        return self._relay.drain(_ms(over_s))
 
     def question(self, timeout_s: float) -> Question | None:
         asked = self._relay.question(_ms(timeout_s))

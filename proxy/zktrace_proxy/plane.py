@@ -9,6 +9,7 @@ connection that no rule concerns is relayed without a look at its frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
@@ -59,6 +60,9 @@ class Record:
     data_bytes: int | None = None
 
 
+WhenDown: TypeAlias = Literal["accept", "reset", "close-listener"]
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """What a plane does.
@@ -67,7 +71,9 @@ class Config:
     never. `lossless`: when those who read the tap do not keep up, sockets are not read until they
     have; else packets are left out of the tap and counted. `taps`: how many read
     the traffic by :meth:`Plane.next`, each all of it; `observers`: how many more there are,
-    numbered behind these, which are never waited for. `rules` are in force from the start, and
+    numbered behind these, which are never waited for. `when_down`: what
+    clients get while no server accepts: they wait, are reset, or are refused by the kernel until
+    one does. `rules` are in force from the start, and
     numbered from 1.
     """
 
@@ -82,6 +88,7 @@ class Config:
     observers: int = 0
     record: Record | None = None
     max_frame: int = MAX_FRAME
+    when_down: WhenDown = "reset"
     rules: tuple[Rule, ...] = ()
 
 
@@ -159,6 +166,14 @@ class Plane(Protocol):
 
     def decisions(self) -> tuple[list[Decision], int]:
         """What rules did since this was asked last; how much of it was forgotten by then."""
+
+    def set_upstreams(self, listener: int, servers: Sequence[str]) -> None:
+        """The servers behind a listener from now on (``IP:PORT``), for new connections."""
+
+    def drain(self, over_s: float) -> int:
+        """Accepts nobody any more, and ends connections when nothing is under way on them, spread
+        over this time; waits for it. How many were still open then.
+        """
 
     def question(self, timeout_s: float) -> Question | None:
         """The next frame that a rule wants decided about; None when none came in time."""

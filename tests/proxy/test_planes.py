@@ -223,6 +223,19 @@ def test_connections_beyond_the_limit_are_refused_and_stopping_ends_all(
             assert plane.counters()["open"] == 0
 
 
+def test_servers_may_change_for_new_connections(server: socket.socket) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        relaying(shown(server)) as plane,
+    ):
+        other.settimeout(WAIT_S)
+        with connect(plane) as first, accept(server) as behind:
+            plane.set_upstreams(0, [shown(other)])
+            with connect(plane), accept(other):
+                first.sendall(b"stays")
+                assert behind.recv(5) == b"stays"
+
+
 def test_ipv6(server: socket.socket) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -64,6 +64,8 @@ class AsyncioPlane:
         for wanted, what in ((config.record, "a recording"), (config.rules, "a fault")):
             if wanted:
                 raise PlaneError(f"{what} {_NATIVE}")
+        if config.when_down != "reset":
+            raise PlaneError(f"--upstream-down {config.when_down} {_NATIVE}")
         self._config = config
         lossless = [config.lossless] * config.taps + [False] * config.observers
         self._queues = [Queue(config.tap_limit, one) for one in lossless]
@@ -71,7 +73,7 @@ class AsyncioPlane:
         self._counted = dict.fromkeys(
             (
                 *("accepted", "open", "unreachable", "upstream_failures", "refused", "resets"),
-                *("slow_readers", "faulted", "accept_failures"),
+                *("slow_readers", "faulted", "drained", "accept_failures"),
                 *("bytes_to_server", "bytes_to_client"),
             ),
             0,
@@ -84,6 +86,8 @@ class AsyncioPlane:
             self._close()
             raise
         self._addresses = [_shown(one.getsockname()) for one in self._bound]
+        self._upstreams = [listener.upstreams for listener in config.listeners]
+        self._draining = threading.Event()
         self._turns = [0] * len(self._bound)
         self._loop = asyncio.new_event_loop()
         self._room = asyncio.Event()
@@ -144,6 +148,17 @@ class AsyncioPlane:
     def decisions(self) -> tuple[list[Decision], int]:
         return [], 0
 
+    def set_upstreams(self, listener: int, servers: Sequence[str]) -> None:
+        self._upstreams[listener] = tuple(servers)
+
+    def drain(self, over_s: float) -> int:
+        """Knows no frames: waits for those who end by themselves."""
+        self._draining.set()
+        until = time.monotonic() + over_s
+        while self._counted["open"] and time.monotonic() < until:
+            time.sleep(_ACCEPT_PAUSE_S)
+        return self._counted["open"]
+
     def question(self, timeout_s: float) -> Question | None:
         return None
 
@@ -195,7 +210,8 @@ class AsyncioPlane:
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
                 continue
             self._counted["accepted"] += 1
-            if self._counted["open"] >= self._config.max_connections:
+            full = self._counted["open"] >= self._config.max_connections
+            if full or self._draining.is_set():
                 self._counted["refused"] += 1
                 _reset(client)
                 client.close()
@@ -210,9 +226,9 @@ class AsyncioPlane:
         self._counted["open"] -= 1
 
     async def _connect(self, index: int) -> tuple[socket.socket, tuple[str, int]] | None:
-        upstreams = self._config.listeners[index].upstreams
+        upstreams = self._upstreams[index]
         first = self._turns[index]
-        self._turns[index] = (first + 1) % len(upstreams)
+        self._turns[index] = first + 1
         for number in range(len(upstreams)):
             host, port = _split(upstreams[(first + number) % len(upstreams)])
             server = socket.socket(_family(host), socket.SOCK_STREAM)

@@ -15,7 +15,7 @@ use crate::python_rules::{debug_holds, decision, definition, question, verdict};
 use crate::relay::desk::{Message, Verdict};
 use crate::relay::facts::Ops;
 use crate::relay::recording::{Options, Recording};
-use crate::relay::{start, Config, Listener, Queue, Relay};
+use crate::relay::{start, Config, Listener, Queue, Relay, WhenDown};
 
 /// A running data plane; see `zktrace_proxy.plane.Plane`.
 #[pyclass(frozen, module = "zktrace._native", name = "Relay")]
@@ -44,7 +44,7 @@ type Record = (
 impl PyRelay {
     #[new]
     #[pyo3(signature = (listeners, *, spill_limit, slow_reader_ms, connect_timeout_ms, max_connections, tap_limit,
-                        lossless, taps, record, max_frame, paths, watches, rules))]
+                        lossless, taps, record, max_frame, when_down, paths, watches, rules))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         listeners: Vec<(String, Vec<String>)>,
@@ -57,6 +57,7 @@ impl PyRelay {
         taps: Vec<bool>,
         record: Option<Record>,
         max_frame: usize,
+        when_down: &str,
         paths: Vec<i32>,
         watches: Vec<i32>,
         rules: Vec<Bound<'_, PyAny>>,
@@ -80,6 +81,12 @@ impl PyRelay {
             slow_reader: slow_reader_ms.map(Duration::from_millis),
             connect_timeout: Duration::from_millis(connect_timeout_ms),
             max_connections,
+            when_down: match when_down {
+                "accept" => WhenDown::Accept,
+                "reset" => WhenDown::Reset,
+                "close-listener" => WhenDown::CloseListener,
+                _ => return Err(PyValueError::new_err(format!("not known: {when_down}"))),
+            },
             max_frame,
             ops: Ops {
                 paths: paths.into_iter().collect(),
@@ -160,6 +167,21 @@ impl PyRelay {
             let (bytes, files) = recording.written();
             (bytes, files, recording.problem())
         })
+    }
+
+    /// The servers behind a listener from now on.
+    fn set_upstreams(&self, listener: usize, servers: Vec<String>) -> PyResult<()> {
+        let servers = servers
+            .iter()
+            .map(|one| address(one))
+            .collect::<PyResult<_>>()?;
+        self.relay.set_upstreams(listener, servers);
+        Ok(())
+    }
+
+    /// Ends connections between two frames, over this time; how many were still open then.
+    fn drain(&self, py: Python<'_>, over_ms: u64) -> u64 {
+        py.detach(|| self.relay.drain(Duration::from_millis(over_ms)))
     }
 
     /// Puts a rule in force.

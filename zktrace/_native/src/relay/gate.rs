@@ -133,6 +133,15 @@ impl Gate {
                 .any(|lane| lane.shaped() || !lane.is_empty())
     }
 
+    /// Nothing is on its way.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.asking.iter().all(Option::is_none)
+            && self.pending.is_empty()
+            && self.coming.iter().all(Vec::is_empty)
+            && self.lanes.iter().all(Lane::is_empty)
+    }
+
     /// Whether more may be read from a side.
     #[must_use]
     pub fn wants(&self, from: usize, limit: usize) -> bool {

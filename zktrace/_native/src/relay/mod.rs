@@ -56,12 +56,24 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Connections at once; beyond, new ones are reset.
     pub max_connections: usize,
+    pub when_down: WhenDown,
     /// Frames up to this size are put together where rules concern a connection; larger ones pass unseen.
     pub max_frame: usize,
     /// What rules need to know of the schema.
     pub ops: facts::Ops,
     /// In force from the start.
     pub rules: Vec<rules::Definition>,
+}
+
+/// What a client gets while no server behind its listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenDown {
+    /// It waits: servers are tried again for as long as it stays.
+    Accept,
+    /// A reset.
+    Reset,
+    /// A reset, and those who come after it are refused by the kernel until a server accepts again.
+    CloseListener,
 }
 
 /// An address to listen on, and the servers behind it.
@@ -90,6 +102,8 @@ pub struct Counters {
     pub accept_failures: AtomicU64,
     pub bytes_to_server: AtomicU64,
     pub bytes_to_client: AtomicU64,
+    /// Ended between two frames, since the proxy was to end.
+    pub drained: AtomicU64,
     /// Ended by a rule.
     pub faulted: AtomicU64,
     /// Packets and bytes that the tap left out.
@@ -100,7 +114,7 @@ pub struct Counters {
 impl Counters {
     /// Names and values.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 13] {
+    pub fn all(&self) -> [(&'static str, u64); 14] {
         let read = |value: &AtomicU64| value.load(Relaxed);
         [
             ("accepted", read(&self.accepted)),
@@ -111,6 +125,7 @@ impl Counters {
             ("resets", read(&self.resets)),
             ("slow_readers", read(&self.slow_readers)),
             ("faulted", read(&self.faulted)),
+            ("drained", read(&self.drained)),
             ("accept_failures", read(&self.accept_failures)),
             ("bytes_to_server", read(&self.bytes_to_server)),
             ("bytes_to_client", read(&self.bytes_to_client)),

@@ -56,6 +56,8 @@ pub enum End {
     /// A rule wants it reset, or closed.
     Fault,
     Cut,
+    /// It was to end, and nothing was under way.
+    Drained,
 }
 
 /// The future of a connection; ready when it has ended.
@@ -79,6 +81,8 @@ pub struct Pair {
     /// Which connection it is to the desk, and whether the desk knows it.
     pub(super) number: u64,
     pub(super) asked: bool,
+    /// It is to end as soon as nothing is under way.
+    pub draining: bool,
     /// Servers that its session could be moved to.
     pub(super) others: Vec<SocketAddr>,
     /// Whoever holds the session at another server, until this is dropped.
@@ -109,11 +113,28 @@ impl Pair {
             timer: None,
             number,
             asked: false,
+            draining: false,
             others,
             holding: None,
         };
         pair.look();
         pair
+    }
+
+    /// A part of a time, from 0 to 1, another one for each connection.
+    #[must_use]
+    pub fn spread(&self) -> f64 {
+        // The golden ratio's multiples are spread evenly.
+        (self.number as f64 * 0.618_033_988_749_895).fract() * 0.9
+    }
+
+    /// Between two frames on both sides, and all that was asked is answered. Never of what is no ZooKeeper.
+    fn idle(&self) -> bool {
+        self.track.outstanding == 0
+            && self.track.session.is_some()
+            && [0, 1].iter().all(|&from| self.track.left(from) == Some(0))
+            && self.halves.iter().all(|half| half.spill.is_empty())
+            && self.gate.as_ref().is_none_or(|gate| gate.idle())
     }
 
     /// Ends both sides with a reset rather than an orderly close.
@@ -269,6 +290,13 @@ impl Future for Pair {
         }
         if done == 2 {
             return Poll::Ready(End::Closed);
+        }
+        if this.draining && this.idle() {
+            let ts_ns = now_ns();
+            for side in [0, 1] {
+                this.flow.fin(&mut this.shared.tapping(), side, ts_ns);
+            }
+            return Poll::Ready(End::Drained);
         }
         if let Some(end) = this
             .shared

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{watch, Notify};
@@ -21,8 +21,8 @@ use super::pair::{reset, End, Pair};
 use super::program::Tri;
 use super::rules::{Action, Definition, Rule, Rules};
 use super::tap::{now_ns, Queue, Tap, TapFlow};
-use super::upstreams::Upstreams;
-use super::{add, Config, Counters, Listener};
+use super::upstreams::Turn;
+use super::{add, Config, Counters, Listener, WhenDown};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -30,6 +30,11 @@ const BACKLOG: u32 = 1024;
 const FLUSH: Duration = Duration::from_millis(5);
 /// How long to wait when accepting fails, as when there are no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long to wait before servers of which none accepts are tried again.
+const DOWN_PAUSE: Duration = Duration::from_millis(250);
+/// How often whoever drains looks whether all have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
 /// What the connections of the thread share.
 pub struct Shared {
@@ -39,6 +44,7 @@ pub struct Shared {
     pub slow_reader: Option<Duration>,
     connect_timeout: Duration,
     max_connections: usize,
+    when_down: WhenDown,
     pub max_frame: usize,
     pub ops: Ops,
     pub decisions: Arc<Decisions>,
@@ -71,6 +77,10 @@ impl Shared {
 pub struct Orders {
     stopping: bool,
     pub rules: Rules,
+    /// Of each listener.
+    upstreams: Arc<Vec<Vec<SocketAddr>>>,
+    /// Nobody is accepted any more, and connections end within so long when they have nothing under way.
+    drain: Option<Duration>,
 }
 
 /// A running proxy. Stops when it is dropped.
@@ -117,6 +127,28 @@ impl Relay {
         found
     }
 
+    /// The servers behind a listener from now on; open connections stay where they are.
+    pub fn set_upstreams(&self, listener: usize, servers: Vec<SocketAddr>) {
+        self.orders.send_modify(|orders| {
+            let mut all = orders.upstreams.to_vec();
+            if let Some(own) = all.get_mut(listener) {
+                *own = servers;
+            }
+            orders.upstreams = Arc::new(all);
+        });
+    }
+
+    /// Accepts nobody any more, and ends connections between two frames, spread over this time; waits for it. How many were
+    /// still open then.
+    pub fn drain(&self, over: Duration) -> u64 {
+        self.orders.send_modify(|orders| orders.drain = Some(over));
+        let until = Instant::now() + over;
+        while self.counters.open.load(Relaxed) > 0 && Instant::now() < until {
+            std::thread::sleep(DRAIN_LOOK);
+        }
+        self.counters.open.load(Relaxed)
+    }
+
     /// Ends all connections with a reset, and the thread.
     pub fn stop(&self) {
         self.orders.send_modify(|orders| orders.stopping = true);
@@ -146,6 +178,7 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
         .build()?;
     let counters = Arc::new(Counters::default());
     let mut bound = Vec::new();
+    let mut behind = Vec::new();
     let mut addresses = Vec::new();
     {
         let _inside = runtime.enter();
@@ -153,13 +186,16 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
             let listener = listen(*address)
                 .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
             addresses.push(listener.local_addr()?);
-            bound.push((listener, Upstreams::new(upstreams.clone())));
+            bound.push(listener);
+            behind.push(upstreams.clone());
         }
     }
     let given = config.rules.iter().cloned().map(Rule::new).collect();
     let (orders, ordered) = watch::channel(Orders {
         stopping: false,
         rules: Arc::new(given),
+        upstreams: Arc::new(behind),
+        drain: None,
     });
     let counting = Arc::clone(&counters);
     let decisions = Decisions::new();
@@ -196,7 +232,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn run(
     config: Config,
-    bound: Vec<(TcpListener, Upstreams)>,
+    bound: Vec<TcpListener>,
     queues: Vec<Arc<Queue>>,
     counters: Arc<Counters>,
     (decisions, desk): (Arc<Decisions>, Arc<Desk>),
@@ -209,6 +245,7 @@ async fn run(
         slow_reader: config.slow_reader,
         connect_timeout: config.connect_timeout,
         max_connections: config.max_connections,
+        when_down: config.when_down,
         max_frame: config.max_frame,
         ops: config.ops,
         decisions,
@@ -218,11 +255,11 @@ async fn run(
         begun: Notify::new(),
     });
     spawn_local(flushing(Rc::clone(&shared)));
-    for (listener, upstreams) in bound {
+    for (index, listener) in bound.into_iter().enumerate() {
         spawn_local(accepting(
             Rc::clone(&shared),
             listener,
-            upstreams,
+            index,
             orders.clone(),
         ));
     }
@@ -246,14 +283,34 @@ async fn flushing(shared: Rc<Shared>) {
 async fn accepting(
     shared: Rc<Shared>,
     listener: TcpListener,
-    mut upstreams: Upstreams,
+    index: usize,
     orders: watch::Receiver<Orders>,
 ) {
     let mut stopping = orders.clone();
+    let mut turn = Turn::default();
+    let mut listener = Some(listener);
+    let address = listener.as_ref().and_then(|one| one.local_addr().ok());
+    let down = Rc::new(Notify::new());
     loop {
+        let Some(open) = &listener else {
+            // Closed, until a server accepts.
+            tokio::select! {
+                () = sleep(DOWN_PAUSE) => {}
+                _ = stopping.wait_for(|orders| orders.stopping || orders.drain.is_some()) => return,
+            }
+            let order = turn.order(&orders.borrow().upstreams[index]);
+            if connect(&shared, &order).await.is_some() {
+                listener = address.and_then(|address| listen(address).ok());
+            }
+            continue;
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|orders| orders.stopping) => return,
+            accepted = open.accept() => accepted,
+            () = down.notified() => {
+                listener = None;
+                continue;
+            }
+            _ = stopping.wait_for(|orders| orders.stopping || orders.drain.is_some()) => return,
         };
         match accepted {
             Ok((client, address)) => {
@@ -263,13 +320,14 @@ async fn accepting(
                     reset(&client);
                     continue;
                 }
-                let order = upstreams.order();
+                let order = turn.order(&orders.borrow().upstreams[index]);
                 spawn_local(connection(
                     Rc::clone(&shared),
                     client,
                     address,
                     order,
                     orders.clone(),
+                    Rc::clone(&down),
                 ));
             }
             Err(_) => {
@@ -310,6 +368,7 @@ async fn connection(
     address: SocketAddr,
     order: Vec<SocketAddr>,
     mut orders: watch::Receiver<Orders>,
+    gone: Rc<Notify>,
 ) {
     let _open = Open::new(&shared);
     if down(&orders.borrow().rules, address, &order) {
@@ -318,12 +377,15 @@ async fn connection(
         return;
     }
     let server = tokio::select! {
-        server = connect(&shared, &order) => server,
+        server = reach(&shared, &order, &client) => server,
         _ = orders.wait_for(|orders| orders.stopping) => None,
     };
     let Some((server, upstream)) = server else {
         if !orders.borrow().stopping {
             add(&shared.counters.unreachable, 1);
+            if shared.when_down == WhenDown::CloseListener {
+                gone.notify_one();
+            }
         }
         reset(&client);
         return;
@@ -343,6 +405,7 @@ async fn connection(
         orders.clone(),
         others,
     );
+    let mut drain_at = None;
     let end = loop {
         tokio::select! {
             end = &mut pair => break Some(end),
@@ -351,12 +414,21 @@ async fn connection(
                 if now.stopping || changed.is_err() {
                     break None;
                 }
+                if let (Some(over), None) = (now.drain, drain_at) {
+                    // Spread, so that not all clients connect elsewhere at once.
+                    drain_at = Some(tokio::time::Instant::now() + over.mul_f64(pair.spread()));
+                }
                 pair.given(now.rules);
             }
+            () = until(drain_at), if drain_at.is_some() && !pair.draining => pair.draining = true,
         }
     };
     let counter = match end {
         Some(End::Closed) => return,
+        Some(End::Drained) => {
+            add(&shared.counters.drained, 1);
+            return;
+        }
         Some(End::Cut) => {
             add(&shared.counters.faulted, 1);
             return;
@@ -383,6 +455,36 @@ fn down(rules: &Rules, client: SocketAddr, order: &[SocketAddr]) -> bool {
             && rule.concerns(&facts) == Tri::Yes
             && rule.fires()
     })
+}
+
+async fn until(at: Option<tokio::time::Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+/// A server, as soon as one accepts: at once, or for as long as the client waits.
+async fn reach(
+    shared: &Shared,
+    order: &[SocketAddr],
+    client: &TcpStream,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let found = connect(shared, order).await;
+        if found.is_some() || shared.when_down != WhenDown::Accept {
+            return found;
+        }
+        let left = async {
+            // What it sends is left where it is; its end is seen only where it has sent nothing.
+            if !matches!(client.peek(&mut [0]).await, Ok(0) | Err(_)) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = sleep(DOWN_PAUSE) => {}
+            () = left => return None,
+        }
+    }
 }
 
 async fn connect(shared: &Shared, order: &[SocketAddr]) -> Option<(TcpStream, SocketAddr)> {

@@ -28,6 +28,7 @@ fn config(upstreams: &[SocketAddr]) -> Config {
         slow_reader: None,
         connect_timeout: WAIT,
         max_connections: 100,
+        when_down: super::WhenDown::Reset,
         max_frame: 16 << 20,
         ops: super::facts::Ops::default(),
         rules: Vec::new(),

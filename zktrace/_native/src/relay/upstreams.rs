@@ -4,26 +4,18 @@
 
 use std::net::SocketAddr;
 
-/// The servers behind a listener.
-#[derive(Debug)]
-pub struct Upstreams {
-    all: Vec<SocketAddr>,
-    next: usize,
-}
+/// Whose turn it is behind a listener.
+#[derive(Debug, Default)]
+pub struct Turn(usize);
 
-impl Upstreams {
-    #[must_use]
-    pub fn new(all: Vec<SocketAddr>) -> Self {
-        Self { all, next: 0 }
-    }
-
+impl Turn {
     /// All of them in the order in which this connection tries them; the next connection begins with
     /// the next one.
-    pub fn order(&mut self) -> Vec<SocketAddr> {
-        let count = self.all.len();
-        let first = self.next;
-        self.next = (first + 1) % count.max(1);
-        (0..count).map(|i| self.all[(first + i) % count]).collect()
+    pub fn order(&mut self, all: &[SocketAddr]) -> Vec<SocketAddr> {
+        let count = all.len();
+        let first = self.0 % count.max(1);
+        self.0 = first + 1;
+        (0..count).map(|i| all[(first + i) % count]).collect()
     }
 }
 
@@ -34,10 +26,12 @@ mod tests {
     #[test]
     fn in_turn() {
         let [a, b]: [SocketAddr; 2] = ["127.0.0.1:1", "127.0.0.1:2"].map(|x| x.parse().unwrap());
-        let mut upstreams = Upstreams::new(vec![a, b]);
-        assert_eq!(upstreams.order(), [a, b]);
-        assert_eq!(upstreams.order(), [b, a]);
-        assert_eq!(upstreams.order(), [a, b]);
-        assert_eq!(Upstreams::new(Vec::new()).order(), []);
+        let mut turn = Turn::default();
+        assert_eq!(turn.order(&[a, b]), [a, b]);
+        assert_eq!(turn.order(&[a, b]), [b, a]);
+        assert_eq!(turn.order(&[a, b]), [a, b]);
+        // They may change in between.
+        assert_eq!(turn.order(&[b]), [b]);
+        assert_eq!(turn.order(&[]), []);
     }
 }
