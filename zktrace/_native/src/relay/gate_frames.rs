@@ -227,7 +227,7 @@ impl Gate {
                     if rule.fires() {
                         self.decide(
                             around.decisions,
-                            &rule,
+                            rule,
                             request,
                             session,
                             "an older reply is given",
