@@ -150,10 +150,15 @@ impl Gate {
             && (self.mute || !self.lanes[from].silent())
     }
 
-    /// When there is something to do, if nothing comes before.
+    /// When there is something to do, if nothing comes before. What a side does not take wakes by itself.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        let lanes = self.lanes.iter().filter_map(Lane::next);
+    pub fn next(&self, blocked: [bool; 2]) -> Option<Instant> {
+        let free = self
+            .lanes
+            .iter()
+            .zip(blocked)
+            .filter(|(_, blocked)| !blocked);
+        let lanes = free.filter_map(|(lane, _)| lane.next());
         let expiring = self.expiring.as_ref().map(|(until, _)| *until);
         let asking = self.asking.iter().flatten().map(|(_, one)| one.until);
         lanes.chain(expiring).chain(asking).chain(self.end_at).min()

@@ -225,14 +225,11 @@ impl Pair {
             cx.waker().wake_by_ref();
             return None;
         }
-        let Some(next) = gate.next() else {
+        let blocked = [0, 1].map(|from| self.halves[from].blocked);
+        let Some(next) = gate.next(blocked) else {
             self.timer = None;
             return None;
         };
-        if next <= Instant::now() && !self.halves.iter().any(|half| half.blocked) {
-            cx.waker().wake_by_ref();
-            return None;
-        }
         let at = tokio::time::Instant::from_std(next);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
@@ -240,10 +237,7 @@ impl Pair {
         }
         if std::future::Future::poll(timer.as_mut(), cx).is_ready() {
             self.timer = None;
-            // A side that takes nothing wakes by itself; what else is due would not.
-            if !self.halves.iter().any(|half| half.blocked) {
-                cx.waker().wake_by_ref();
-            }
+            cx.waker().wake_by_ref();
         }
         None
     }
