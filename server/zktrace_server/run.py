@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from zktrace_server.net.admin import Admin
 from zktrace_server.net.client import ClientPort
 from zktrace_server.net.config import Config, ConfigError, load
+from zktrace_server.net.http import HttpPort, listen
 from zktrace_server.net.member import MemberService
+from zktrace_server.net.metrics import answer as metrics_answer
 from zktrace_server.net.secure import TlsGate
 from zktrace_server.net.service import Service
 from zktrace_server.storage.directory import StorageError
@@ -77,13 +82,39 @@ async def _listen(
     for name, protocol, address, number in wanted:
         if number is None:
             continue
-        try:
+        with _may_not_listen(f"{address or '*'}:{number}"):
             listeners[name] = await loop.create_server(
                 protocol, address or None, number, backlog=backlog
             )
-        except OSError as error:
-            where = f"{address or '*'}:{number}"
-            raise ConfigError(f"cannot listen on {where}: {error.strerror or error}") from None
+    if config.metrics is not None:
+        scraped = HttpPort(lambda request: metrics_answer(service, request))
+        where = f"{config.metrics.address or '*'}:{config.metrics.port} (metricsProvider.httpPort)"
+        with _may_not_listen(where):
+            listeners["metrics on "] = await listen(
+                scraped, config.metrics.address, config.metrics.port
+            )
+    if config.admin is not None:
+        admin = HttpPort(Admin(service, config.admin.url).answer)
+        where = f"{config.admin.address or '*'}:{config.admin.port} (admin.serverPort)"
+        try:
+            with _may_not_listen(where):
+                listeners["admin on "] = await listen(
+                    admin, config.admin.address, config.admin.port
+                )
+        except ConfigError as error:
+            # Nobody asked for it, and a standard zoo.cfg is to be served beside other programs.
+            if config.admin.asked:
+                raise
+            log.warning("no admin server: %s", error)
+
+
+@contextmanager
+def _may_not_listen(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(f"cannot listen on {where}: {reason}") from None
 
 
 def _say_where(listeners: Mapping[str, asyncio.Server], service: Service) -> None:

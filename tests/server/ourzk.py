@@ -25,6 +25,7 @@ CONFIG: Final = {
     "4lw.commands.whitelist": "*",
     "extendedTypesEnabled": "true",
     "reconfigEnabled": "true",
+    "admin.enableServer": "false",
     "clientPortAddress": _HOST,
     # Small, since each start of a server begins a file.
     "preAllocSize": "1024",
@@ -50,6 +51,7 @@ class OurServer:
         self.log = directory / "log"
         self.address = (_HOST, 0)
         self.secure_port = 0
+        self.line = ""
         self._properties = [f"-D{key}={value}" for key, value in (properties or {}).items()]
         self.zxid = 0
         self._config = directory / "zoo.cfg"
@@ -112,6 +114,7 @@ class OurServer:
             raise NotStarted(line + self.log.read_text(errors="replace")[-4000:])
         self.address = (_HOST, int(found[1]))
         self.zxid = int(found[2], 16)
+        self.line = line
         secure = _SECURE.search(line)
         self.secure_port = int(secure[1]) if secure else 0
         return line

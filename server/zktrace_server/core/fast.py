@@ -57,7 +57,7 @@ class Fast:
         zxid = self._tree.last_zxid
         add = connection.out.append
         most = self._max_buffer
-        count = 0
+        count = last = last_kind = 0
         while end - pos >= _HEAD_SIZE:
             length, xid, kind, size = _HEAD(data, pos)
             after = pos + 4 + length
@@ -79,7 +79,11 @@ class Fast:
                 break
             pos = after
             count += 1
-        connection.received += count
+            last = xid
+            last_kind = kind
+        if count:
+            connection.received += count
+            connection.last_xid, connection.last_kind = last, last_kind
         return pos
 
     def _set_data(

@@ -94,6 +94,10 @@ class Server:
         self.connections: dict[Connection, None] = {}
         self.log: list[bytes] = []
         self.auth_failures = 0
+        #: Sessions that ended since nobody was heard of.
+        self.expired = 0
+        #: Whether one more session may begin, or (True) be taken up again.
+        self.may_connect: Callable[[bool], bool] = lambda renew: True
         #: Told of what a log should have of a connection.
         self.tell: Callable[[Connection, str], None] = lambda connection, text: None
         self.sessions: Sessions
@@ -138,6 +142,7 @@ class Server:
     def tick(self) -> None:
         """Ends sessions whose time is over, and nodes that are kept for a time only."""
         for session_id in self.sessions.expired(self.now_ms):
+            self.expired += 1
             self.expire(session_id)
         for path in self._reaper.due(self.now_ms, self.wall_ms):
             body = PathRequest(path).encode()
@@ -239,6 +244,7 @@ class Server:
         if end - pos < 8:
             raise Refused("a frame without a request header")
         xid, kind = _HEADER.unpack_from(data, pos)
+        connection.last_xid, connection.last_kind = xid, kind
         body = data[pos + 8 : end]
         if kind == op.AUTH:
             self._auth(connection, xid, body)
@@ -257,6 +263,8 @@ class Server:
             request = ConnectRequest.decode_from(payload, 0, len(payload))[0]
         except WireError as error:
             raise Refused(f"no ConnectRequest: {error}") from None
+        if not self.may_connect(request.session_id != 0):
+            raise Refused("the throttle of connections has no token left")
         if request.last_zxid_seen > self.tree.last_zxid:
             raise Refused(
                 f"it has seen zxid {request.last_zxid_seen:#x}, the last one here is "
@@ -453,6 +461,7 @@ class Server:
         if self._event[0] != key:
             body = WatcherEvent(event, _SYNC_CONNECTED, path).encode()
             self._event = (key, _REPLY(_HEADER_SIZE + len(body), _WATCH_XID, zxid, OK) + body)
+        connection.events += 1
         self._send(connection, self._event[1])
 
 

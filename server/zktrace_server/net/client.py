@@ -86,6 +86,7 @@ class ClientProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = b""
         self.name = ""
+        self.secure = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -93,9 +94,12 @@ class ClientProtocol(asyncio.Protocol):
         if self._port.admit(transport, name, address):
             self.begin(transport)
 
-    def begin(self, transport: asyncio.Transport, subject: str | None = None) -> None:
+    def begin(
+        self, transport: asyncio.Transport, subject: str | None = None, *, secure: bool = False
+    ) -> None:
         """With a connection that is admitted; `subject`: of the client's certificate."""
         self._transport = transport
+        self.secure = secure
         self.name, address = peer_of(transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._connection = self._service.connected(address, self, subject)
@@ -106,6 +110,7 @@ class ClientProtocol(asyncio.Protocol):
     def _sessionless(self) -> None:
         """Connected, and then never asked for a session."""
         if self._connection is not None and self._connection.state is State.NEW:
+            self._service.stats.sessionless_expired += 1
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -18,6 +18,17 @@ from zktrace_server.core.quorum.ensemble import Ensemble, MembershipError, parse
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.settings import DEFAULT_MAX_BUFFER, Settings
 from zktrace_server.net import jaas
+from zktrace_server.net.extras import (
+    AdminSettings,
+    ExtrasError,
+    MetricsSettings,
+    admin_from,
+    metrics_from,
+    shown,
+    shown_text,
+    throttle_from,
+)
+from zktrace_server.net.throttle import Throttle
 from zktrace_server.net.tls import Tls, TlsError
 from zktrace_server.net.tls import from_values as tls_from_values
 
@@ -64,6 +75,13 @@ class Config:
     trust_empty_snapshot: bool
     retain: int
     purge_interval_h: int
+    admin: AdminSettings | None
+    metrics: MetricsSettings | None
+    throttle: Throttle
+    fsync_warning_ms: int
+    #: The file and its keys, for people; without passwords.
+    text: str
+    given: Mapping[str, str]
     quorum: QuorumConfig | None = None
 
 
@@ -99,8 +117,6 @@ _MISSING: Final = (
     "letAnySaslUserDoX",
     "kerberos.",
     "quorum.",
-    "metricsProvider.",
-    "admin.",
     "audit.",
     "multiAddress.",
     "observerMasterPort",
@@ -191,8 +207,8 @@ def load(
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"cannot read {path}: {reason}") from None
     try:
-        return from_values({**_own(properties or {}), **parse(text)}, warn)
-    except (ConfigError, TlsError) as error:
+        return from_values({**_own(properties or {}), **parse(text)}, warn, text)
+    except (ConfigError, TlsError, ExtrasError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -207,9 +223,9 @@ def _own(properties: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
-    """A configuration from keys and values."""
-    values = _Values(given)
+def from_values(given: Mapping[str, str], warn: Callable[[str], None], text: str = "") -> Config:
+    """A configuration from keys and values; `text` is that of the file."""
+    values = _Values(dict(given))
     data_dir = values.text("dataDir")
     if not data_dir:
         raise ConfigError("dataDir is not set")
@@ -248,6 +264,12 @@ def from_values(given: dict[str, str], warn: Callable[[str], None]) -> Config:
         retain=values.number("autopurge.snapRetainCount", 3),
         purge_interval_h=values.number("autopurge.purgeInterval", 0),
         quorum=quorum,
+        admin=admin_from(values),
+        metrics=metrics_from(values, warn),
+        throttle=throttle_from(values),
+        fsync_warning_ms=values.number("fsync.warningthresholdms", 1000),
+        text=shown_text(text),
+        given=shown(dict(given)),
     )
     for key in values.left():
         if key in _ENSEMBLE:

@@ -16,6 +16,8 @@ from typing import Final
 
 from zktrace import __version__
 from zktrace.wire.fourletter import NAMES, WORDS
+from zktrace_server.core.connection import Connection
+from zktrace_server.net.metrics import flat
 from zktrace_server.net.service import Service
 
 #: What the words with a version in their answer say: the behaviour is that of this release.
@@ -23,6 +25,14 @@ COMPATIBLE: Final = "3.9.5"
 _LONG: Final = (1 << 64) - 1
 #: Answered by a server that serves nobody.
 _ALWAYS: Final = frozenset(("envi", "gtmk", "ruok", "stmk"))
+_INT: Final = (1 << 32) - 1
+#: Java's names of last operations, by opcode (FinalRequestProcessor).
+_OPERATIONS: Final = {
+    -11: "CLOS", -10: "SESS", 1: "CREA", 2: "DELE", 3: "EXIS", 4: "GETD", 5: "SETD", 6: "GETA",
+    7: "SETA", 8: "GETC", 9: "SYNC", 11: "PING", 12: "GETC", 13: "CHEC", 14: "MULT", 15: "CREA",
+    16: "RECO", 17: "CHKW", 18: "REMW", 19: "CREA", 21: "CREA", 22: "MLTR", 101: "SETW",
+    103: "GETE", 104: "GETACN", 105: "STW2", 106: "ADDW", 107: "HOMI",
+}  # fmt: skip
 
 
 class FourLetterWords:
@@ -65,11 +75,11 @@ class FourLetterWords:
     # --- the server ---------------------------------------------------------------------------
 
     def _srvr(self) -> str:
-        return f"Zookeeper version: {_version()}\n{self._numbers()}"
+        return f"Zookeeper version: {version()}\n{self._numbers()}"
 
     def _stat(self) -> str:
         clients = "".join(f" {peer}\n" for peer in self._connections(brief=True))
-        return f"Zookeeper version: {_version()}\nClients:\n{clients}\n{self._numbers()}"
+        return f"Zookeeper version: {version()}\nClients:\n{clients}\n{self._numbers()}"
 
     def _numbers(self) -> str:
         service, server = self._service, self._service.server
@@ -86,39 +96,19 @@ class FourLetterWords:
         )
 
     def _mntr(self) -> str:
-        service, server = self._service, self._service.server
-        tree = server.tree
-        least, mean, most = service.stats.latencies()
-        values = {
-            "version": _version(),
-            "server_state": service.mode,
-            "min_latency": least,
-            "avg_latency": mean,
-            "max_latency": most,
-            "packets_received": service.stats.received,
-            "packets_sent": service.stats.sent,
-            "num_alive_connections": len(service.connections()),
-            "outstanding_requests": len(server.log),
-            "znode_count": tree.count(),
-            "watch_count": len(tree.data_watches) + len(tree.child_watches),
-            "ephemerals_count": sum(map(len, tree.ephemerals.values())),
-            "approximate_data_size": tree.data_bytes,
-            "global_sessions": len(server.sessions),
-            "local_sessions": 0,
-            "open_file_descriptor_count": _open_files(),
-        }
+        values = {"version": version(), "server_state": self._service.mode, **flat(self._service)}
         return "".join(f"zk_{key}\t{value}\n" for key, value in values.items())
 
     def _conf(self) -> str:
         config, settings = self._service.config, self._service.config.settings
         directories = self._service.directories
         return (
-            f"clientPort={config.client_port}\n"
-            "secureClientPort=-1\n"
+            f"clientPort={-1 if config.client_port is None else config.client_port}\n"
+            f"secureClientPort={-1 if config.secure_port is None else config.secure_port}\n"
             f"dataDir={directories.snapshots.absolute()}\n"
-            f"dataDirSize={_size(directories.snapshots)}\n"
+            f"dataDirSize={size_of(directories.snapshots)}\n"
             f"dataLogDir={directories.logs.absolute()}\n"
-            f"dataLogSize={_size(directories.logs)}\n"
+            f"dataLogSize={size_of(directories.logs)}\n"
             f"tickTime={settings.tick_ms}\n"
             f"maxClientCnxns={config.max_client_connections}\n"
             f"minSessionTimeout={settings.min_session_timeout_ms}\n"
@@ -130,13 +120,13 @@ class FourLetterWords:
     def _dirs(self) -> str:
         directories = self._service.directories
         return (
-            f"datadir_size: {_size(directories.snapshots)}\n"
-            f"logdir_size: {_size(directories.logs)}\n"
+            f"datadir_size: {size_of(directories.snapshots)}\n"
+            f"logdir_size: {size_of(directories.logs)}\n"
         )
 
     def _envi(self) -> str:
         values = {
-            "zookeeper.version": _version(),
+            "zookeeper.version": version(),
             "host.name": socket.gethostname(),
             "zktrace.version": __version__,
             "python.version": platform.python_version(),
@@ -164,7 +154,14 @@ class FourLetterWords:
             name = getattr(peer, "name", connection.address)
             more = ""
             if not brief and connection.session_id:
-                more = f",sid={_session(connection.session_id)},to={connection.timeout_ms}"
+                least, mean, most = connection.latencies()
+                more = (
+                    f",sid={_session(connection.session_id)},lop={operation(connection)},"
+                    f"est={connection.established_ms},to={connection.timeout_ms},"
+                    f"lcxid=0x{connection.last_xid & _INT:x},lzxid=0x{connection.last_zxid:x},"
+                    f"lresp={connection.last_ms},llat={connection.last_latency_ms},"
+                    f"minlat={least},avglat={mean},maxlat={most}"
+                )
             lines.append(
                 f"/{name}[1](queued={len(connection.out)},recved={connection.received},"
                 f"sent={connection.sent}{more})"
@@ -176,9 +173,7 @@ class FourLetterWords:
 
     def _crst(self) -> str:
         for connection, _ in self._service.connections():
-            connection.sent = 0
-            # Zero means that nothing came at all: the first bytes are looked at in another way.
-            connection.received = min(connection.received, 1)
+            connection.reset_stats()
         return "Connection stats reset.\n"
 
     def _dump(self) -> str:
@@ -233,16 +228,14 @@ def _watcher(watcher: object) -> str:
     return _session(getattr(watcher, "session_id", 0))
 
 
-def _version() -> str:
+def version() -> str:
     return f"{COMPATIBLE}-zktrace-{__version__}"
 
 
-def _size(directory: Path) -> int:
+def size_of(directory: Path) -> int:
     return sum(entry.stat().st_size for entry in os.scandir(directory) if entry.is_file())
 
 
-def _open_files() -> int:
-    try:
-        return len(os.listdir("/proc/self/fd"))
-    except OSError:
-        return -1
+def operation(connection: Connection) -> str:
+    """What the client asked for last, in Java's word."""
+    return _OPERATIONS.get(connection.last_kind, "NA")

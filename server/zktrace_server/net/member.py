@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from zktrace.wire.election import Notification
-from zktrace_server.core.connection import Connection, State
+from zktrace_server.core.connection import Connection
 from zktrace_server.core.quorum.election import State as PeerState
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.peer import Peer
@@ -210,7 +210,9 @@ class MemberService(Service):
             self._peers[connection] = peer
             return connection
         server.tell = self._tell
+        server.may_connect = self._may_connect
         connection = server.connect(address, self._nonce(), subject)
+        connection.established_ms = int(time.time() * 1000)
         self._servers[connection] = server
         self._peers[connection] = peer
         return connection
@@ -236,6 +238,7 @@ class MemberService(Service):
         finally:
             count = connection.received - before
             self.stats.received += count
+            self.stats.bytes_received += len(data)
             if not self._held:
                 self._since_ms = server.now_ms
             self._held += count
@@ -257,6 +260,7 @@ class MemberService(Service):
                 self._log.append(payloads)
                 self._txns += len(payloads)
                 self._bytes += sum(map(len, payloads))
+                self._synced(len(payloads))
                 peer.logged(len(payloads))
                 peer.flush()
                 self._send_all()
@@ -300,24 +304,7 @@ class MemberService(Service):
     def _answer(self, server: MemberServer) -> None:
         if not server.dirty:
             return
-        dirty, server.dirty = server.dirty, {}
-        sent = 0
-        for connection in dirty:
-            out = connection.out
-            peer = self._peers.get(connection)
-            if peer is None:
-                continue
-            if out:
-                sent += len(out)
-                connection.sent += len(out)
-                peer.send(b"".join(out) if len(out) > 1 else out[0])
-                out.clear()
-            if connection.state is State.ENDING:
-                peer.close()
-        self.stats.sent += sent
-        if self._held:
-            self.stats.answered(self._held, server.now_ms - self._since_ms)
-            self._held = 0
+        self._send_of(server, server.now_ms)
 
     async def _dial(self, sid: int) -> None:
         member = self.quorum.ensemble.members[sid]

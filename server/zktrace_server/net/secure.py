@@ -50,6 +50,8 @@ class TlsGate(asyncio.Protocol):
         self._ended = True
 
     async def _shake(self, transport: asyncio.Transport, name: str, address: str) -> None:
+        stats = self._port.service.stats
+        stats.handshakes += 1
         try:
             secured = await self._port.loop.start_tls(
                 transport,
@@ -61,6 +63,8 @@ class TlsGate(asyncio.Protocol):
         except (OSError, asyncio.IncompleteReadError) as error:
             self._refuse(transport, name, address, getattr(error, "reason", None) or str(error))
             return
+        finally:
+            stats.handshakes -= 1
         assert isinstance(secured, asyncio.Transport)
         try:
             who = self._subject(secured)
@@ -72,7 +76,7 @@ class TlsGate(asyncio.Protocol):
             return
         client = self._port.protocol()
         secured.set_protocol(client)
-        client.begin(secured, who)
+        client.begin(secured, who, secure=True)
         if self._early:
             client.data_received(bytes(self._early))
 

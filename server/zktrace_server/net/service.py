@@ -20,6 +20,7 @@ from zktrace_server.core.server import Refused, Server
 from zktrace_server.core.tree import DataTree
 from zktrace_server.net.config import Config
 from zktrace_server.net.stats import Stats
+from zktrace_server.net.throttle import ConnectionThrottle
 from zktrace_server.storage import store
 from zktrace_server.storage.directory import Directories, StorageError
 from zktrace_server.storage.snapshots import SnapshotWriter
@@ -71,17 +72,21 @@ class Service:
         return "standalone"
 
     def _init_state(self) -> None:
+        self.started = time.monotonic()
+        self.throttle = ConnectionThrottle(self.config.throttle, _clocks()[1], random.random)
         self._peers: dict[Connection, Peer] = {}
         self._commit_at_turn = False
         self._since_ms = 0
-        self._held = 0
+        self._held = self._held_txns = 0
         self._txns = self._bytes = 0
         self._tick: asyncio.TimerHandle | None = None
         self._purge: asyncio.Handle | None = None
         self._snapshot: SnapshotWriter | None = None
+        self._snapshot_begun = 0.0
         self._finishing: asyncio.Future[None] | None = None
 
     def _load(self) -> Server:
+        begun = time.monotonic()
         settings = self.config.settings
         tree = DataTree(settings.extended_types)
         loaded = store.load(
@@ -91,8 +96,10 @@ class Service:
             trust_empty_snapshot=self.config.trust_empty_snapshot,
         )
         server = Server(settings, tree, loaded.timeouts)
+        self.stats.load.add((time.monotonic() - begun) * 1000)
         server.start(*_clocks())
         server.tell = self._tell
+        server.may_connect = self._may_connect
         if loaded.replayed or loaded.snapshot_zxid is None:
             store.save(self.directories, tree, server.sessions.timeouts())
         return server
@@ -118,12 +125,21 @@ class Service:
     def connected(self, address: str, peer: Peer, subject: str | None = None) -> Connection:
         """A socket was accepted; `subject` is that of the client's certificate."""
         connection = self.server.connect(address, self._nonce(), subject)
+        connection.established_ms = _clocks()[0]
         self._peers[connection] = peer
         return connection
 
     def _nonce(self) -> str:
         """Chance, where SASL wants it."""
         return "" if self.config.settings.sasl_users is None else secrets.token_urlsafe(_NONCE)
+
+    def _may_connect(self, renew: bool) -> bool:
+        self.stats.sessions_asked += 1
+        admitted = self.throttle.admit(renew, _clocks()[1])
+        if not admitted:
+            self.stats.dropped += 1
+        self.stats.token_deficit.add(self.throttle.deficit)
+        return admitted
 
     def _tell(self, connection: Connection, text: str) -> None:
         """The core has something to say of a connection."""
@@ -150,6 +166,7 @@ class Service:
         finally:
             count = connection.received - before
             self.stats.received += count
+            self.stats.bytes_received += len(data)
             if not self._held:
                 self._since_ms = now_ms
             self._held += count
@@ -178,11 +195,24 @@ class Service:
             except StorageError as error:
                 self._fail(str(error))
                 return
+            self._synced(len(txns))
             self._txns += len(txns)
             self._bytes += sum(map(len, txns))
             if self._txns > self._snapshot_txns or self._bytes > self._snapshot_bytes:
                 self._begin_snapshot()
         self._send()
+
+    def _synced(self, txns: int) -> None:
+        stats, ms = self.stats, self._log.sync_ns / 1_000_000
+        self._held_txns += txns
+        stats.committed += txns
+        stats.batch.add(txns)
+        stats.fsync.add(ms)
+        if ms > self.config.fsync_warning_ms:
+            stats.slow_fsyncs += 1
+            log.warning(
+                "writing the txn log to disk took %d ms, which each answer waits for", int(ms)
+            )
 
     def _fail(self, reason: str) -> None:
         """Nothing that is not durable may be acknowledged, now or later."""
@@ -194,26 +224,38 @@ class Service:
     def _send(self) -> None:
         server = self.server
         if self.failed.done() or not server.dirty:
-            self._held = 0
+            self._held = self._held_txns = 0
             return
+        self._send_of(server, _clocks()[1])
+
+    def _send_of(self, server: Server, now_ms: int) -> None:
+        """What a server has to send, at this time."""
         dirty, server.dirty = server.dirty, {}
         sent = 0
+        latency_ms = now_ms - self._since_ms if self._held else 0
+        zxid = server.tree.last_zxid
         for connection in dirty:
             out = connection.out
             peer = self._peers.get(connection)
             if peer is None:
                 continue
             if out:
-                sent += len(out)
-                connection.sent += len(out)
-                peer.send(b"".join(out) if len(out) > 1 else out[0])
+                sent += connection.account(now_ms, latency_ms, zxid)
+                data = b"".join(out) if len(out) > 1 else out[0]
+                self.stats.response_bytes += len(data)
+                peer.send(data)
                 out.clear()
             if connection.state is State.ENDING:
                 peer.close()
         self.stats.sent += sent
         if self._held:
-            self.stats.answered(self._held, _clocks()[1] - self._since_ms)
-            self._held = 0
+            stats, updates = self.stats, self._held_txns
+            stats.answered(self._held, latency_ms)
+            if updates:
+                stats.updates.add(latency_ms, updates)
+            if self._held > updates:
+                stats.reads.add(latency_ms, self._held - updates)
+            self._held = self._held_txns = 0
 
     # --- what time brings ---------------------------------------------------------------------
 
@@ -243,6 +285,7 @@ class Service:
         if self._snapshot is not None:
             log.warning("the last snapshot is still being written, this one is left out")
             return
+        self._snapshot_begun = time.monotonic()
         try:
             self._snapshot = SnapshotWriter(
                 self.directories.snapshots, self.server.tree, self._timeouts()
@@ -280,6 +323,9 @@ class Service:
         if error is not None and writer is not None:
             log.error("%s", error)
             writer.abandon()
+        else:
+            self.stats.snapshots += 1
+            self.stats.snapshot.add((time.monotonic() - self._snapshot_begun) * 1000)
 
     def _purge_now(self) -> None:
         try:

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Final
 from zlib import adler32
 
@@ -39,6 +40,8 @@ class TxnLog:
         self._directory = directory
         self._preallocate = preallocate
         self._force_sync = force_sync
+        #: What the latest sync took.
+        self.sync_ns = 0
         self._file = -1
         self._position = 0
         self._size = 0
@@ -64,7 +67,9 @@ class TxnLog:
             self._pad(len(data))
             self._write(data)
             if self._force_sync:
+                begun = perf_counter_ns()
                 os.fdatasync(self._file)
+                self.sync_ns = perf_counter_ns() - begun
         except OSError as error:
             raise StorageError(
                 f"the txn log in {self._directory} cannot be written: {error.strerror}"

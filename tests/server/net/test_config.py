@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from zktrace_server.net.config import Config, ConfigError, from_values, load, parse
+from zktrace_server.net.extras import AdminSettings, ExtrasError, MetricsSettings
 
 
 def test_a_properties_file() -> None:
@@ -20,6 +21,9 @@ def test_a_properties_file() -> None:
         "empty": "",
         "bare": "",
     }
+
+
+PROMETHEUS = "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider"
 
 
 def given(**more: str) -> tuple[Config, list[str]]:
@@ -49,11 +53,52 @@ def test_the_sample_that_java_comes_with(tmp_path: Path) -> None:
     assert warnings == []
 
 
+def test_ports_beside_the_clients() -> None:
+    config, _ = given()
+    assert config.admin == AdminSettings("", 8080, "/commands", asked=False)
+    assert config.metrics is None
+    config, _ = given(**{"admin.enableServer": "false"})
+    assert config.admin is None
+    config, warnings = given(
+        **{
+            "admin.serverPort": "81",
+            "admin.serverAddress": "::1",
+            "admin.commandURL": "/c",
+            "metricsProvider.className": PROMETHEUS,
+            "metricsProvider.httpPort": "82",
+        }
+    )
+    assert config.admin == AdminSettings("::1", 81, "/c", asked=True)
+    assert config.metrics == MetricsSettings("", 82)
+    _, more = given(**{"metricsProvider.className": "x.Y"})
+    assert (warnings, len(more)) == ([], 1)
+    for key in ("admin.forceHttps", "admin.portUnification", "admin.needClientAuth"):
+        with pytest.raises(ExtrasError, match=key):
+            given(**{key: "true"})
+
+
+def test_secrets_are_not_shown() -> None:
+    secrets = {
+        "ssl.keyStore.password": "s1",
+        "DigestAuthenticationProvider.superDigest": "super:s2",
+        "SASLAuthenticationProvider.superPassword": "s3",
+    }
+    text = "".join(f"{key}={value}\n" for key, value in secrets.items())
+    values = {"dataDir": "/d", "clientPort": "1", **secrets}
+    config = from_values(values, lambda _: None, f"dataDir=/d\n{text}")
+    shown = config.text + str(config.given)
+    assert "s1" not in shown
+    assert "s2" not in shown
+    assert "s3" not in shown
+    assert config.given["dataDir"] == "/d"
+    assert config.text.startswith("dataDir=/d\nssl.keyStore.password=***\n")
+
+
 def test_what_is_not_served_is_said() -> None:
-    _, warnings = given(**{"admin.serverPort": "8080", "server.1": "a:1:2", "what": "ever"})
+    _, warnings = given(**{"sslQuorum": "true", "server.1": "a:1:2", "what": "ever"})
     assert warnings == [
         "server.1 is the only server: it stands alone",
-        "admin.serverPort is not supported yet, and has no effect",
+        "sslQuorum is not supported yet, and has no effect",
         "unknown key what, ignored",
     ]
 
