@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -137,6 +138,15 @@ def _shown(address: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _raise_limit() -> None:
+    """As many connections as the system allows, as Java's machine has it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # macOS has a hard limit that it does not grant
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's event loop where it is installed: it costs less for each connection."""
     try:
@@ -154,6 +164,7 @@ def run(path: Path, properties: Mapping[str, str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    _raise_limit()
     try:
         config = load(path, log.warning, properties)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
