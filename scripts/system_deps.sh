@@ -12,6 +12,7 @@ wanted=(
   chromium:chromium # tests/browser click through the page
   haproxy:haproxy # tests/bench compare the proxy with it
   prometheus:prometheus # tests/web ask it what docs/grafana.json asks
+  /usr/lib/zookeeper/bin/cli_mt:zookeeper-bin # the C client, at the reference server
   openssl:openssl # certificates for tests of TLS
   java:default-jre-headless # runs the next one
   /usr/share/java/zookeeper.jar:libzookeeper-java # the real ZooKeeper, as a library: no service is started
