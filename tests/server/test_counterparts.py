@@ -98,7 +98,7 @@ bogus
 _IGNORED: Final = (
     # Times, and what a shell says of itself.
     (re.compile(r"(?m)^.*time = \d+ msec\n"), ""),
-    (re.compile(r"(?m)^(\s*[cm]time ?=) .*$"), r"\1"),
+    (re.compile(r"(?m)^(\s*[cm]time ?=).*$"), r"\1"),
     (re.compile(r"(?m)^Connecting to .*$"), ""),
     (re.compile(r"0x10[0-9a-f]{14}|\b10[0-9a-f]{14}\b"), "SESSION"),
 )
@@ -143,7 +143,7 @@ def c_shell(hosts: str) -> list[str]:
     shell.stdin.write(b"quit\n")
     shell.stdin.close()
     with shell.stdout:
-        shell.stdout.read()
+        printed.append(shell.stdout.read().decode(errors="replace"))
     assert shell.wait(60) == 0
     return normal("".join(printed))
 
