@@ -233,14 +233,9 @@ def from_values(given: Mapping[str, str], warn: Callable[[str], None], text: str
     client_port, secure_port = _port(values, "clientPort"), _port(values, "secureClientPort")
     if client_port is None and secure_port is None:
         raise ConfigError("neither clientPort nor secureClientPort is set")
-    schemes = _schemes(values, warn)
+    schemes = _schemes(values, warn, secure=secure_port is not None)
     secure_address = values.text("secureClientPortAddress") or ""
     tls = tls_from_values(values, warn) if secure_port is not None else None
-    if tls is not None and tls.verifies and "x509" not in schemes:
-        warn(
-            "clients with certificates are closed, as Java does, without authProvider.x509="
-            "org.apache.zookeeper.server.auth.X509AuthenticationProvider"
-        )
     config = Config(
         data_dir=Path(data_dir),
         data_log_dir=Path(values.text("dataLogDir") or data_dir),
@@ -296,9 +291,16 @@ def _port(values: _Values, key: str) -> int | None:
     return port
 
 
-def _schemes(values: _Values, warn: Callable[[str], None]) -> frozenset[str]:
-    """What authProvider.* adds to those that are always there (ProviderRegistry)."""
+def _schemes(values: _Values, warn: Callable[[str], None], *, secure: bool) -> frozenset[str]:
+    """What authProvider.* adds to those that are always there (ProviderRegistry); with a TLS port
+    x509 is one of these (QuorumPeerConfig.configureSSLAuth).
+    """
     schemes = set(SCHEMES)
+    if secure:
+        schemes.add("x509")
+        provider = values.text("ssl.authProvider") or "x509"
+        if provider != "x509":
+            raise ConfigError(f"ssl.authProvider={provider} is not supported, x509 is")
     for key in [key for key in values.left() if key.startswith("authProvider.")]:
         name = (values.text(key) or "").removeprefix("org.apache.zookeeper.server.auth.")
         if name in _PROVIDERS:

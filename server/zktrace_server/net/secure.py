@@ -86,8 +86,6 @@ class TlsGate(asyncio.Protocol):
         certificate = secured.getpeercert(binary_form=True) if self._tls.verifies else None
         if certificate is None:
             return None
-        if "x509" not in self._port.service.config.settings.schemes:
-            raise BadCertificate("there is no authProvider for x509")
         return subject(certificate)
 
     def _refuse(self, transport: asyncio.Transport, name: str, address: str, reason: str) -> None:

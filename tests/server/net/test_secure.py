@@ -23,7 +23,6 @@ from zktrace.wire.message import decode_reply
 from zktrace.wire.records import PathWatchRequest, ReplyHeader, SaslToken
 
 _AUTH = "org.apache.zookeeper.server.auth."
-X509 = {"authProvider.x509": _AUTH + "X509AuthenticationProvider"}
 SASL = {"authProvider.1": _AUTH + "SASLAuthenticationProvider"}
 ALICE = "CN=alice,O=Acme"
 JAAS = """
@@ -58,7 +57,6 @@ def secure(certificates: Certificates, **more: str) -> dict[str, str]:
         "secureClientPortAddress": "127.0.0.1",
         "ssl.keyStore.location": pem(certificates, "server"),
         "ssl.trustStore.location": str(certificates.authority),
-        **X509,
         **{key.replace("__", "."): value for key, value in more.items()},
     }
 
@@ -148,19 +146,6 @@ def test_a_load_by_tls(certificates: Certificates, tmp_path: Path) -> None:
         assert run([*connect, "--ca", "/nothing"]) == 2
 
 
-def test_no_provider_for_certificates(tmp_path: Path, certificates: Certificates) -> None:
-    """Java closes the connection."""
-    given = {key: value for key, value in secure(certificates).items() if key not in X509}
-    context = ssl.create_default_context(cafile=str(certificates.authority))
-    context.load_cert_chain(pem(certificates, "alice"))
-    with ours(tmp_path, given) as server:
-        try:
-            assert handshake(server.secure_port, context) == b""
-        except OSError:
-            pass
-        server.wait_for_log("there is no authProvider for x509")
-
-
 def test_stores_of_java(tmp_path: Path, certificates: Certificates) -> None:
     need_java()
     given = secure(
@@ -188,6 +173,7 @@ def test_stores_of_java(tmp_path: Path, certificates: Certificates) -> None:
         ({"ssl.keyStore.location": "x.key"}, "the type follows from the ending"),
         ({"ssl.trustStore.location": ""}, "wants a ssl.trustStore.location"),
         ({"ssl.crl": "true"}, "ssl.crl is not supported"),
+        ({"ssl.authProvider": "mine"}, "ssl.authProvider=mine is not supported"),
         ({"ssl.clientAuth": "perhaps"}, "none of none, want, need"),
         ({"ssl.enabledProtocols": "SSLv3"}, "only TLSv1.2, TLSv1.3"),
         ({"ssl.ciphersuites": "TLS_MADE_WITH_NOTHING"}, "OpenSSL knows none of them"),
