@@ -185,6 +185,7 @@ def _server(crew: Crew, directory: Path) -> str:
     for port in _candidates():
         config.write_text(
             f"dataDir={data}\nclientPortAddress=127.0.0.1\nclientPort={port}\ntickTime=2000\n"
+            "admin.enableServer=false\n"
         )
         from zktrace.cli.crew import Ended
 
