@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from zktrace_server.run import main
+try:
+    from zktrace_server.run import main
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
 main()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
-from zktrace_server.run import main
+try:
+    from zktrace_server.run import main
+except KeyboardInterrupt:
+    # Most of a start is this; whoever ends it then wants no traceback.
+    raise SystemExit(130) from None
 
 main()

@@ -114,7 +114,9 @@ def _may_not_listen(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        # asyncio's text has the address again; that of a name that is not found has no such number.
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno) if known else error.strerror or str(error)
         raise ConfigError(f"cannot listen on {where}: {reason}") from None
 
 
@@ -172,6 +174,9 @@ def run(path: Path, properties: Mapping[str, str] | None = None) -> int:
     except (ConfigError, StorageError) as error:
         print(f"zktrace server: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        # Before it served: while it read its data.
+        return 130
     if failure is not None:
         print(f"zktrace server: stopped: {failure}", file=sys.stderr)
         return 1

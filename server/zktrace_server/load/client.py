@@ -392,9 +392,9 @@ class Session:
 def _reason(error: Exception) -> str:
     # asyncio's text has the address again; ssl's has no such number.
     number = getattr(error, "errno", None)
-    if number and not isinstance(error, SSLError):
+    if number and number > 0 and not isinstance(error, SSLError):
         return os.strerror(number)
-    return str(error) or "closed by the server"
+    return getattr(error, "strerror", None) or str(error) or "closed by the server"
 
 
 class _Wire(asyncio.Protocol):

@@ -128,6 +128,7 @@ _JAAS: Final = "java.security.auth.login.config"
 _PREFIX: Final = "zookeeper."
 #: Properties of Java that have no such prefix, and are of use here.
 _PROPERTIES: Final = frozenset((_JAAS, "jute.maxbuffer", "readonlymode.enabled"))
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}\Z")
 _SERVER: Final = re.compile(r"(server|group|weight)\.(\d+)\Z")
 #: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
 _ONLY: Final = {
@@ -176,10 +177,9 @@ class _Values:
         value = self._values.get(key) if keep else self._values.pop(key, None)
         if value is None:
             return default
-        try:
-            return int(value)
-        except ValueError:
-            raise ConfigError(f"{key}={value} is no number") from None
+        if not _NUMBER.match(value) or not -(1 << 31) <= int(value) < 1 << 31:
+            raise ConfigError(f"{key}={value} is no number (of 32 bits)")
+        return int(value)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._values.pop(key, None)

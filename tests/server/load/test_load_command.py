@@ -45,6 +45,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("--workload", "nothing"), "--workload nothing: there is no such workload (see --list)"),
         (("--connect", "a:b"), "--connect a:b: 'a:b' is no HOST:PORT"),
         (("--connect", "127.0.0.1:1"), "127.0.0.1:1: Connection refused"),
+        (("--connect", "no.such.host.invalid"), "no.such.host.invalid:2181: "),
         (("--root", "x"), "--root x: no path below the root"),
         (("--clients", "1", "--workload", "mix,queue"), "--clients 1: fewer than the 2 workloads"),
         (("--ops", "0"), "--ops"),

@@ -77,6 +77,12 @@ def test_ports_beside_the_clients() -> None:
             given(**{key: "true"})
 
 
+@pytest.mark.parametrize("text", ["0x10", "1_000", "1.5", "", "99999999999999", "١", "- 1"])
+def test_what_java_takes_for_no_number(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"snapCount=.* is no number"):
+        given(snapCount=text)
+
+
 def test_secrets_are_not_shown() -> None:
     secrets = {
         "ssl.keyStore.password": "s1",
