@@ -115,8 +115,8 @@ def _may_not_listen(where: str) -> Iterator[None]:
         yield
     except OSError as error:
         # asyncio's text has the address again; that of a name that is not found has no such number.
-        known = error.errno is not None and error.errno > 0
-        reason = os.strerror(error.errno) if known else error.strerror or str(error)
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise ConfigError(f"cannot listen on {where}: {reason}") from None
 
 
