@@ -85,6 +85,8 @@ class Follower:
         """Went away before they were read."""
         self.unread_bytes = 0
         """Were added to files after the next one had begun."""
+        self.idle: Callable[[], None] = lambda: None
+        """Called while more is waited for, by the thread that reads."""
         self._sources = list(sources)
         self._notice = notice
         self.stopped = False
@@ -129,6 +131,7 @@ class Follower:
         return None
 
     def pause(self) -> None:
+        self.idle()
         time.sleep(_LOOK_S)
 
     def superseded(self) -> bool:

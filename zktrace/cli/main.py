@@ -20,7 +20,19 @@ try:
     from typer.core import TyperGroup
 
     from zktrace import __version__
-    from zktrace.cli import decode, demo, ensemble, live, schema, serve, stats, top, trace, verify
+    from zktrace.cli import (
+        agent,
+        decode,
+        demo,
+        ensemble,
+        live,
+        schema,
+        serve,
+        stats,
+        top,
+        trace,
+        verify,
+    )
     from zktrace.cli.failure import Failure
 except KeyboardInterrupt:
     # Most of a start is this; whoever ends it then wants no traceback. (What Python itself does
@@ -100,6 +112,7 @@ app.command("verify")(verify.verify)
 app.command("live")(live.live)
 app.command("serve")(serve.serve)
 app.command("top")(top.top)
+app.command("agent")(agent.agent)
 app.command("demo")(demo.demo)
 app.command("schema")(schema.schema)
 

@@ -35,6 +35,36 @@ OptionalSources = Annotated[
         "one capture in time order.",
     ),
 ]
+Reads = Annotated[
+    list[str],
+    typer.Option(
+        "--read",
+        "-r",
+        metavar="SOURCE",
+        show_default=False,
+        help="Capture to read: pcap or pcapng, plain, .gz or .zst; - is standard input; may be "
+        "repeated, several files are one capture in time order.",
+    ),
+]
+Nats = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="ZKTRACE_NATS",
+        show_default=False,
+        help="NATS servers, as in nats://10.0.0.1:4222, with commas between several. A password in "
+        "it is better given by ZKTRACE_NATS, as others can read command lines.",
+    ),
+]
+NatsCredentials = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="ZKTRACE_NATS_CREDENTIALS",
+        show_default=False,
+        help="Credentials for NATS (a .creds file).",
+    ),
+]
 Follow = Annotated[
     bool,
     typer.Option(

@@ -29,19 +29,25 @@ from zktrace.cli.options import (
     MaxConnections,
     MaxCpu,
     MaxMemory,
+    Nats,
+    NatsCredentials,
     Promisc,
     QuorumPort,
+    Reads,
     Snaplen,
     Tunnels,
     UserOption,
     engine_options,
     follower,
     hashing_key,
+    say,
 )
 from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
 from zktrace.engine.base import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from zktrace.engine.base import EngineOptions
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
@@ -70,17 +76,7 @@ _LATER: Final = (
 
 def serve(
     interface: Interfaces = [],  # noqa: B006
-    read: Annotated[
-        list[str],
-        typer.Option(
-            "--read",
-            "-r",
-            metavar="SOURCE",
-            show_default=False,
-            help="Capture to read: pcap or pcapng, plain, .gz or .zst; - is standard input; may be "
-            "repeated, several files are one capture in time order.",
-        ),
-    ] = [],  # noqa: B006
+    read: Reads = [],  # noqa: B006
     follow: Follow = False,
     speed: Annotated[
         str,
@@ -133,16 +129,22 @@ def serve(
             "there again after a restart.",
         ),
     ] = None,
+    nats: Nats = None,
+    nats_credentials: NatsCredentials = None,
 ) -> None:
     """Serve a page, a JSON API and metrics.
 
-    Of what is on the wire (-i), or of a capture (-r). Ctrl-C ends it.
+    Of what is on the wire (-i), of a capture (-r), or of what agents publish (--nats). Ctrl-C ends
+    it.
     """
+    if nats is not None and not read and not interface:
+        _fleet(Site(http, token, allow_host), nats, nats_credentials, metrics_top)
+        return
     if bool(read) == bool(interface):
         from zktrace.cli.listening import there
 
         raise Failure(
-            f"give what to listen on with -i ({there()}), or a capture to read with -r"
+            f"give what to listen on with -i ({there()}), a capture to read with -r, or --nats"
             + (", not both" if read else "")
         )
     if write is not None and not interface:
@@ -207,13 +209,34 @@ def _kept(name: str, picture: Picture) -> StateFile:
 
     from zktrace.store.state import StateFile
 
-    def told(line: str) -> None:
-        print(f"zktrace: {line}", file=sys.stderr, flush=True)
-
     try:
-        return StateFile(Path(name), picture, told)
+        return StateFile(Path(name), picture, say)
     except OSError as error:
         raise Failure(f"--state: {name}: {error.strerror or error}") from error
+
+
+def _fleet(site: Site, url: str, credentials: str | None, metrics_top: int) -> None:
+    """Of a whole fleet."""
+    from zktrace.fleet.bus import NoNats
+    from zktrace.fleet.feed import FleetFeed
+
+    def more(app: FastAPI) -> None:
+        from zktrace.web.fleet import add
+
+        add(app, feed, metrics_top)
+
+    with site.bind():
+        try:
+            feed = FleetFeed(url, credentials, say)
+        except NoNats as error:
+            raise Failure(str(error)) from None
+        feed.start()
+        try:
+            site.serve(feed.picture, metrics_top, more)
+        except KeyboardInterrupt:
+            pass  # uvicorn raises it again once it has ended
+        finally:
+            feed.join(_END_S)
 
 
 def _files(

@@ -109,6 +109,8 @@ class LiveRun:
         """How long it is held for one look at the packets that wait, about."""
         self.stay = False
         """Packets are waited for without leaving the engine, which is then used unguarded."""
+        self.idle: Callable[[], None] = lambda: None
+        """Called several times a second, whether anything comes or not."""
         self.prompt = True
         """Rows are given out as soon as no packets wait, too."""
         self.batch_rows = BATCH_ROWS
@@ -164,6 +166,7 @@ class LiveRun:
                     if capture.wait(wait):
                         self._check()
                 waiting, idle = self._turn(end)
+                self.idle()
                 now = time.monotonic_ns()
                 if idle and now - ticked >= _TICK_NS:
                     # Blocks that are not full yet may hold packets of the time since.

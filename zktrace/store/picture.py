@@ -20,7 +20,7 @@ import numpy as np
 from zktrace.analysis.hashing import SessionHasher
 from zktrace.analysis.names import vocabulary
 from zktrace.capture.keep import Ring
-from zktrace.engine.base import EngineOptions, LiveEngine, abilities, create
+from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
 from zktrace.engine.live import Listening
 from zktrace.store.kept import Kept, RowKept
 from zktrace.store.notes import Notes
@@ -61,6 +61,16 @@ class _Counter(Protocol):
     def totals(self, by: str) -> tuple[Any, bytes]: ...
 
 
+class Counting(_Counter, Protocol):
+    """What is not fed with packets, but counts, and has rows and a coverage as an engine has."""
+
+    name: str
+
+    def take(self) -> Mapping[str, Rows]: ...
+
+    def coverage(self) -> dict[str, Any]: ...
+
+
 class Span:
     """A stretch of the capture's clock."""
 
@@ -82,14 +92,16 @@ class Picture:
         hash_key: bytes | None = None,
         recent_rows: int = RECENT_ROWS,
         total_keys: int = TOTAL_KEYS,
-        engine: str | None = None,
+        engine: str | Counting | None = None,
     ) -> None:
+        """`engine`: its name, or one that is there and counts itself."""
         from dataclasses import replace
 
         options = options or EngineOptions()
         self._hasher = SessionHasher(hash_key) if hash_key is not None else None
         self.hash_key = hash_key
-        can = abilities(engine)
+        named, given = (engine, None) if isinstance(engine, str) else (None, engine)
+        can = abilities(named) if given is None else frozenset()
         self.shared = {"windows", "kept", "shared"} <= can
         """Decoding and asking need no lock between them."""
         self._row_windows: RowWindows | None = None
@@ -106,11 +118,15 @@ class Picture:
                 keep=(writes, MAX_SESSIONS, recent_rows),
                 hash_key=hash_key,
             )
-            self.engine: LiveEngine = create(options, engine)
+            self.engine: LiveEngine = create(options, named)
             self._counter = cast(_Counter, self.engine)
             self.kept = cast(Any, self.engine).kept()
+        elif given is not None:
+            self.engine = cast(LiveEngine, given)
+            self._counter = given
+            self.kept = self._row_kept = RowKept(MAX_SESSIONS, recent_rows, self._hasher)
         else:
-            self.engine = create(options, engine)
+            self.engine = create(options, named)
             self._counter = self._row_windows = RowWindows(WINDOW_KEYS, total_keys)
             self.kept = self._row_kept = RowKept(MAX_SESSIONS, recent_rows, self._hasher)
         self.batch_rows = _ALL if self.shared else _BATCH_ROWS
@@ -158,9 +174,10 @@ class Picture:
     def collect(self, all: bool = False) -> None:
         """Takes what the engine has."""
         with self._lock:
-            if self._row_kept is not None and self._row_windows is not None:
+            if self._row_kept is not None:
                 rows = self.engine.take()
-                self._row_windows.add(rows)
+                if self._row_windows is not None:
+                    self._row_windows.add(rows)
                 self._row_kept.add(rows)
             windows = self._counter.drain(all)
             counted = self.kept.rows()

@@ -171,7 +171,17 @@ def sum_groups(windows: Sequence[Groups]) -> dict[str, Part]:
 class Windows:
     """The three tiers. Not for several threads at once."""
 
-    def __init__(self, tiers: Sequence[Tier] = TIERS, budget: int = BUDGET_BYTES) -> None:
+    def __init__(
+        self,
+        tiers: Sequence[Tier] = TIERS,
+        budget: int = BUDGET_BYTES,
+        *,
+        one_clock: bool = True,
+    ) -> None:
+        """`one_clock`: a second that is far behind means that the clock was set back; else that it
+        comes late.
+        """
+        self._one_clock = one_clock
         self._tiers = tiers
         self._windows: list[dict[int, Window]] = [{} for _ in tiers]
         self._slots: list[int | None] = [None] * len(tiers)
@@ -230,7 +240,7 @@ class Windows:
         self._put(0, second, groups)
         latest = self._slots[0]
         self._slots[0] = second if latest is None else max(latest, second)
-        if latest is not None and second < latest - 60:
+        if self._one_clock and latest is not None and second < latest - 60:
             self._slots[0] = second  # the clock was set
         for level in range(1, len(self._tiers)):
             length = self._tiers[level].seconds
@@ -238,7 +248,7 @@ class Windows:
             pending = self._slots[level]
             if pending is None:
                 self._slots[level] = slot
-            elif slot > pending or slot < pending - 60:
+            elif slot > pending or (self._one_clock and slot < pending - 60):
                 self._close(level, pending)
                 self._slots[level] = slot
             elif slot < pending:

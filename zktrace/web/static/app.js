@@ -19,11 +19,21 @@ class Refused extends Error {
 
 async function ask(path, params) {
   const query = new URLSearchParams(params);
-  const response = await fetch(`/api/${path}?${query}`, { headers: { Accept: "application/json" } });
+  const response = await fetch(`api/${path}?${query}`, { headers: { Accept: "application/json" } });
   const body = await response.json();
   if (!response.ok) throw new Refused(body);
   return body;
 }
+
+views.packets.save = async (wanted) => {
+  try {
+    const response = await fetch("api/slice", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wanted) });
+    const body = await response.json();
+    return response.ok ? `${body.file}: ${count(body.packets)} packets${body.complete ? "" : ", not all of that time"}` : body.detail;
+  } catch {
+    return "The server does not answer.";
+  }
+};
 
 // What the address says: #/view/id?filter=...&sort=...
 function place() {
@@ -115,6 +125,8 @@ async function strip() {
   const seen = `${count(coverage.packets)} packets, ${count(coverage.exchanges?.complete ?? 0)} exchanges. `;
   $("coverage").replaceChildren(seen, it.not_seen.length ? h("b", null, `Not seen: ${it.not_seen.join("; ")}`) : "Nothing missing that is known of.",
     coverage.kernel_drops === null ? " Kernel drops: not known." : "");
+  views.packets.kept = source.kept !== null;
+  if (source.kind === "fleet" && !VIEWS.some(([name]) => name === "fleet")) VIEWS.push(["fleet", "Fleet"]);
   settled = source.state === "done" || source.state === "failed";
   if (!chosen) range.value = settled ? "all" : "5m";
 }
@@ -164,7 +176,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "p") pause();
   else if (event.key === "t") theme();
   else if (event.key === "?") $("keys").showModal();
-  else if (/^[1-8]$/.test(event.key)) location.hash = `#/${VIEWS[event.key - 1][0]}`;
+  else if (/^[1-9]$/.test(event.key) && VIEWS[event.key - 1]) location.hash = `#/${VIEWS[event.key - 1][0]}`;
 });
 
 let kept = null;

@@ -23,7 +23,7 @@ export class Tail {
     const answer = await ask("events", { limit: 200, ...(filter ? { filter } : {}) });
     this.add(answer.rows.reverse());
     const query = new URLSearchParams({ after: answer.last, ...(filter ? { filter } : {}) });
-    this.source = new EventSource(`/api/stream?${query}`);
+    this.source = new EventSource(`api/stream?${query}`);
     this.source.addEventListener("events", (message) => {
       const { events, dropped } = JSON.parse(message.data);
       this.dropped += dropped;

@@ -1,7 +1,7 @@
 // The views: each asks the API and makes elements of the answer.
 
 import { heat, lines, spark } from "./charts.js";
-import { addressLink, bytes, clientLink, clock, count, date, duration, errorsOf, h, link, pathLink, rate, sessionLink } from "./dom.js";
+import { addressLink, bytes, clientLink, clock, count, date, duration, errorsOf, h, ip, link, pathLink, rate, sessionLink } from "./dom.js";
 import { basis, errorCell, numbers, table } from "./table.js";
 
 const card = (label, value, more, bad) =>
@@ -47,9 +47,34 @@ export async function overview(ask, state) {
   ];
 }
 
+// Where packets are kept (--write): asks for a slice, and tells of it.
+export const packets = { kept: false, save: null };
+
+const answers = new Map(); // to what was saved, since tables are made anew
+
+// A button that saves the packets of a time (ns) and of two ends (null: any), as the proof of what is shown.
+function saver(what, from_ns, to_ns, client, server) {
+  const told = h("span", { role: "status" }, answers.get(what) ?? "");
+  const button = h("button", {
+    type: "button", class: "save", "aria-label": `Save the packets of ${what}`, onclick: async () => {
+      button.disabled = true;
+      told.textContent = " ...";
+      answers.set(what, ` ${await packets.save({ from_ns: Math.max(Math.floor(from_ns), 0), to_ns: Math.ceil(to_ns), client, server })}`);
+      told.textContent = answers.get(what);
+      button.disabled = false;
+    },
+  }, "Save packets");
+  return [button, told];
+}
+
+const AROUND_NS = 1e9; // numbers here are good to some hundred nanoseconds only
+
+// A column of such buttons, where there is something to save from.
+const saveColumn = (slice) => (packets.kept ? [{ name: "save", label: "packets", cell: slice }] : []);
+
 const percent = (part, whole) => `${whole ? ((100 * part) / whole).toFixed(1) : 0} %`;
 
-const csv = (name, params) => link(`/api/${name}?${new URLSearchParams({ ...params, format: "csv", limit: 1000 })}`, "as CSV", { download: "" });
+const csv = (name, params) => link(`api/${name}?${new URLSearchParams({ ...params, format: "csv", limit: 1000 })}`, "as CSV", { download: "" });
 
 function asked(state) {
   const params = { window: state.window };
@@ -184,7 +209,8 @@ export async function session(ask, state) {
       pair("requests", `${count(row.requests)}, ${count(row.errors)} with an error`), pair("watch events", count(row.watch_events))),
     h("h2", null, "What happened"),
     h("ol", { class: "timeline" }, it.timeline.map((event) => h("li", null, `${clock(event.ts_ns, 3)} ${event.event}${event.detail ? ` (${event.detail})` : ""}${event.client ? `: ${event.client} at ${event.server}` : ""}`)), !it.timeline.length && h("li", null, "No connect was seen: it was there before the capture began.")),
-    h("p", null, link(`#/events?filter=${encodeURIComponent(`session == ${row.session}`)}`, "Its events")),
+    h("p", null, link(`#/events?filter=${encodeURIComponent(`session == ${row.session}`)}`, "Its events"),
+      packets.kept && row.client !== null && [" · ", saver(`session ${row.session}`, row.first_seen_ns - AROUND_NS, row.last_seen_ns + AROUND_NS, ip(row.client), null)]),
     detail(it), h("h2", null, "Slowest"), slowTable(it.slow)];
 }
 
@@ -203,6 +229,7 @@ function slowTable(rows, more) {
     { name: "largest", label: "largest before", num: true, cell: (row) => row.largest_before ? h("span", { title: company(row.largest_before) }, bytes(row.largest_before_bytes)) : "–" },
     { name: "error", label: "error", cell: (row) => row.error ? h("span", { class: "bad" }, row.error_name) : "" },
     { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
+    ...saveColumn((row) => saver(`${row.op ?? "this exchange"} at ${clock(row.ts_ns, 3)}`, row.ts_ns - AROUND_NS, row.ts_ns + row.latency_us * 1e3 + AROUND_NS, row.client, row.server)),
   ], rows, more);
 }
 
@@ -255,6 +282,7 @@ export async function watches(ask, state) {
       { name: "spread", label: "first to last", num: true, cell: (row) => duration(row.spread_ms * 1000) },
       { name: "zxid", label: "zxid", class: "mono", cell: (row) => row.zxid ?? h("span", { class: "dim" }, "by second") },
       { name: "time", label: "time", class: "mono", cell: (row) => clock(row.first_ns, 3) },
+      ...saveColumn((row) => saver(`the watch events of ${row.path}`, row.first_ns - AROUND_NS, row.first_ns + row.spread_ms * 1e6 + AROUND_NS, null, null)),
     ], it.writes),
     h("h2", null, "Watches that should still be set"),
     h("p", { class: "note" }, `Fact: ${count(it.outstanding.watches)} were granted and neither fired nor went with their session, as far as was seen.`,
@@ -314,4 +342,26 @@ export async function ensemble(ask) {
     ], learners),
     h("p", null, `${count(elections.length)} elections were seen.`),
   ];
+}
+
+// Of many sensors: who they are, and what came of them.
+export async function fleet(ask) {
+  const it = await ask("fleet", {});
+  return [
+    h("h1", null, "Fleet"),
+    h("p", { class: "note" }, it.problem ? h("span", { class: "bad" }, `NATS does not answer: ${it.problem}. What is shown is what had come before.`) : `From NATS at ${it.nats}.`,
+      it.behind ? ` ${count(it.behind)} messages are not read yet.` : ""),
+    h("h2", null, "Ensembles"),
+    h("ul", null, it.ensembles.map((name) => h("li", null, link(`ensembles/${encodeURIComponent(name)}/`, name))), !it.ensembles.length && h("li", null, "No agent was heard of.")),
+    h("h2", null, "Agents"),
+    table("Agents", [
+      { name: "name", label: "agent", class: "mono", cell: (row) => row.name },
+      { name: "ensemble", label: "ensemble", cell: (row) => link(`ensembles/${encodeURIComponent(row.ensemble)}/`, row.ensemble) },
+      { name: "silent", label: "silent for", num: true, cell: (row) => h("span", { class: row.silent_s > 60 ? "bad" : null }, duration(row.silent_s * 1e6)) },
+      { name: "requests", label: "requests", num: true, cell: (row) => count(row.requests) },
+      { name: "packets", label: "packets", num: true, cell: (row) => count(row.coverage.packets) },
+      { name: "drops", label: "kernel drops", num: true, cell: (row) => row.coverage.kernel_drops === null ? "not known" : count(row.coverage.kernel_drops) },
+      { name: "gaps", label: "gaps", num: true, cell: (row) => count(row.coverage.gaps) },
+      { name: "missing", label: "messages missing", num: true, cell: (row) => row.missing_messages ? h("span", { class: "bad" }, count(row.missing_messages)) : "0" },
+    ], it.agents)];
 }

@@ -1,0 +1,212 @@
+"""``zktrace agent``: a sensor of a fleet."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from signal import SIGTERM
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from zktrace.cli.failure import Failure
+from zktrace.cli.options import (
+    BUFFER_MIB,
+    AllPorts,
+    Buffer,
+    CaptureFilterOption,
+    ClientPort,
+    Duration,
+    ElectionPort,
+    Follow,
+    HashKey,
+    HashSessions,
+    Hosts,
+    Interfaces,
+    MaxConnections,
+    MaxCpu,
+    MaxMemory,
+    Nats,
+    NatsCredentials,
+    QuorumPort,
+    Reads,
+    Tunnels,
+    UserOption,
+    engine_options,
+    follower,
+    hashing_key,
+    say,
+    size,
+)
+from zktrace.engine.base import MAX_CONNECTIONS
+
+if TYPE_CHECKING:
+    from zktrace.capture.follow import Follower
+    from zktrace.engine.driver import Steps
+    from zktrace.engine.live import LiveRun
+    from zktrace.fleet.agent import Counting
+
+#: How long what waits may take to be sent at the end.
+_LAST_S: Final = 5.0
+_LATER: Final = (
+    "zktrace.engine.driver",
+    "zktrace.fleet.agent",
+    "zktrace.fleet.bus",
+    "zktrace.export.summary",
+    "nats",
+    "pyarrow.compute",
+)
+
+
+def agent(
+    interface: Interfaces = [],  # noqa: B006
+    read: Reads = [],  # noqa: B006
+    follow: Follow = False,
+    nats: Nats = None,
+    nats_credentials: NatsCredentials = None,
+    ensemble: Annotated[
+        str, typer.Option(metavar="NAME", help="What the servers here are part of.")
+    ] = "default",
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default="this host's", help="What this agent is called."),
+    ] = None,
+    spool: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Where messages wait until NATS has them; and what this agent is."
+        ),
+    ] = "zktrace-spool",
+    spool_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="What they may take; beyond, the oldest are lost.")
+    ] = "1G",
+    events: Annotated[
+        bool,
+        typer.Option(
+            "--events/--no-events",
+            help="Send each event, not only what is counted; sessions, watches, the slow log and "
+            "filters are made of them.",
+        ),
+    ] = True,
+    client_port: ClientPort = [],  # noqa: B006
+    quorum_port: QuorumPort = [],  # noqa: B006
+    election_port: ElectionPort = [],  # noqa: B006
+    hash_sessions: HashSessions = False,
+    hash_key: HashKey = None,
+    max_connections: MaxConnections = MAX_CONNECTIONS,
+    host: Hosts = [],  # noqa: B006
+    capture_filter: CaptureFilterOption = None,
+    all_ports: AllPorts = False,
+    tunnels: Tunnels = False,
+    buffer: Buffer = BUFFER_MIB,
+    duration: Duration = None,
+    user: UserOption = None,
+    max_cpu: MaxCpu = None,
+    max_memory: MaxMemory = None,
+) -> None:
+    """Publish what is seen here, for zktrace serve --nats.
+
+    Of what is on the wire (-i), or of captures (-r). Ctrl-C ends it; what NATS does not have by
+    then is sent when it begins again with the same --spool.
+    """
+    from zktrace.fleet.message import NAME
+
+    if bool(read) == bool(interface):
+        raise Failure("give what to listen on with -i, or captures to read with -r; not both")
+    if nats is None:
+        raise Failure("give where NATS is with --nats, or ZKTRACE_NATS in the environment")
+    name = name or socket.gethostname().replace(":", "_")
+    for option, text in (("--ensemble", ensemble), ("--name", name)):
+        if not NAME.fullmatch(text):
+            raise Failure(f"{option}: {text!r} is not made of letters, digits, _, - and .")
+    if follow and not read:
+        raise Failure("--follow is about files: it goes with -r")
+    most = size("--spool-size", spool_size)
+    key = hashing_key(hash_sessions, hash_key)
+    options = engine_options(
+        client_port, quorum_port, election_port, max_connections=max_connections
+    )
+    from zktrace.fleet.bus import NoNats, load
+
+    try:
+        load()
+    except NoNats as error:
+        raise Failure(str(error)) from None
+
+    def counting() -> Counting:
+        from zktrace.fleet.agent import Counting
+
+        return Counting(options)
+
+    run: Steps
+    if interface:
+        from zktrace.cli.listening import Listening, budget
+
+        listening = Listening(
+            interface,
+            (*options.client_ports, *options.quorum_ports, *options.election_ports),
+            hosts=host,
+            capture_filter=capture_filter,
+            all_ports=all_ports,
+            tunnels=tunnels,
+            buffer_mib=buffer,
+            user=user,
+        )
+        capture = listening.open(*_LATER)
+        counted = counting()
+        live = listening.run(
+            counted.engine, capture, duration_s=duration, budget=budget(max_cpu, max_memory)
+        )
+        waiter: LiveRun | Follower | None = live
+        run = live
+    else:
+        from zktrace.engine.driver import Run
+
+        counted = counting()
+        waiter = follower(read) if follow else None
+        run = Run(waiter or read, counted.engine)
+    _work(run, waiter, counted, spool, most, nats, nats_credentials, ensemble, name, key, events)
+
+
+def _work(
+    run: Steps,
+    waiter: LiveRun | Follower | None,
+    counted: Counting,
+    directory: str,
+    most: int,
+    nats: str,
+    credentials: str | None,
+    ensemble: str,
+    name: str,
+    key: bytes | None,
+    events: bool,
+) -> None:
+    from zktrace.cli.terminal import interruptible
+    from zktrace.export.summary import plural
+    from zktrace.fleet.agent import Agent
+    from zktrace.fleet.bus import Publisher, shown
+    from zktrace.fleet.message import Sender
+    from zktrace.fleet.spool import Spool
+
+    spool = Spool(directory, most)
+    sender = Sender(spool.agent, name, ensemble, secrets.token_hex(16))
+    publisher = Publisher(
+        nats, credentials, spool, f"zktrace.fleet.{ensemble.replace('.', '_')}.{spool.agent}", say
+    )
+    job = Agent(counted, run, spool, sender, hash_key=key, events=events)
+    if waiter is not None:
+        waiter.idle = job.idle
+    publisher.start()
+    say(f"{name} of {ensemble} publishes to {shown(nats)}")
+    try:
+        with interruptible(run, SIGTERM):
+            job.work()
+    finally:
+        publisher.flush(_LAST_S)
+        waiting, lost = spool.waiting, spool.lost
+        spool.close()
+        say(
+            f"{plural(job.messages, 'message')} made"
+            + (f", {waiting:,} wait in {directory}" if waiting else ", none waits")
+            + (f", {lost:,} lost (--spool-size)" if lost else "")
+        )
