@@ -230,6 +230,13 @@ def test_nobody_there_is_told_and_waited_for(tmp_path: Path) -> None:
     nats.kill()
 
 
+def test_wrong_credentials_are_told_but_not_what_they_are(nats: Nats) -> None:
+    wrong = nats.url.replace(PASSWORD, f"{PASSWORD}-wrong")
+    page = Process(nats, "serve", "--http", "127.0.0.1:0", "--nats", wrong)
+    until(lambda: "does not take the credentials" in page.said, page)
+    page.end()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -66,6 +66,8 @@ class _Worker:
         self.stopping = threading.Event()
         self.problem: str | None = None
         """Why it does not work just now."""
+        self._why: Exception | None = None
+        """What the library had to say besides."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -90,19 +92,22 @@ class _Worker:
                     await self._close(connection)
             except Exception as error:
                 # Whatever it is, it is tried again. The type alone: texts may hold secrets.
-                self._tell(f"{shown(self._url)}: {_words(error)}")
+                self._tell(f"{shown(self._url)}: {_words(self._why or error)}")
                 await asyncio.sleep(_AGAIN_S)
 
     async def _connect(self) -> Any:
-        async def quiet(error: Exception) -> None:
-            """Told by what fails then."""
+        async def note(error: Exception) -> None:
+            self._why = error
 
+        self._why = None
         return await self._nats.connect(
             self._url.split(","),
             user_credentials=self._credentials,
             allow_reconnect=False,
             connect_timeout=_TIMEOUT_S,
-            error_cb=quiet,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=_IDLE_S,
+            error_cb=note,
             name="zktrace",
         )
 
@@ -234,9 +239,10 @@ def _words(error: Exception) -> str:
         "NoServersError": "no server",
         "ConnectionRefusedError": "no server",
         "TimeoutError": "no answer in time",
-        "AuthorizationError": "it does not take the credentials",
         "ServiceUnavailableError": "it has no JetStream",
         "NoRespondersError": "it has no JetStream",
     }
+    if "authorization" in str(error).lower():
+        return "it does not take the credentials"
     name = type(error).__name__
     return known.get(name, name)
