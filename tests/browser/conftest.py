@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if os.environ.get("ZKTRACE_REQUIRE_BROWSER", "") not in ("", "0"):
             pytest.fail("ZKTRACE_REQUIRE_BROWSER is set, but there is no chromium")
         pytest.skip("no chromium (make system-deps installs it)")
+    with launched(executable) as running:
+        yield running
+
+
+@contextmanager
+def launched(executable: str) -> Iterator[Any]:
+    """A browser that runs."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
