@@ -11,6 +11,7 @@ const EVERY_MS = 2000;
 const $ = (id) => document.getElementById(id);
 const main = $("view"), field = $("filter"), problem = $("filter-problem"), range = $("window");
 const tail = new Tail(problem);
+const below = location.pathname.includes("/ensembles/"); // a page of one ensemble of a fleet
 let paused = false, turn = 0, timer = null, settled = null, chosen = false, shownPath = null;
 
 class Refused extends Error {
@@ -100,7 +101,7 @@ function refuse(body) {
 }
 
 function navigation(at) {
-  $("nav").replaceChildren(...VIEWS.map(([name, label], i) => h("a", { href: `#/${name}`, title: `${label} (${i + 1})`, "aria-current": name === at.name ? "page" : null }, label)));
+  $("nav").replaceChildren(...VIEWS.map(([name, label], i) => h("a", { href: name === "fleet" && below ? "../../#/fleet" : `#/${name}`, title: `${label} (${i + 1})`, "aria-current": name === at.name ? "page" : null }, label)));
   const label = VIEWS.find(([name]) => name === at.name)?.[1] ?? at.name;
   document.title = `${label}${at.id ? ` ${at.id}` : ""} – zktrace`;
 }
