@@ -58,6 +58,7 @@ class Outcome:
     more: int = 0
     events: Counter[str] = field(default_factory=Counter)
     _raw: list[Divergence] = field(default_factory=list)
+    _counted: dict[tuple[str, Verdict], int] = field(default_factory=dict)
 
     @property
     def differences(self) -> int:
@@ -65,9 +66,9 @@ class Outcome:
 
     def exchange(self, op: str, finding: Finding) -> None:
         """Counts a request's verdict."""
-        name = finding.verdict.name
-        self.counts[name] += 1
-        self.by_op.setdefault(op, Counter())[name] += 1
+        key = (op, finding.verdict)
+        counted = self._counted
+        counted[key] = counted.get(key, 0) + 1
         if finding.verdict is Verdict.allowed:
             self.allowed[finding.what] += 1
 
@@ -81,6 +82,10 @@ class Outcome:
 
     def settle(self) -> None:
         """All are known: the first ones first, and which may be consequences."""
+        for (op, verdict), number in self._counted.items():
+            self.counts[verdict.name] += number
+            self.by_op.setdefault(op, Counter())[verdict.name] += number
+        self._counted.clear()
         self._raw.sort(key=lambda one: one.order)
         sessions: set[str] = set()
         paths: set[str] = set()

@@ -29,7 +29,8 @@ class Exchange:
     """One request, its reply, and what led to it. Times in ns since 1970.
 
     `opcode` is :data:`CONNECT_OP` for a ConnectRequest, :data:`END_OP` for the end of a connection
-    (then `request` is empty, and `closed` says whether it ended or the capture did).
+    (then `request` is empty). `closed`: the connection ended, or this request was passed over,
+    before it was answered; else the capture ended first.
     """
 
     conn: int
@@ -184,6 +185,7 @@ class Conversations:
         if exchange.opcode not in _OUT_OF_ORDER:
             # a server answers in order: what came before has no answer, or it was not captured
             while queue and queue[0] is not asked:
+                queue[0].exchange.closed = not queue[0].done
                 self._given(state, queue.popleft())
         while queue and queue[0].done:
             self._given(state, queue.popleft())
@@ -204,6 +206,7 @@ class Conversations:
     def ended(self, conn: int, ts: int, closed: bool) -> None:
         state = self._states.pop(conn)
         while state.queue:
+            state.queue[0].exchange.closed = closed and not state.queue[0].done
             self._given(state, state.queue.popleft())
         think = max(ts - state.last_ts, 0) if state.last_ts else 0
         self._emit(

@@ -8,15 +8,21 @@ read by nobody else.
 from __future__ import annotations
 
 import marshal
+import struct
 import tempfile
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 from zktrace_proxy.messages.exchanges import Exchange
 
-_FIELDS: Final = tuple(Exchange.__slots__)
 #: Plain values that belong to an exchange: what the one who wrote it wants back.
 Notes: TypeAlias = tuple[Any, ...]
+
+
+#: Exchanges that are written at once, and bytes of them.
+_BATCH: Final = 128
+_BATCH_BYTES: Final = 1 << 20
+_LENGTH: Final = struct.Struct("<I")
 
 
 class Spool:
@@ -26,29 +32,47 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file: Any = tempfile.TemporaryFile(prefix="zktrace-", buffering=1 << 18)  # noqa: SIM115
+        self._file: Any = tempfile.TemporaryFile(prefix="zktrace-")  # noqa: SIM115
+        self._batch: list[Any] = []
+        self._batch_bytes = 0
         self.count = 0
 
     def append(self, exchange: Exchange, notes: Notes = ()) -> None:
         e = exchange
-        marshal.dump(
+        self._batch.append(
             (
                 (e.conn, e.index, e.opcode, e.xid, e.request, e.sent_ns, e.reply, e.first_ns,
                  e.answered_ns, e.think_ns, e.answered_before, e.events, e.whole, e.reply_whole,
                  e.closed, e.row),
                 notes,
-            ),
-            self._file,
+            )
         )  # fmt: skip
+        self._batch_bytes += len(e.request) + len(e.reply or b"")
         self.count += 1
+        if len(self._batch) >= _BATCH or self._batch_bytes >= _BATCH_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        data = marshal.dumps(self._batch)
+        self._file.seek(0, 2)
+        self._file.write(_LENGTH.pack(len(data)) + data)
+        self._batch.clear()
+        self._batch_bytes = 0
 
     def __iter__(self) -> Iterator[tuple[Exchange, Notes]]:
+        if self._batch:
+            self._write()
         file = self._file
-        file.seek(0)
-        load = marshal.load
-        for _ in range(self.count):
-            fields, notes = load(file)
-            yield Exchange(*fields), notes
+        at = 0
+        while True:
+            file.seek(at)
+            head = file.read(_LENGTH.size)
+            if not head:
+                return
+            size = _LENGTH.unpack(head)[0]
+            at += _LENGTH.size + size
+            for fields, notes in marshal.loads(file.read(size)):
+                yield Exchange(*fields), notes
 
     @property
     def size(self) -> int:

@@ -64,8 +64,9 @@ class Order:
         self._open_wide: dict[int, Step] = {}
         self._makers: dict[str, Step] = {}
 
-    def __len__(self) -> int:
-        """Steps under way."""
+    @property
+    def under_way(self) -> int:
+        """Steps that are not done."""
         return len(self._open)
 
     def first(self) -> Any:

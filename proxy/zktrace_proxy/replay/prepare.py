@@ -30,6 +30,8 @@ WINDOW: Final = 16_384
 WINDOW_BYTES: Final = 64 << 20
 
 _CHECK, _RECONFIG = 13, 16
+#: Greater than any zxid.
+_LAST: Final = 1 << 63
 _MASK: Final = (1 << 64) - 1
 
 
@@ -188,6 +190,9 @@ class Planner:
             key = self._connect_key(exchange)
         elif own_zxid(exchange):
             key = (exchange.zxid, 0)
+        elif exchange.reply is None and not exchange.closed:
+            # under way when the capture ended: behind all that was answered
+            key = (_LAST, 1)
         else:
             key = (max(exchange.zxid, before[0]), 1)
         if key < before:

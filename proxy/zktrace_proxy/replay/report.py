@@ -302,7 +302,10 @@ def problem_lines(
                 f"credential: give --auth {scheme}:..., or what its ACLs guard will fail"
             )
     if plan.no_reply:
-        lines.append(f"note      {plural(plan.no_reply, 'request')} without a reply")
+        lines.append(
+            f"UNSEEN    {plural(plan.no_reply, 'request')} without a reply: whether and when they "
+            "took effect is not known"
+        )
     if plan.start.left_out:
         lines.append("note      not all paths were looked at for the start state: too many")
     return lines

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from zktrace.wire.jute import WireError
 from zktrace.wire.message import frame
-from zktrace.wire.opcodes import CLOSE_SESSION, op_name
+from zktrace.wire.opcodes import CLOSE_SESSION, OPS, op_name
 from zktrace.wire.records import ConnectRequest, ConnectResponse
 from zktrace_proxy.compare.canonical import Finding, Judge, Verdict
 from zktrace_proxy.compare.outcome import Divergence, Outcome
+from zktrace_proxy.messages.exchanges import CONNECT_OP
 from zktrace_proxy.messages.maps import MASK, Maps, Names, Session
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.connection import Connection, EventKey
@@ -97,7 +98,8 @@ class Replayer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._lag = Lag()
-        self._fed = False
+        self._waits_for_room = False
+        self._enough = 0
         self._done = 0
         self._begin = 0.0
         self._connect_clock: tuple[int, float] | None = None
@@ -117,9 +119,7 @@ class Replayer:
         monitor = asyncio.ensure_future(self._monitor())
         try:
             await self._feed()
-            while len(self._order) and not self._stop:
-                self._room.clear()
-                await self._room.wait()
+            await self._until(0)
             self.report.seconds = self.time() - self._begin
             await self._drain()
         finally:
@@ -170,10 +170,17 @@ class Replayer:
             if burst >= _BURST:
                 burst = 0
                 await asyncio.sleep(0)
-            while len(self._order) >= UNDER_WAY and not self._stop:
-                self._room.clear()
-                await self._room.wait()
-        self._fed = True
+            if self._order.under_way >= UNDER_WAY:
+                await self._until(UNDER_WAY // 2)
+
+    async def _until(self, enough: int) -> None:
+        """Waits until so few steps are under way."""
+        self._enough = enough
+        self._waits_for_room = True
+        while self._order.under_way > enough and not self._stop:
+            self._room.clear()
+            await self._room.wait()
+        self._waits_for_room = False
 
     def _chain(self, connection: Connection, step: Step) -> None:
         """A session comes again when its last connection has nothing under way."""
@@ -325,7 +332,7 @@ class Replayer:
             self.report.sent += 1
             if live is not None:
                 latency = self.now_ns() - step.sent_ns
-                self.report.latency(op_name(exchange.opcode), exchange.latency_ns, latency)
+                self.report.latency(_name(exchange.opcode), exchange.latency_ns, latency)
             if not self.fast:
                 ideal = self._begin + (exchange.sent_ns - self.plan.first_ns) / 1e9 / (
                     self.options.speed or 1.0
@@ -334,7 +341,7 @@ class Replayer:
         for free in self._order.finish(step):
             self._dirty[self._connections[free.conn]] = None
         self._done += 1
-        if len(self._order) < UNDER_WAY // 2 or not len(self._order):
+        if self._waits_for_room and self._order.under_way <= self._enough:
             self._room.set()
         if self._progress is not None and not self._done & 255:
             self._progress(self._done, self.plan.spool.count)
@@ -364,7 +371,7 @@ class Replayer:
 
     def _note(self, step: Step, finding: Finding) -> None:
         exchange = step.exchange
-        name = "connect" if step.kind in steps.CONNECTS else op_name(exchange.opcode)
+        name = _name(exchange.opcode)
         self.outcome.exchange(name, finding)
         if finding.verdict is Verdict.different:
             self.outcome.diverged(
@@ -495,6 +502,13 @@ class Replayer:
             if all(c.pongs > before or c.wire is None for c, before in waiting):
                 break
             await asyncio.sleep(0.01)
+
+
+_NAMES: Final = {op.number: op.name for op in OPS} | {CONNECT_OP: "connect"}
+
+
+def _name(opcode: int) -> str:
+    return _NAMES.get(opcode) or op_name(opcode)
 
 
 def session_text(session: int) -> str:

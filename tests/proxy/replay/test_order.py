@@ -62,8 +62,8 @@ def test_whoever_is_ready_goes_in_any_order_and_all_come_to_an_end(
     queues: dict[int, list[One]] = {}
     sent: list[One] = []
     done: list[One] = []
-    while waiting or len(order):
-        while waiting and len(order) < room:
+    while waiting or order.under_way:
+        while waiting and order.under_way < room:
             step = waiting.pop(0)
             order.add(step)
             queues.setdefault(step.conn, []).append(step)
