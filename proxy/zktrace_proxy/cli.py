@@ -167,6 +167,14 @@ def run(
             "way on them, spread over this time. Then what is left is reset.",
         ),
     ] = 0.0,
+    max_frame: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Frames above this are relayed, but neither put together nor looked at by faults "
+            "and hooks.",
+        ),
+    ] = "16M",
     max_connections: Annotated[
         int, typer.Option(min=1, help="Connections at once; more are reset.")
     ] = 20_000,
@@ -223,6 +231,7 @@ def run(
                     slow_reader_s=slow_reader,
                     connect_timeout_s=connect_timeout,
                     max_connections=max_connections,
+                    max_frame=_frame_limit(max_frame),
                     when_down=upstream_down.value,
                     lossless=not lossy,
                     taps=int(site is not None),
@@ -271,6 +280,21 @@ def _more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
         pass  # as it is, then: macOS has a limit of its own below an infinite one
+
+
+def _frame_limit(text: str) -> int:
+    size = _size(text)
+    if size is None or not 64 <= size <= 1 << 28:
+        raise Failure(f"--max-frame: {text!r} is no size from 1k to 256M")
+    return size
+
+
+def _size(text: str) -> int | None:
+    """Bytes of ``256M``; None: it is no size."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in ("k", "M", "G") or not _number(number):
+        return None
+    return int(float(number) * _UNITS[unit.lower()])
 
 
 def _rules(texts: list[str]) -> tuple[Rule, ...]:
@@ -428,8 +452,8 @@ def _record(
         number, unit = text[:-1], text[-1:]
         if unit in "smhd" and unit and _number(number):
             rotate_s = float(number) * _SPANS[unit]
-        elif unit in "kMG" and unit and _number(number):
-            rotate_bytes = int(float(number) * _UNITS[unit.lower()])
+        elif (size := _size(text)) is not None:
+            rotate_bytes = size
         else:
             raise Failure(f"--rotate: {text!r} is neither a size (256M, 1G) nor a time (30m, 1h)")
     if keep is not None and not rotate:

@@ -440,3 +440,20 @@ def test_rules_without_a_matching_connection_leave_it_alone(
     with zktrace_proxy.between(upstream, faults=rules) as p, kazoo(p.hosts) as client:
         assert client.get("/f")[0] == b"0"
         assert p.decisions == []
+
+
+def test_a_frame_above_the_limit_passes_and_the_next_are_looked_at(
+    upstream: str, direct: KazooClient
+) -> None:
+    rule = 'error NoNode when op == "setData" or op == "exists"'
+    with (
+        zktrace_proxy.between(upstream, faults=[rule], max_frame=10_000) as p,
+        kazoo(p.hosts) as client,
+    ):
+        data = bytes(range(256)) * 200
+        assert client.set("/f", data).version == 1, "it is larger, and passes unseen"
+        assert client.get("/f")[0] == data
+        with pytest.raises(NoNodeError):
+            client.set("/f", b"small")
+        assert client.exists("/f") is None
+        assert direct.get("/f")[0] == data
