@@ -2,8 +2,8 @@
 
     python -m tests.bench.proxy_connections [--connections 10000]
 
-Clients and the server behind are sockets of this process (four-letter words' simplest case: what
-is sent comes back), the proxy is a process of its own.
+Clients are sockets of this process; the server behind (what is sent comes back) and the proxy are
+processes of their own. A process needs two open files for each connection of the proxy.
 """
 
 from __future__ import annotations
@@ -56,42 +56,61 @@ async def _clients(port: int, pid: int, count: int) -> None:
         writer.close()
 
 
-async def _measure(count: int) -> None:
+async def _serve() -> None:
     server = await asyncio.start_server(_echo, "127.0.0.1", 0, backlog=4096)
-    behind = server.sockets[0].getsockname()[1]
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def _started(*command: str) -> subprocess.Popen[str]:
     path = os.pathsep.join(str(_ROOT / part) for part in ("", "server", "proxy"))
-    process = subprocess.Popen(
-        [sys.executable, "-c", _COMMAND, "run", "--listen", "127.0.0.1:0",
-         "--upstream", f"127.0.0.1:{behind}"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    assert process.stderr is not None
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _measure(count: int) -> None:
+    server = _started("-m", "tests.bench.proxy_connections", "--serve")
+    assert server.stdout is not None
+    behind = server.stdout.readline().strip()
+    proxy = _started(
+        "-c", _COMMAND, "run", "--listen", "127.0.0.1:0", "--upstream", f"127.0.0.1:{behind}"
+    )
+    assert proxy.stdout is not None
     try:
-        line = process.stderr.readline()
+        line = proxy.stdout.readline()
         port = int(re.findall(r":(\d+) ->", line)[0])
-        before = _rss_kib(process.pid)
-        await _clients(port, process.pid, count)
-        grown = _rss_kib(process.pid) - before
+        before = _rss_kib(proxy.pid)
+        asyncio.run(_clients(port, proxy.pid, count))
+        grown = _rss_kib(proxy.pid) - before
         print(f"{grown / count:.1f} KiB of the proxy's memory for each connection")
     finally:
-        process.terminate()
-        process.wait(60)
-        process.stderr.close()
-        server.close()
+        for one in (proxy, server):
+            one.terminate()
+            one.wait(60)
+            if one.stdout is not None:
+                one.stdout.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    wanted = given.connections * 4 + 100
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        if os.geteuid() != 0:
-            sys.exit(f"it needs {wanted:,} open files (ulimit -n), or root")
-        hard = wanted
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    asyncio.run(_measure(given.connections))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if given.serve:
+        asyncio.run(_serve())
+        return
+    # The proxy has two for each, and some of its own.
+    most = given.connections if hard == resource.RLIM_INFINITY else (hard - 100) // 2
+    if most < given.connections:
+        print(f"only {most:,} connections: a process may open {hard:,} files here (ulimit -Hn)")
+    _measure(min(most, given.connections))
 
 
 if __name__ == "__main__":
