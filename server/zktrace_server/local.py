@@ -123,7 +123,9 @@ class Local:
         except (FileNotFoundError, ValueError):
             return None
         child = self._children.get(pid)
-        if child is not None and child.poll() is not None:
+        if child is not None:
+            if child.poll() is None:
+                return pid
             del self._children[pid]
             return None
         return pid if str(home / _CONFIG) in _command(pid) else None

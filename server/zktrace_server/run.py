@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,10 @@ log: Final = logging.getLogger(__name__)
 
 #: What asyncio takes where the file does not say how many may wait to be accepted.
 _BACKLOG: Final = 1024
+#: malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT: Final = 1 << 20
 
 
 async def serve(config: Config) -> str | None:
@@ -159,6 +164,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+def _keep_buffers() -> None:
+    """asyncio reads into 256 KiB, of which it keeps what came: glibc maps, cuts and unmaps that for
+    each read, which is three system calls and new pages. Above this size only (mallopt,
+    M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT)
+
+
 def run(path: Path, properties: Mapping[str, str] | None = None) -> int:
     """Runs the server that a zoo.cfg describes; gives the exit status. One line on standard error
     where it cannot. `properties`: what Java's server is given by -D.
@@ -167,6 +183,7 @@ def run(path: Path, properties: Mapping[str, str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     _raise_limit()
+    _keep_buffers()
     try:
         config = load(path, log.warning, properties)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

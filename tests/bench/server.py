@@ -29,7 +29,7 @@ CELLS: Final = ((1, 1), (16, 1), (64, 16), (500, 1))
 MIXES: Final = ((0, "getData"), (100, "setData"), (10, "90/10"))
 NODES: Final = 1000
 DATA: Final = 100
-_WARM_UP_S: Final = 1
+WARM_UP_S: Final = 1
 _SOURCE: Final = Path(__file__).with_name("zkload.c")
 #: A server's heap, and a compiler that optimises: not that of the tests.
 _JAVA: Final = ("-Xmx1g",)
@@ -56,7 +56,7 @@ def load(
     program: Path, port: int, pid: int, cell: tuple[int, int], writes: int, seconds: float
 ) -> Result:
     """One run. AssertionError if a request failed."""
-    before = _cpu_s(pid)
+    before = cpu_s(pid)
     arguments = [port, *cell, writes, NODES, DATA, seconds]
     done = subprocess.run(
         [str(program), *map(str, arguments)],
@@ -67,11 +67,12 @@ def load(
     assert done.returncode == 0, done.stderr
     rate, p50, p99, errors = map(int, done.stdout.split())
     assert errors == 0
-    requests = rate * (seconds + _WARM_UP_S)
-    return Result(rate, p50, p99, (_cpu_s(pid) - before) / max(requests, 1) * 1e6)
+    requests = rate * (seconds + WARM_UP_S)
+    return Result(rate, p50, p99, (cpu_s(pid) - before) / max(requests, 1) * 1e6)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """User and system time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
