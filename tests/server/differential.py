@@ -47,6 +47,8 @@ PIPELINE: Final = 6
 
 #: No session expires while the test runs.
 _SESSION_MS: Final = 3_600_000
+#: No node is reaped while it runs. In zoo.cfg it would do nothing to Java.
+_PROPERTIES: Final = {"znode.container.checkIntervalMs": "86400000"}
 _OWN: Final = ("/zookeeper", "/zookeeper/config", "/zookeeper/quota")
 
 _TIMES: Final = ("ctime", "mtime")
@@ -306,13 +308,12 @@ def run(seeds: Sequence[int], steps: int, directory: Path) -> tuple[int, JavaSer
     """
     config: dict[str, Any] = {
         # What a server does when it is time for it would come at another time from the other.
-        "znode.container.checkIntervalMs": "86400000",
         "maxSessionTimeout": str(_SESSION_MS),
         "DigestAuthenticationProvider.superDigest": SUPER_DIGEST,
     }
     with (
-        standalone(directory / "java", **config) as java,
-        ours(directory / "ours", config) as our,
+        standalone(directory / "java", properties=_PROPERTIES, **config) as java,
+        ours(directory / "ours", config, _PROPERTIES) as our,
     ):
         old = "version: 3.8" in (java.ask("srvr") or "")
         differential = Differential(java.address, our.address, old=old)

@@ -127,7 +127,16 @@ _SUPER: Final = "superUser"
 _JAAS: Final = "java.security.auth.login.config"
 _PREFIX: Final = "zookeeper."
 #: Properties of Java that have no such prefix, and are of use here.
-_PROPERTIES: Final = frozenset((_JAAS, "jute.maxbuffer", "readonlymode.enabled"))
+_PROPERTIES: Final = frozenset(
+    (
+        _JAAS,
+        "jute.maxbuffer",
+        "readonlymode.enabled",
+        "znode.container.checkIntervalMs",
+        "znode.container.maxPerMinute",
+        "znode.container.maxNeverUsedIntervalMs",
+    )
+)
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}\Z")
 _SERVER: Final = re.compile(r"(server|group|weight)\.(\d+)\Z")
 #: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
