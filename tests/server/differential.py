@@ -47,7 +47,8 @@ PIPELINE: Final = 6
 
 #: No session expires while the test runs.
 _SESSION_MS: Final = 3_600_000
-#: No node is reaped while it runs. In zoo.cfg it would do nothing to Java.
+#: No node is reaped while it runs: what a server does when it is time for it would come at another
+#: time from the other. In zoo.cfg this would do nothing to Java.
 _PROPERTIES: Final = {"znode.container.checkIntervalMs": "86400000"}
 _OWN: Final = ("/zookeeper", "/zookeeper/config", "/zookeeper/quota")
 
@@ -307,7 +308,6 @@ def run(seeds: Sequence[int], steps: int, directory: Path) -> tuple[int, JavaSer
     the last seed made is left in their data.
     """
     config: dict[str, Any] = {
-        # What a server does when it is time for it would come at another time from the other.
         "maxSessionTimeout": str(_SESSION_MS),
         "DigestAuthenticationProvider.superDigest": SUPER_DIGEST,
     }
