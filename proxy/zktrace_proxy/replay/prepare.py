@@ -255,7 +255,7 @@ class Planner:
         plan.connections += 1
         request, reply = connect_of(exchange)
         if request is None or reply is None:
-            plan.skipped["connects without an answer"] += 1
+            plan.skipped["to connect that got no answer"] += 1
             self._of_conn[exchange.conn] = -1
             return
         plan.ops["connect"] += 1
@@ -264,7 +264,7 @@ class Planner:
             self._of_conn[exchange.conn] = -1
             session = plan.sessions.get(asked)
             if session is None:
-                plan.skipped["connects to sessions that the capture does not know"] += 1
+                plan.skipped["to connect to sessions that the capture does not know"] += 1
                 return
             wrong = session.password and request.password and any(request.password)
             if wrong and request.password != session.password:
