@@ -40,7 +40,7 @@ def run_command(
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Serve clients as a ZooKeeper that stands alone."""
+    """Serve clients as a ZooKeeper, alone or as a server of an ensemble."""
     from zktrace_server.run import run
 
     properties = {}

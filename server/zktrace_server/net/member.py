@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from zktrace.wire.election import Notification
@@ -47,7 +48,8 @@ class MemberService(Service):
     def __init__(
         self, config: Config, quorum: QuorumConfig, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.config = config
+        own = replace(config.settings, server_id=quorum.sid)
+        self.config = config = replace(config, settings=own)
         self.quorum = quorum
         self.stats = Stats()
         self.failed = loop.create_future()
