@@ -84,11 +84,9 @@ def check(joined: Join, tables: dict[str, pa.Table]) -> None:
             packet = quorum[carrier]
             assert keys[deliveries.txn[at]] == (zxid, packet["session"], packet["cxid"])
 
-    wanted_rows = {
-        number: exchange for number, exchange in enumerate(exchanges) if exchange["op"] in WRITES
-    }
-    for at, row in enumerate(writes.row.tolist()):
-        exchange = wanted_rows.pop(row)
+    wanted_rows = {row["seq"]: row for row in exchanges if row["op"] in WRITES}
+    for at, seq in enumerate(writes.seq.tolist()):
+        exchange = wanted_rows.pop(seq)
         cxid = 0 if exchange["op"] == "connect" else exchange["xid"]
         session, zxid, txn = exchange["session"], exchange["zxid"], writes.txn[at]
         fits = {
@@ -169,6 +167,7 @@ def renamed(tables: dict[str, pa.Table], conns: int, sessions: int) -> dict[str,
         rows = tables[kind].to_pylist()
         for row in rows:
             row["conn"] += conns
+            row["seq"] += conns << 20
             row["session"] = None if row["session"] is None else row["session"] + sessions
             row["server"] = "10" + row["server"][3:]
         made[kind] = pa.Table.from_pylist(rows, schema=tables[kind].schema)

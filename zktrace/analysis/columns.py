@@ -8,15 +8,16 @@ what the columns mean.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-Ints: TypeAlias = npt.NDArray[np.int64]
-Codes: TypeAlias = npt.NDArray[np.int32]
-Bools: TypeAlias = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Codes: TypeAlias = np.ndarray[Any, np.dtype[np.int32]]
+Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 #: What stands for an integer that is not known. No zxid, time or size is so small; an observer's
 #: vote is, and null in the tables, too.
@@ -35,7 +36,7 @@ def ints(column: pa.Array) -> Ints:
     return values
 
 
-def _raw(column: pa.Array) -> tuple[npt.NDArray[Any], Bools | None]:
+def _raw(column: pa.Array) -> tuple[np.ndarray[Any, Any], Bools | None]:
     """An integer column's values, those of nulls being anything, and which are none (None: all).
 
     By the buffers themselves: pyarrow.compute takes longer to import than this takes.
@@ -61,6 +62,11 @@ class Words:
     def __len__(self) -> int:
         return len(self._list)
 
+    @property
+    def all(self) -> Sequence[str]:
+        """All words, by number."""
+        return self._list
+
     def code(self, word: str | None) -> int:
         """The number of a word, a new one if need be."""
         if word is None:
@@ -76,8 +82,12 @@ class Words:
 
     def codes(self, column: pa.Array) -> Codes:
         """The numbers of a dictionary-encoded column."""
-        table = np.array([*map(self.code, column.dictionary.to_pylist()), -1], dtype=np.int32)
-        return table[places(column)]
+        return self.mapped(column.dictionary.to_pylist(), places(column))
+
+    def mapped(self, words: Iterable[str], codes: Codes) -> Codes:
+        """The numbers of texts that are given as places in a list, -1 for null."""
+        table = np.array([*map(self.code, words), -1], dtype=np.int32)
+        return table[codes]
 
 
 def places(column: pa.Array) -> Codes:
@@ -119,7 +129,7 @@ class Texts:
     """
 
     def __init__(self) -> None:
-        self._dictionaries: list[_Dictionary] = []
+        self._dictionaries: list[Dictionary] = []
         self._batch: list[Codes] = []
         self._place: list[Codes] = []
         self._whole: tuple[Codes, Codes] | None = None
@@ -128,7 +138,7 @@ class Texts:
         """Takes a batch's column, or some rows of it."""
         where = places(column)
         where = where if rows is None else where[rows]
-        dictionary = _Dictionary(column.dictionary)
+        dictionary = Dictionary.of_arrow(column.dictionary)
         if self._dictionaries and dictionary.continues(self._dictionaries[-1]):
             if len(dictionary) > len(self._dictionaries[-1]):
                 self._dictionaries[-1] = dictionary.copy()
@@ -136,6 +146,13 @@ class Texts:
             self._dictionaries.append(dictionary.copy())
         self._batch.append(np.full(len(where), len(self._dictionaries) - 1, dtype=np.int32))
         self._place.append(where)
+        self._whole = None
+
+    def put(self, words: Dictionary, places: Codes) -> None:
+        """Takes a whole column: places in a dictionary, -1 for null."""
+        self._dictionaries.append(words)
+        self._batch.append(np.full(len(places), len(self._dictionaries) - 1, dtype=np.int32))
+        self._place.append(places)
         self._whole = None
 
     def keep(self, rows: Ints) -> None:
@@ -170,35 +187,51 @@ _TABLE_ROWS: Final = 4
 _TABLE_MIN: Final = 65_536
 
 
-class _Dictionary:
-    """The words of a dictionary as two blocks of memory."""
+class Dictionary(Sequence[str]):
+    """Distinct texts as two blocks of memory; each is made when it is asked for."""
 
-    def __init__(self, words: pa.Array) -> None:
-        self._size = len(words)
-        self._ends: Any = np.zeros(1, dtype=np.int32)
-        self._bytes: Any = b""
-        if self._size:
-            _, ends, data = words.buffers()
-            begin = words.offset
-            self._ends = np.frombuffer(ends, dtype=np.int32)[begin : begin + self._size + 1]
-            self._bytes = memoryview(data) if data is not None else b""
+    def __init__(self, ends: Any, texts: Any) -> None:
+        """Text number i lies in `texts` from ``ends[i]`` to ``ends[i + 1]``."""
+        self._ends = ends
+        self._bytes = texts
+        self._size = len(ends) - 1
+
+    @classmethod
+    def of(cls, ends: bytes, texts: bytes) -> Dictionary:
+        """Of little-endian numbers of 32 bits."""
+        return cls(np.frombuffer(ends, dtype="<i4"), texts)
+
+    @classmethod
+    def of_arrow(cls, words: pa.Array) -> Dictionary:
+        """Of an Arrow array of texts, in whose memory they stay."""
+        size = len(words)
+        if not size:
+            return cls(np.zeros(1, dtype=np.int32), b"")
+        _, ends, data = words.buffers()
+        begin = words.offset
+        places = np.frombuffer(ends, dtype=np.int32)[begin : begin + size + 1]
+        return cls(places, memoryview(data) if data is not None else b"")
 
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, place: int) -> str:
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(self._size))]
+        if not 0 <= place < self._size:
+            raise IndexError(place)
         begin, end = int(self._ends[place]), int(self._ends[place + 1])
         return bytes(self._bytes[begin:end]).decode("utf-8", "replace")
 
-    def copy(self) -> _Dictionary:
+    def copy(self) -> Dictionary:
         """The same in memory of its own."""
-        made = _Dictionary.__new__(_Dictionary)
-        made._size = self._size
-        made._ends = self._ends.copy()
-        made._bytes = bytes(self._bytes[: int(self._ends[-1])])
-        return made
+        return Dictionary(self._ends.copy(), bytes(self._bytes[: int(self._ends[-1])]))
 
-    def continues(self, other: _Dictionary) -> bool:
+    def continues(self, other: Dictionary) -> bool:
         """Whether it begins with all words of another one."""
         end = int(other._ends[-1])
         return (
@@ -227,10 +260,19 @@ class Gatherer:
             self._parts[name].append(codes if rows is None else codes[rows])
         self.rows += batch.num_rows if rows is None else len(rows)
 
+    def put(self, columns: Mapping[str, Any], rows: int) -> None:
+        """Takes whole columns: numbers, and numbers of words."""
+        for name, column in columns.items():
+            self._parts[name].append(column)
+        self.rows += rows
+
     def take(self) -> dict[str, Any]:
         """The arrays, each as long as all batches together."""
         taken = {}
         for name, parts in self._parts.items():
+            if len(parts) == 1:
+                taken[name] = parts[0]
+                continue
             taken[name] = np.concatenate(parts) if parts else np.empty(0, self._dtype(name))
             parts.clear()  # one column at a time is there twice
             parts.append(taken[name])

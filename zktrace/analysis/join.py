@@ -17,10 +17,9 @@ Memory: some 60 bytes per quorum packet and 100 per write; nothing is kept of re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pyarrow as pa
 
 from zktrace.analysis.columns import (
     NONE,
@@ -50,6 +49,11 @@ from zktrace.analysis.joined import (
 from zktrace.analysis.names import vocabulary
 from zktrace.wire.quorum import PACKET_TYPES
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from zktrace.analysis.arrays import Arrays
+
 __all__ = [
     "FOLLOWER",
     "KIND",
@@ -78,6 +82,20 @@ _HANDSHAKE: Final = (
 _PACKET_NUMBERS: Final = ("seq", "ts_ns", "conn", "zxid", "session", "cxid")
 _WRITE_NUMBERS: Final = ("seq", "ts_ns", "conn", "session", "xid", "zxid", "error", "latency_ns")
 
+#: Columns that a join is made of, for an engine that gives arrays.
+COLUMNS: Final = (
+    *(f"quorum.{name}" for name in (*_PACKET_NUMBERS, "type", "direction", "txn_type", "path")),
+    *(f"quorum.{name}" for name in ("sid", "epoch", "config")),
+    *(f"exchanges.{name}" for name in (*_WRITE_NUMBERS, "op", "state", "path")),
+)
+
+
+def write_opcodes() -> tuple[int, ...]:
+    """Opcodes of the exchanges that a join is made of."""
+    known = vocabulary()
+    return tuple(known.opcodes[name] for name in sorted(known.writes | {"connect"}))
+
+
 #: Rows of a key that are looked through for one that fits; more come only of made-up traffic.
 _TRIES: Final = 8
 
@@ -97,27 +115,12 @@ class Joiner:
         self.addresses = Words() if addresses is None else addresses
         self.states = Words(("complete", "no_reply", "no_request"))
         kinds = Words(("", *(PACKET_TYPES[n] for n in sorted(PACKET_TYPES))))
-        self._packets = Gatherer(
-            _PACKET_NUMBERS,
-            {
-                "type": kinds,
-                "direction": Words(("to_leader", "to_learner")),
-                "txn_type": self.ops,
-                "client": self.addresses,
-                "server": self.addresses,
-            },
-        )
-        self._writes = Gatherer(
-            _WRITE_NUMBERS,
-            {
-                "op": self.ops,
-                "server": self.addresses,
-                "client": self.addresses,
-                "state": self.states,
-            },
-        )
-        self._write_rows: list[Ints] = []
-        self._exchanges = 0
+        ends = {"client": self.addresses, "server": self.addresses}
+        directions = Words(("to_leader", "to_learner"))
+        self._packet_words = {"type": kinds, "direction": directions, "txn_type": self.ops} | ends
+        self._write_words = {"op": self.ops, "state": self.states} | ends
+        self._packets = Gatherer(_PACKET_NUMBERS, self._packet_words)
+        self._writes = Gatherer(_WRITE_NUMBERS, self._write_words)
         self._packet_paths = Texts()
         self._write_paths = Texts()
         # Handshakes are few: sid, epoch and configuration of them are kept apart.
@@ -154,8 +157,32 @@ class Joiner:
         if len(rows):
             self._writes.add(batch, rows)
             self._write_paths.add(batch.column("path"), rows)
-            self._write_rows.append(rows + self._exchanges)
-        self._exchanges += batch.num_rows
+
+    def put(self, arrays: Arrays) -> None:
+        """Takes all of a capture at once, of :data:`COLUMNS`."""
+        kind = "quorum"
+        columns: dict[str, Any] = {name: arrays.ints(kind, name) for name in _PACKET_NUMBERS}
+        for name, words in self._packet_words.items():
+            columns[name] = words.mapped(arrays.words(kind, name), arrays.codes(kind, name))
+        self._packets.put(columns, arrays.rows(kind))
+        self._packet_paths.put(arrays.words(kind, "path"), arrays.codes(kind, "path"))
+        known = (KIND[name] for name in _HANDSHAKE)
+        rows = np.flatnonzero(np.isin(columns["type"], list(known)))
+        sids, epochs = (arrays.ints(kind, name)[rows].tolist() for name in ("sid", "epoch"))
+        texts = arrays.words(kind, "config")
+        places = arrays.codes(kind, "config")[rows].tolist()
+        configs = (texts[place] if place >= 0 else None for place in places)
+        self._told.update(zip(rows.tolist(), zip(sids, epochs, configs, strict=True), strict=True))
+
+        kind = "exchanges"
+        ops = arrays.words(kind, "op")
+        wanted = np.array([*(op in self._wanted for op in ops), False])
+        rows = np.flatnonzero(wanted[arrays.codes(kind, "op")])
+        columns = {name: arrays.ints(kind, name)[rows] for name in _WRITE_NUMBERS}
+        for name, words in self._write_words.items():
+            columns[name] = words.mapped(arrays.words(kind, name), arrays.codes(kind, name))[rows]
+        self._writes.put(columns, len(rows))
+        self._write_paths.put(arrays.words(kind, "path"), arrays.codes(kind, "path")[rows])
 
     def join(self) -> Join:
         """What was gathered, joined."""
@@ -244,7 +271,6 @@ class Joiner:
 
     def _written(self, packets: Packets, txns: Txns) -> Writes:
         columns = self._writes.take()
-        rows = np.concatenate(self._write_rows) if self._write_rows else np.empty(0, np.int64)
         connect = columns["op"] == self.ops.code("connect")
         cxid = np.where(connect, 0, columns["xid"])
         session, zxid, ts = columns["session"], columns["zxid"], columns["ts_ns"]
@@ -286,7 +312,6 @@ class Joiner:
         written = np.flatnonzero(txn >= 0)
         txns.write[txn[written][::-1]] = written[::-1]
         return Writes(
-            row=rows[kept],
             seq=columns["seq"][kept],
             ts=ts[kept],
             latency=columns["latency_ns"][kept],
@@ -354,7 +379,7 @@ def asof(
 def _batches(table: pa.Table | pa.RecordBatch | None) -> Iterable[pa.RecordBatch]:
     if table is None:
         return ()
-    return table.to_batches() if isinstance(table, pa.Table) else (table,)
+    return table.to_batches() if hasattr(table, "to_batches") else (table,)
 
 
 def _numbered(values: Ints) -> tuple[Ints, Ints, Ints]:

@@ -119,9 +119,8 @@ class Deliveries:
 class Writes:
     """Exchanges of ops that write, and connects that made a session."""
 
-    row: Ints
-    """In the table of exchanges."""
     seq: Ints
+    """Of the exchange: the number of its row over all tables."""
     ts: Ints
     latency: Ints
     conn: Ints

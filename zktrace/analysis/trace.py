@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import pyarrow as pa
@@ -224,7 +225,23 @@ class Trace:
         return stats(self._tables, self._coverage, by=tuple(by), depth=depth, top=top)
 
 
-def _sources(source: Source | Iterable[Source]) -> list[Source]:
+def options_of(
+    client_ports: Iterable[PortSpec],
+    quorum_ports: Iterable[PortSpec],
+    election_ports: Iterable[PortSpec],
+    max_connections: int = MAX_CONNECTIONS,
+) -> EngineOptions:
+    """What ports of the Python interface mean to an engine."""
+    return EngineOptions(
+        client_ports=tuple(parse_port(str(port)) for port in client_ports),
+        quorum_ports=tuple(parse_port(str(port)) for port in quorum_ports),
+        election_ports=tuple(parse_port(str(port)) for port in election_ports),
+        max_connections=max_connections,
+    )
+
+
+def sources_of(source: Source | Iterable[Source]) -> list[Source]:
+    """A capture's sources, one or several."""
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         return [cast(Source, source)]
     return list(source)
@@ -279,20 +296,15 @@ def _batches(
     hashed = hash_sessions or hash_key is not None
     # Where every row is kept as it is, the engine keeps them.
     whole = whole and filter is None and not hashed and "whole" in abilities(engine)
-    options = EngineOptions(
-        client_ports=tuple(parse_port(str(port)) for port in client_ports),
-        quorum_ports=tuple(parse_port(str(port)) for port in quorum_ports),
-        election_ports=tuple(parse_port(str(port)) for port in election_ports),
-        max_connections=max_connections,
-        whole=whole,
-    )
+    options = options_of(client_ports, quorum_ports, election_ports, max_connections)
+    options = replace(options, whole=whole)
     where: Filter | None = None
     if filter is not None:
         from zktrace.analysis.filter import compile_filter
 
         where = compile_filter(filter)
     return Batches(
-        Run(_sources(source), create(options, engine), batch_rows=batch_rows, progress=progress),
+        Run(sources_of(source), create(options, engine), batch_rows=batch_rows, progress=progress),
         where=where,
         whole=whole,
         hash_key=make_key(hash_key) if hashed else None,

@@ -30,11 +30,13 @@ from zktrace.engine.base import MAX_CONNECTIONS, create
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from zktrace.analysis.columns import Bools
+    from zktrace.analysis.columns import Bools, Ints
     from zktrace.analysis.filter import Filter
+    from zktrace.analysis.join import Joiner
     from zktrace.analysis.timeline import Timeline
     from zktrace.analysis.writereport import WriteReport
     from zktrace.engine.base import EngineOptions
+    from zktrace.engine.driver import Run
 
 #: Waterfalls that are drawn unless told otherwise.
 TOP = 3
@@ -149,29 +151,50 @@ class Captures:
 
     def read(self, name: str, files: list[str]) -> None:
         """Decodes and joins the files of a place."""
+        from zktrace.analysis.arrays import array_run, taken
+        from zktrace.analysis.join import COLUMNS, Joiner, write_opcodes
+        from zktrace.analysis.timeline import timeline
+
+        joiner = Joiner(self._ops, self._addresses)
+        with progress() as report:
+            run = None
+            if self._where is None:
+                ops = write_opcodes()
+                run = array_run(files, self._options, COLUMNS, ops=ops, progress=report)
+            if run is not None:
+                with interruptible(run):
+                    joiner.put(taken(run))
+                chosen = None
+            else:
+                run, chosen = self._tables(joiner, files, report)
+        line = timeline(joiner.join())
+        self._timelines.append(line)
+        if chosen is not None:
+            import numpy as np
+
+            self._chosen.append(np.isin(line.w_seq, chosen))
+        self._coverages[name] = run.coverage()
+
+    def _tables(
+        self, joiner: Joiner, files: list[str], report: Callable[[int, int | None], None] | None
+    ) -> tuple[Run, Ints | None]:
+        """By tables: for a filter, or where the engine gives no arrays."""
         import numpy as np
 
-        from zktrace.analysis.join import Joiner
-        from zktrace.analysis.timeline import timeline
         from zktrace.analysis.trace import iter_rows
         from zktrace.engine.driver import Run
 
-        joiner = Joiner(self._ops, self._addresses)
         wanted = []
-        with progress() as report:
-            run = Run(files, create(self._options), progress=report)
-            with interruptible(run):
-                for batches in iter_rows(run):
-                    joiner.add(batches)
-                    if self._where is not None and "exchanges" in batches:
-                        rows = self._where.batches({"exchanges": batches["exchanges"]})
-                        wanted += [one.column("seq").to_numpy() for one in rows.values()]
-        line = timeline(joiner.join())
-        self._timelines.append(line)
-        if self._where is not None:
-            seqs = np.concatenate(wanted) if wanted else np.empty(0, np.int64)
-            self._chosen.append(np.isin(line.w_seq, seqs))
-        self._coverages[name] = run.coverage()
+        run = Run(files, create(self._options), progress=report)
+        with interruptible(run):
+            for batches in iter_rows(run):
+                joiner.add(batches)
+                if self._where is not None and "exchanges" in batches:
+                    rows = self._where.batches({"exchanges": batches["exchanges"]})
+                    wanted += [one.column("seq").to_numpy() for one in rows.values()]
+        if self._where is None:
+            return run, None
+        return run, np.concatenate(wanted) if wanted else np.empty(0, np.int64)
 
     def report(self, voters: int | None, session: Callable[[int], int] | None) -> WriteReport:
         """The paths of the writes that were chosen."""

@@ -24,7 +24,7 @@ from zktrace.cli.options import (
     hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
-from zktrace.engine.base import MAX_CONNECTIONS, create
+from zktrace.engine.base import MAX_CONNECTIONS
 
 EXIT_FOUND = 1
 
@@ -90,24 +90,21 @@ def verify(
         lines = explain_lines((CHECKS[name] for name in names), look(no_color))
         sys.stdout.write(joined(lines))
         return
-    from zktrace.analysis.trace import Batches, gather
-    from zktrace.analysis.verify import verify_tables
-    from zktrace.engine.driver import Run
+    from zktrace.analysis.verify import decoding, verify_columns
 
     with progress() as report:
-        run = Run(sources or [], create(options), progress=report)
+        run, decoded = decoding(sources or [], options, report)
         with interruptible(run):
-            trace = gather(Batches(run))
-    found = verify_tables(
-        trace.tables, trace.coverage, voters=voters, checks=names, session=_hashed(key)
-    )
+            columns = decoded()
+    coverage = run.coverage()
+    found = verify_columns(columns, coverage, voters=voters, checks=names, session=_hashed(key))
     if json:
         from zktrace.export.coverage import coverage_line
         from zktrace.export.findings import json_lines
 
         for line in json_lines(found.outcomes):
             sys.stdout.write(f"{line}\n")
-        sys.stdout.write(f"{coverage_line(trace.coverage)}\n")
+        sys.stdout.write(f"{coverage_line(coverage)}\n")
     else:
         from zktrace.export.findings import text_lines
         from zktrace.export.summary import coverage_lines, joined
@@ -115,7 +112,7 @@ def verify(
         prepare_stdout()
         style = look(no_color)
         sys.stdout.write(joined(text_lines(found.outcomes, style)))
-        sys.stdout.write(joined(("", *coverage_lines(trace.coverage, style))))
+        sys.stdout.write(joined(("", *coverage_lines(coverage, style))))
     if not found.ok or (fail_on_alarm and found.alarms):
         raise typer.Exit(EXIT_FOUND)
 

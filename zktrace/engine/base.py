@@ -11,7 +11,8 @@ An engine module has ``create(options: EngineOptions) -> Engine`` and ``ABILITIE
 ``json`` in it means that it writes JSON lines itself, ``aggregates`` that it aggregates itself,
 ``windows`` that it does so per second of capture time, ``whole`` that it can keep all rows
 itself, ``kept`` that it keeps what is told of single events of traffic under way
-(``zktrace.store.kept``), ``shared`` that other threads may ask it while one feeds it.
+(``zktrace.store.kept``), ``shared`` that other threads may ask it while one feeds it, ``arrays``
+that it gives columns of a whole capture as plain arrays.
 Where it does not, the export and analysis layers do it from the rows: the same bytes and numbers,
 but slower.
 """
@@ -106,6 +107,14 @@ class EngineOptions:
     at most. Only for an engine with the ability ``kept``, which then has the method ``kept``. Where
     no rows are wanted, `feed` and the like give how many came since the last ``drain``.
     """
+
+    arrays: tuple[str, ...] | None = None
+    """These columns (``kind.column``) are wanted of the whole capture as plain arrays. Only for an
+    engine with the ability ``arrays``, which then has ``arrays()`` (``zktrace.analysis.arrays``).
+    """
+
+    array_ops: tuple[int, ...] | None = None
+    """Opcodes of the exchanges that the arrays are of; None: all."""
 
 
 class Engine(Protocol):

@@ -16,7 +16,7 @@ from zktrace.engine.buckets import BOUNDS
 from zktrace.wire.layout import schema_text
 
 ABILITIES: Final[frozenset[str]] = frozenset(
-    {"aggregates", "json", "kept", "shared", "whole", "windows"}
+    {"aggregates", "arrays", "json", "kept", "shared", "whole", "windows"}
 )
 
 
@@ -47,6 +47,8 @@ class NativeEngine:
             total_keys=options.total_keys,
             whole=options.whole,
             keep=options.keep,
+            arrays=options.arrays,
+            array_ops=options.array_ops,
         )
         self._engine = engine
         # what crosses into Rust as it is
@@ -60,6 +62,7 @@ class NativeEngine:
         self.finish = engine.finish
         self.coverage = engine.coverage
         self.aggregates = engine.aggregates
+        self.arrays = engine.arrays
         self.take_json = engine.take_json
         self.drain = engine.drain
         self.totals = engine.totals

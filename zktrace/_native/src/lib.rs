@@ -8,6 +8,7 @@
 pub mod agg;
 mod agg_rows;
 pub mod analyzer;
+pub mod arrays;
 pub mod budget;
 #[cfg(test)]
 mod capture_tests;
@@ -73,6 +74,8 @@ pub mod nested;
 mod pages;
 #[cfg(feature = "python")]
 pub mod python;
+#[cfg(feature = "python")]
+pub mod python_arrays;
 #[cfg(feature = "python")]
 pub mod python_capture;
 #[cfg(feature = "python")]

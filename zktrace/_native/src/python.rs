@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::agg::{Aggregator, By, KEY_LIMIT};
+use crate::arrays::ArraySink;
 use crate::container::Packet;
 use crate::decoder::Decoder;
 use crate::events::{
@@ -23,6 +24,7 @@ use crate::ip::Ip;
 use crate::json::{Form, JsonSink};
 use crate::kept::Kept as KeptSink;
 use crate::merge::SourceError;
+use crate::python_arrays;
 use crate::python_kept::Kept;
 use crate::python_tables::{
     aggregates_to_py, batches_to_py, parse_by, stretches_to_py, ArrowBatch, PyStretch,
@@ -39,6 +41,7 @@ const BATCH_ROWS: usize = 1 << 20;
 /// Where the rows go.
 pub(crate) struct Sinks {
     tables: Option<TableSink>,
+    arrays: Option<ArraySink>,
     aggregates: Option<Aggregator>,
     json: Option<JsonSink>,
     windows: Option<Windows>,
@@ -54,6 +57,9 @@ macro_rules! pass_on {
             }
             if let Some(tables) = &mut self.tables {
                 tables.$name(row);
+            }
+            if let Some(arrays) = &mut self.arrays {
+                arrays.$name(row);
             }
             if let Some(json) = &mut self.json {
                 json.$name(row);
@@ -72,7 +78,8 @@ impl EventSink for Sinks {
     /// Statistics are of exchanges and watch events.
     #[inline]
     fn reads_quorum(&self) -> bool {
-        self.tables.is_some() || self.json.is_some() || self.kept.is_some()
+        let arrays = self.arrays.as_ref().is_some_and(ArraySink::reads_quorum);
+        self.tables.is_some() || self.json.is_some() || self.kept.is_some() || arrays
     }
 
     pass_on!(exchange, Exchange<'_>);
@@ -206,7 +213,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
                         json_form, hash_key, max_connections, window_keys=None, total_keys=20_000, whole=false,
-                        keep=None))]
+                        keep=None, arrays=None, array_ops=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         schema: &str,
@@ -224,6 +231,8 @@ impl Engine {
         total_keys: usize,
         whole: bool,
         keep: Option<(Vec<i32>, usize, usize)>,
+        arrays: Option<Vec<String>>,
+        array_ops: Option<Vec<i32>>,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
         let roles = Roles::new(
@@ -253,11 +262,14 @@ impl Engine {
                 Some(JsonSink::new(form, hash_key))
             }
         };
+        let arrays = arrays.map(|columns| ArraySink::new(&columns, array_ops));
+        let arrays = arrays.transpose().map_err(PyValueError::new_err)?;
         let sinks = Sinks {
             tables: tables.then(|| match whole {
                 true => TableSink::whole(),
                 false => TableSink::new(BATCH_ROWS),
             }),
+            arrays,
             aggregates,
             json,
             windows,
@@ -375,6 +387,14 @@ impl Engine {
             None => Ok(Vec::new()),
             Some(Ok(stretches)) => Ok(stretches_to_py(stretches)),
             Some(Err(error)) => Err(PyRuntimeError::new_err(error.to_string())),
+        }
+    }
+
+    /// The columns that were asked for, as plain arrays; once, at the end.
+    fn arrays<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        match &mut self.locked(py).sinks().arrays {
+            Some(arrays) => python_arrays::take(py, arrays),
+            None => Err(PyValueError::new_err("no arrays were asked for")),
         }
     }
 

@@ -13,11 +13,13 @@ said. Alarms break no guarantee, and are told apart. Checks are in modules by wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+from zktrace.analysis.arrays import array_run, taken
+from zktrace.engine.base import create
+from zktrace.engine.driver import Run
 
 # Each registers its checks; the order is that in which they are shown.
 from zktrace.analysis.verify import sessions  # noqa: F401  # isort: skip
@@ -25,14 +27,29 @@ from zktrace.analysis.verify import orders  # noqa: F401  # isort: skip
 from zktrace.analysis.verify import quorums  # noqa: F401  # isort: skip
 from zktrace.analysis.verify import epochs  # noqa: F401  # isort: skip
 from zktrace.analysis.verify import alarms  # noqa: F401  # isort: skip
+from zktrace.analysis.verify.columns import Columns, names, of_arrays, of_tables
 from zktrace.analysis.verify.evidence import Evidence
 from zktrace.analysis.verify.model import ALARM, CHECKS, Check, Finding, Outcome, Packet
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from zktrace.analysis.trace import PortSpec
     from zktrace.capture.source import Source
+    from zktrace.engine.base import EngineOptions
 
-__all__ = ["CHECKS", "Check", "Finding", "Outcome", "Packet", "Verified", "verify", "verify_tables"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Outcome",
+    "Packet",
+    "Verified",
+    "decoding",
+    "verify",
+    "verify_columns",
+    "verify_tables",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +96,39 @@ def verify_tables(
     to run, all by default; KeyError for one that there is not. `session`: what is shown in place
     of a session's id.
     """
-    evidence = Evidence(tables, coverage, voters=voters, session=session)
+    columns = of_tables(tables)
+    return verify_columns(columns, coverage, voters=voters, checks=checks, session=session)
+
+
+def decoding(
+    sources: Sequence[Source],
+    options: EngineOptions,
+    progress: Callable[[int, int | None], None] | None = None,
+    engine: str | None = None,
+) -> tuple[Run, Callable[[], dict[str, Columns]]]:
+    """A run over captures, and what drives it to its end and gives the columns that checks want:
+    in the least memory that the engine can do with.
+    """
+    run = array_run(sources, options, names(), progress=progress, engine=engine)
+    if run is not None:
+        by_arrays = run
+        return run, lambda: of_arrays(taken(by_arrays))
+    from zktrace.analysis.trace import Batches, gather
+
+    by_tables = Run(sources, create(options, engine), progress=progress)
+    return by_tables, lambda: of_tables(gather(Batches(by_tables)).tables)
+
+
+def verify_columns(
+    columns: Mapping[str, Columns],
+    coverage: Mapping[str, Any],
+    *,
+    voters: int | None = None,
+    checks: Iterable[str] | None = None,
+    session: Callable[[int], int] | None = None,
+) -> Verified:
+    """Runs the checks over columns; parameters as those of :func:`verify_tables`."""
+    evidence = Evidence(columns, coverage, voters=voters, session=session)
     outcomes = []
     for name in CHECKS if checks is None else checks:
         outcome = Outcome(CHECKS[name])
@@ -101,15 +150,10 @@ def verify(
     """Decodes captures and holds ZooKeeper's guarantees against them.
 
     `source`, ports and `engine` as for :func:`zktrace.read`, `voters` and `checks` as for
-    :func:`verify_tables`. The capture's tables are held in memory.
+    :func:`verify_tables`. The columns that are looked at are held in memory.
     """
-    from zktrace.analysis.trace import read
+    from zktrace.analysis.trace import options_of, sources_of
 
-    trace = read(
-        source,
-        client_ports=client_ports,
-        quorum_ports=quorum_ports,
-        election_ports=election_ports,
-        engine=engine,
-    )
-    return verify_tables(trace.tables, trace.coverage, voters=voters, checks=checks)
+    options = options_of(client_ports, quorum_ports, election_ports)
+    run, columns = decoding(sources_of(source), options, engine=engine)
+    return verify_columns(columns(), run.coverage(), voters=voters, checks=checks)

@@ -143,7 +143,7 @@ class Ensembles:
         starts = np.flatnonzero(first)
         ends = np.append(starts[1:], len(order))
         learners = []
-        clients, servers = q.words("client").to_pylist(), q.words("server").to_pylist()
+        clients, servers = q.words("client"), q.words("server")
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             rows = order[start:end]
             at = int(rows[0])

@@ -9,16 +9,15 @@ check says why it may. Must not know what is right or wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from zktrace.analysis.columns import NONE, Bools, Codes, Ints, ints
+from zktrace.analysis.columns import NONE, Bools, Ints
 from zktrace.analysis.verify.arrays import grouped, hexadecimal
+from zktrace.analysis.verify.columns import Columns
 from zktrace.analysis.verify.ensemble import Ensembles
 from zktrace.analysis.verify.model import Packet
 from zktrace.wire.errors import error_name
@@ -30,85 +29,12 @@ _HARMLESS: Final = frozenset(("bare_check",))
 _ASIDE: Final = frozenset(("auth", "sasl", "connect"))
 
 
-class Columns:
-    """A table's columns as arrays, made when first asked for."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table if _unified(table) else table.unify_dictionaries()
-        self._ints: dict[str, Ints] = {}
-        self._codes: dict[str, Codes] = {}
-        self.rows: int = table.num_rows
-
-    def ints(self, name: str) -> Ints:
-        """Integers, :data:`~zktrace.analysis.columns.NONE` for null; ``stat.mzxid`` is a field of
-        a struct.
-        """
-        found = self._ints.get(name)
-        if found is None:
-            column, _, part = name.partition(".")
-            values = self._table.column(column)
-            if part:
-                values = pc.struct_field(values, part)
-            found = ints(values.combine_chunks()) if self.rows else np.empty(0, np.int64)
-            self._ints[name] = found
-        return found
-
-    def flags(self, name: str) -> Bools:
-        """Booleans, null being false."""
-        column = self._table.column(name)
-        found: Bools = column.fill_null(False).to_numpy().astype(np.bool_)
-        return found
-
-    def codes(self, name: str) -> Codes:
-        """Places in :meth:`words`, -1 for null."""
-        found = self._codes.get(name)
-        if found is None:
-            parts = [
-                chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-                for chunk in self._table.column(name).chunks
-            ]
-            found = np.concatenate(parts) if parts else np.empty(0, np.int32)
-            self._codes[name] = found
-        return found
-
-    def words(self, name: str) -> pa.Array:
-        """The distinct texts of a column."""
-        chunks = self._table.column(name).chunks
-        return chunks[0].dictionary if chunks else pa.array([], pa.utf8())
-
-    def among(self, name: str, words: Set[str]) -> Bools:
-        """Which rows have one of these texts."""
-        table = np.array([*(word in words for word in self.words(name).to_pylist()), False])
-        found: Bools = table[self.codes(name)]
-        return found
-
-    def among_at(self, name: str, words: Set[str], rows: Ints) -> Bools:
-        """Which of these rows have one of these texts."""
-        table = np.array([*(word in words for word in self.words(name).to_pylist()), False])
-        found: Bools = table[self.codes(name)[rows]]
-        return found
-
-    def value(self, name: str, row: int) -> Any:
-        """One value."""
-        return self._table.column(name)[row].as_py()
-
-
-def _unified(table: pa.Table) -> bool:
-    """Chunks share their dictionaries, as those of zktrace.read do."""
-    for column in table.columns:
-        if pa.types.is_dictionary(column.type):
-            buffers = [chunk.dictionary.buffers()[-1] for chunk in column.chunks]
-            if len({buffer.address if buffer else 0 for buffer in buffers}) > 1:
-                return False
-    return True
-
-
 class Evidence:
-    """Tables of one capture, as checks see them."""
+    """Columns of one capture, as checks see them."""
 
     def __init__(
         self,
-        tables: Mapping[str, pa.Table],
+        columns: Mapping[str, Columns],
         coverage: Mapping[str, Any],
         *,
         voters: int | None = None,
@@ -117,11 +43,11 @@ class Evidence:
         """`voters`: how many servers vote, where the capture does not say. `session`: what is
         shown in place of a session's id.
         """
-        self.exchanges = Columns(tables["exchanges"])
-        self.events = Columns(tables["watch_events"])
-        self.quorum = Columns(tables["quorum"])
-        self.connections = Columns(tables["connections"])
-        self.anomalies = Columns(tables["anomalies"])
+        self.exchanges = columns["exchanges"]
+        self.events = columns["watch_events"]
+        self.quorum = columns["quorum"]
+        self.connections = columns["connections"]
+        self.anomalies = columns["anomalies"]
         self.coverage = coverage
         self.voters = voters
         self._session = session or (lambda real: real)
@@ -134,7 +60,7 @@ class Evidence:
         ends a stretch.
         """
         rows = np.flatnonzero(~self.anomalies.among("reason", _HARMLESS))
-        words = self.anomalies.words("direction").to_pylist()
+        words = self.anomalies.words("direction")
         sides = np.array([*(int(word == "to_client") for word in words), 2], dtype=np.int64)
         direction = sides[self.anomalies.codes("direction")[rows]]
         return self.anomalies.ints("conn")[rows], self.anomalies.ints("seq")[rows], direction

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
 
 from zktrace.analysis.columns import NONE, Ints
 from zktrace.analysis.verify.arrays import contained, grouped, hexadecimal
+from zktrace.analysis.verify.columns import united
 from zktrace.analysis.verify.evidence import Evidence
 from zktrace.analysis.verify.model import SESSION, Outcome, check
 
@@ -138,26 +138,21 @@ def session_order(evidence: Evidence, out: Outcome) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Paths:
-    """Exchanges of nodes: one number per path, created ones by their true name."""
+    """Exchanges and events of nodes: one number per path, created ones by their true name."""
 
     path: Ints
+    event: Ints
     count: int
 
 
 def _paths(evidence: Evidence) -> _Paths:
-    x = evidence.exchanges
-    words = x.words("path")
-    made = x.words("created_path")
-    place = pc.index_in(made, value_set=words)
-    own = place.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    fresh = own < 0
-    own[fresh] = len(words) + np.flatnonzero(fresh)
-    path = x.codes("path").astype(np.int64)
+    x, e = evidence.exchanges, evidence.events
+    words = (x.words("path"), x.words("created_path"), e.words("path"))
+    (own, made, told), count = united(*words)
+    path = np.append(own, -1)[x.codes("path")]
     created = x.codes("created_path")
-    given = created >= 0
-    if given.any():
-        path[given] = own[created[given]]
-    return _Paths(path, len(words) + len(made))
+    path = np.where(created >= 0, np.append(made, -1)[created], path)
+    return _Paths(path, np.append(told, -1)[e.codes("path")], count)
 
 
 def _mzxid(evidence: Evidence) -> Ints:
@@ -303,9 +298,7 @@ def _events_by_stat(evidence: Evidence, out: Outcome) -> None:
         len(others),
     )
     events = np.flatnonzero(e.among("event", _DATA_EVENTS))
-    place = pc.index_in(e.words("path"), value_set=x.words("path"))
-    known = np.append(place.fill_null(-1).to_numpy(zero_copy_only=False), -1)
-    at_path = known[e.codes("path")[events]].astype(np.int64)
+    at_path = paths.event[events]
     events, at_path = events[at_path >= 0], at_path[at_path >= 0]
     count = max(paths.count, 1)
     stretch = np.concatenate((evidence.stretch, evidence.event_stretch))

@@ -1,0 +1,185 @@
+"""The columns that checks look at, whatever holds them: Arrow tables, or the native engine's
+arrays.
+
+Columns are made when they are first asked for. Must not know what the columns mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, ints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from zktrace.analysis.arrays import Arrays
+
+_ALL: Final = ("seq", "ts_ns", "conn")
+
+#: What is looked at, by kind; beside it the addresses of clients and servers.
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "exchanges": (
+        *(*_ALL, "op", "xid", "session", "path", "watch", "error", "zxid", "latency_ns", "state"),
+        *("created_path", "stat.czxid", "stat.mzxid", "stat.aversion"),
+        *("last_zxid_seen", "protocol_version"),
+    ),
+    "watch_events": (*_ALL, "event", "path", "zxid"),
+    "connections": (*_ALL, "role", "event"),
+    "anomalies": (*_ALL, "reason", "direction", "detail"),
+    "quorum": (
+        *(*_ALL, "type", "direction", "zxid", "bytes", "session", "cxid", "txn_type", "path"),
+        *("error", "sid", "epoch", "digest", "config"),
+    ),
+}
+
+
+class Columns:
+    """Those of one kind of event."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._ints: dict[str, Ints] = {}
+        self._codes: dict[str, Codes] = {}
+
+    def ints(self, name: str) -> Ints:
+        """Integers, :data:`~zktrace.analysis.columns.NONE` for null; ``stat.mzxid`` is a field of
+        a struct.
+        """
+        found = self._ints.get(name)
+        if found is None:
+            found = self._ints[name] = self._make_ints(name)
+        return found
+
+    def codes(self, name: str) -> Codes:
+        """Places in :meth:`words`, -1 for null."""
+        found = self._codes.get(name)
+        if found is None:
+            found = self._codes[name] = self._make_codes(name)
+        return found
+
+    def flags(self, name: str) -> Bools:
+        """Booleans, null being false."""
+        raise NotImplementedError
+
+    def words(self, name: str) -> Sequence[str]:
+        """The distinct texts of a column."""
+        raise NotImplementedError
+
+    def value(self, name: str, row: int) -> Any:
+        """One value, None for null."""
+        raise NotImplementedError
+
+    def _make_ints(self, name: str) -> Ints:
+        raise NotImplementedError
+
+    def _make_codes(self, name: str) -> Codes:
+        raise NotImplementedError
+
+    def among(self, name: str, words: Set[str]) -> Bools:
+        """Which rows have one of these texts."""
+        table = np.array([*(word in words for word in self.words(name)), False])
+        found: Bools = table[self.codes(name)]
+        return found
+
+    def among_at(self, name: str, words: Set[str], rows: Ints) -> Bools:
+        """Which of these rows have one of these texts."""
+        table = np.array([*(word in words for word in self.words(name)), False])
+        found: Bools = table[self.codes(name)[rows]]
+        return found
+
+
+class TableColumns(Columns):
+    """Of an Arrow table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__(table.num_rows)
+        self._table = table
+        self._words: dict[str, Words] = {}
+
+    def flags(self, name: str) -> Bools:
+        parts = [ints(chunk.cast("int8")) for chunk in self._table.column(name).chunks]
+        found: Bools = np.concatenate(parts) == 1 if parts else np.empty(0, np.bool_)
+        return found
+
+    def words(self, name: str) -> Sequence[str]:
+        self.codes(name)
+        return self._words[name].all
+
+    def value(self, name: str, row: int) -> Any:
+        return self._table.column(name)[row].as_py()
+
+    def _make_ints(self, name: str) -> Ints:
+        column, _, part = name.partition(".")
+        chunks = self._table.column(column).chunks
+        if part:
+            # flattened, so that a struct's null is its fields' one
+            at = self._table.schema.field(column).type.get_field_index(part)
+            chunks = [chunk.flatten()[at] for chunk in chunks]
+        parts = [ints(chunk) for chunk in chunks]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _make_codes(self, name: str) -> Codes:
+        words = self._words[name] = Words()
+        parts = [words.codes(chunk) for chunk in self._table.column(name).chunks]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+class ArrayColumns(Columns):
+    """Of the native engine's arrays."""
+
+    def __init__(self, arrays: Arrays, kind: str) -> None:
+        super().__init__(arrays.rows(kind))
+        self._arrays, self._kind = arrays, kind
+
+    def flags(self, name: str) -> Bools:
+        return self._arrays.flags(self._kind, name)
+
+    def words(self, name: str) -> Sequence[str]:
+        return self._arrays.words(self._kind, name)
+
+    def value(self, name: str, row: int) -> Any:
+        if self._arrays.is_text(self._kind, name):
+            place = int(self.codes(name)[row])
+            return self.words(name)[place] if place >= 0 else None
+        number = int(self.ints(name)[row])
+        return None if number == NONE else number
+
+    def _make_ints(self, name: str) -> Ints:
+        return self._arrays.ints(self._kind, name)
+
+    def _make_codes(self, name: str) -> Codes:
+        return self._arrays.codes(self._kind, name)
+
+
+def of_tables(tables: Mapping[str, pa.Table]) -> dict[str, Columns]:
+    """Columns of tables, those of :func:`zktrace.read` say."""
+    return {kind: TableColumns(tables[kind]) for kind in COLUMNS}
+
+
+def of_arrays(arrays: Arrays) -> dict[str, Columns]:
+    """Columns of a run that was asked for :func:`names`."""
+    return {kind: ArrayColumns(arrays, kind) for kind in COLUMNS}
+
+
+def names() -> tuple[str, ...]:
+    """``kind.column`` of all columns."""
+    return tuple(f"{kind}.{name}" for kind, columns in COLUMNS.items() for name in columns)
+
+
+def united(*columns: Sequence[str]) -> tuple[list[Ints], int]:
+    """One numbering of the texts of several columns: the number of each text of each, and how many
+    numbers there are.
+    """
+    first = columns[0]
+    if all(one is first for one in columns):
+        return [np.arange(len(first)) for _ in columns], len(first)
+    numbers: dict[str, int] = {}
+    found = [
+        np.array([numbers.setdefault(text, len(numbers)) for text in one], dtype=np.int64)
+        for one in columns
+    ]
+    return found, len(numbers)
