@@ -52,6 +52,7 @@ class Engine:
         keep: tuple[Sequence[int], int, int] | None = None,
         arrays: Sequence[str] | None = None,
         array_ops: Sequence[int] | None = None,
+        txn_key: int | None = None,
     ) -> Engine: ...
     @property
     def name(self) -> str: ...

@@ -18,7 +18,7 @@ from zktrace.analysis.ensemble import EnsembleCollector
 NAMES = (
     *("01_election_start", "08_sync_diff", "09_sync_snap", "12_leader_kill"),
     *("13_session_expiry_move", "15_container_ttl_reap", "18_bare_check_poison"),
-    *("42_quorum_sasl", "54_v39_sync_snap"),
+    *("42_quorum_sasl", "54_v39_sync_snap", "60_observer_master", "61_sync_trunc"),
 )
 
 
@@ -151,6 +151,7 @@ def note(ts_ms: float, sid: int | None, leader: int | None, **more: Any) -> dict
     row = {
         "seq": 0,
         "ts_ns": round(ts_ms * 1e6),
+        "conn": 0,
         "type": "notification",
         "direction": "from_opener",
         "sid": sid,
@@ -211,6 +212,58 @@ def test_an_observer_does_not_vote() -> None:
     (one,) = elections(rows)
     assert one["winner"] == 2
     assert [v["sid"] for v in one["votes"] if v["observer"]] == [4]
+
+
+def test_what_observers_are_told_is_no_vote() -> None:
+    """A server that looks answers an observer by the vote that it had before the election."""
+    rows = [
+        note(0, 4, None, type="initial", conn=7),
+        note(1, 2, 3),
+        note(2, 3, 3),
+        note(3, 4, None, zxid=None, conn=7),
+        # to the observer, which had opened the connection: the leader that was lost
+        note(4, 2, 1, direction="to_opener", conn=7),
+    ]
+    (one,) = elections(rows)
+    assert one["winner"] == 3
+    assert {v["sid"]: v["leader"] for v in one["votes"] if not v["observer"]} == {2: 3, 3: 3}
+
+
+def test_the_last_loss_is_the_cause() -> None:
+    second = 1_000_000_000
+    shakes = [Handshake(50 * second, "NEWLEADER", "l:1", 7)]
+    lost = [
+        Lost(20 * second, "k:1", "reset"),  # came again
+        Lost(49 * second, "k:1", "closed"),
+        Lost(49 * second + 1000, "k:1", "reset"),
+        Lost(55 * second, "k:1", "closed"),
+    ]
+    (one,) = elections([], shakes, lost, {6: 100})
+    assert (one["cause"]["ts_ns"], one["cause"]["connections"]) == (49 * second, 2)
+    # An epoch began since: how that one's leader was lost was not seen.
+    (one,) = elections([], shakes, lost[:1], {5: 100, 6: 30 * second})
+    assert one["cause"] is None
+
+
+def test_an_observer_master_does_not_lead(engine: str) -> None:
+    found = picture("60_observer_master", engine)
+    assert [(one["sid"], one["leader"]) for one in found["leaders"]] == [(3, "127.0.0.3:51757")]
+    observer = next(one for one in found["learners"] if one["role"] == "observer")
+    assert (observer["sid"], observer["leader"]) == (4, "127.0.0.1:50545")
+    assert (found["sessions"]["created"], found["sessions"]["closed"]) == (1, 1)
+
+
+def test_a_leader_cut_back(engine: str) -> None:
+    """Sid 2 led, proposed what nobody got, was killed, and rejoined sid 3."""
+    found = picture("61_sync_trunc", engine)
+    back = found["learners"][-1]
+    assert (back["sid"], back["sync"]["type"]) == (2, "TRUNC")
+    assert (back["sync"]["zxid"], back["sync"]["learner_zxid"]) == ("0x100000003", "0x100000006")
+    held = [(one["kind"], one["winner"], one["epoch"]) for one in found["elections"]]
+    assert held == [("election", 2, 1), ("election", 3, 2), ("join", 3, None)]
+    assert (found["sessions"]["created"], found["sessions"]["closed"]) == (2, 1)
+    assert found["leaders"][0]["committed_zxid"] == "0x100000003"
+    assert found["leaders"][0]["proposed_zxid"] == "0x100000006"
 
 
 def test_only_the_quorum_port() -> None:

@@ -103,13 +103,18 @@ class Zab:
         self._history = self.logged[sid]
         self.zxid = self.epoch << 32
         self.learning = []
-        for one in followers:
-            self.join(one, False)
-        for one in observers:
-            self.join(one, True)
+        # A quorum has acknowledged NEWLEADER before anyone is told UPTODATE.
+        for one in [self.sync(one, False) for one in followers]:
+            self.up_to_date(one)
+        for sid_ in observers:
+            self.join(sid_, True)
 
     def join(self, sid: int, observer: bool) -> None:
-        """A learner connects and is brought up to date."""
+        """A learner connects to a leader that serves."""
+        self.up_to_date(self.sync(sid, observer))
+
+    def sync(self, sid: int, observer: bool) -> Learning:
+        """A learner connects and is brought up to date, but for the leader's word that it is."""
         self._ports += 1
         conn = len(self.script.parties)
         here, there = (self.address(sid), self._ports), (self.address(self.leader), self.port)
@@ -129,8 +134,12 @@ class Zab:
         self.logged[sid] = target
         self.tell(one, SERVER, "NEWLEADER", new, self.config())
         self.tell(one, CLIENT, "ACK", new)
+        return one
+
+    def up_to_date(self, one: Learning) -> None:
+        """The leader serves."""
         self.tell(one, SERVER, "UPTODATE", -1)
-        self.tell(one, CLIENT, "ACK", new)
+        self.tell(one, CLIENT, "ACK", self.epoch << 32)
         self.learning.append(one)
 
     def txn(self, zxid: int, path: str, session: int = 0x1_0000_0000_0001) -> bytes:

@@ -181,6 +181,15 @@ def test_another_path_for_one_learner(engine: str) -> None:
     _only(verified(script.replaced(one, edited), engine), "same-txn")
 
 
+def test_other_data_for_one_learner(engine: str) -> None:
+    """Of the same size and path: only the bytes tell."""
+    script = _healthy(healthy().script, engine)
+    one = script.pick(role="quorum", kind="PROPOSAL")[5]
+    edited = one.but(data=one.data.replace(b"data", b"DATA"))
+    assert edited.data != one.data
+    _only(verified(script.replaced(one, edited), engine), "same-txn", hex(one.zxid))
+
+
 def test_trees_that_differ(engine: str) -> None:
     script = _healthy(of_capture("12_leader_kill"), engine)
     one = script.pick(role="quorum", kind="PROPOSAL")[4]
@@ -241,6 +250,29 @@ def test_voters_that_are_told(engine: str) -> None:
     found = verified(edited, engine, voters=3)
     _only(found, "commit-quorum", "1 of 3 voters")
     assert not broken(verified(script, engine, voters=3))
+
+
+def test_uptodate_without_a_quorum(engine: str) -> None:
+    zab = Zab(size=5)
+    zab.lead(1, [2])
+    for sid in (3, 4, 5):
+        zab.join(sid, False)
+    zab.write(12)
+    _only(verified(zab.script, engine), "uptodate-quorum", "at most 2 of 5 voters", "epoch 1")
+    # Those of whom nothing was seen may have acknowledged.
+    unseen = Zab(size=5)
+    unseen.lead(1, [2])
+    for sid in (3, 4):
+        unseen.join(sid, False)
+    unseen.write(12)
+    assert not broken(verified(unseen.script, engine))
+
+
+def test_a_lone_voter_needs_nobody(engine: str) -> None:
+    zab = Zab(size=1, observers=1)
+    zab.lead(1, [], [2])
+    zab.write(6)
+    assert not broken(verified(zab.script, engine))
 
 
 # ---- epochs
@@ -357,7 +389,7 @@ def test_every_check_has_its_violation() -> None:
     planted = {
         *("session-zxid", "session-order", "session-reads", "session-events", "session-move"),
         *("leader-order", "commit-order", "same-txn", "digest", "commit-quorum", "one-leader"),
-        *("epoch-order", "committed-kept", "sync-order"),
+        *("uptodate-quorum", "epoch-order", "committed-kept", "sync-order"),
         *("bare-check", "no-quorum", "flapping-leader"),
     }
     assert set(CHECKS) == planted

@@ -36,6 +36,21 @@ def ints(column: pa.Array) -> Ints:
     return values
 
 
+def flags(column: pa.Array) -> Bools:
+    """A column of booleans, null being false."""
+    found = np.zeros(len(column), dtype=np.bool_)
+    validity, data = column.buffers()
+    if column.null_count == len(column) or data is None:
+        return found
+    begin, end = column.offset, column.offset + len(column)
+    found = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=end, bitorder="little") != 0
+    if validity is not None:
+        known = np.frombuffer(validity, dtype=np.uint8)
+        found &= np.unpackbits(known, count=end, bitorder="little") != 0
+    shown: Bools = found[begin:]
+    return shown
+
+
 def _raw(column: pa.Array) -> tuple[np.ndarray[Any, Any], Bools | None]:
     """An integer column's values, those of nulls being anything, and which are none (None: all).
 
@@ -244,10 +259,14 @@ class Dictionary(Sequence[str]):
 class Gatherer:
     """Columns of one kind of event: numbers of some, words of others, kept as arrays."""
 
-    def __init__(self, numbers: Sequence[str], words: Mapping[str, Words]) -> None:
+    def __init__(
+        self, numbers: Sequence[str], words: Mapping[str, Words], flags: Sequence[str] = ()
+    ) -> None:
         self._numbers = tuple(numbers)
         self._words = dict(words)
-        self._parts: dict[str, list[Any]] = {name: [] for name in (*self._numbers, *self._words)}
+        self._flags = tuple(flags)
+        names = (*self._numbers, *self._words, *self._flags)
+        self._parts: dict[str, list[Any]] = {name: [] for name in names}
         self.rows = 0
 
     def add(self, batch: pa.RecordBatch, rows: Ints | None = None) -> None:
@@ -258,6 +277,9 @@ class Gatherer:
         for name, words in self._words.items():
             codes = words.codes(batch.column(name))
             self._parts[name].append(codes if rows is None else codes[rows])
+        for name in self._flags:
+            marks = flags(batch.column(name))
+            self._parts[name].append(marks if rows is None else marks[rows])
         self.rows += batch.num_rows if rows is None else len(rows)
 
     def put(self, columns: Mapping[str, Any], rows: int) -> None:
@@ -278,7 +300,9 @@ class Gatherer:
             parts.append(taken[name])
         return taken
 
-    def _dtype(self, name: str) -> type[np.signedinteger[Any]]:
+    def _dtype(self, name: str) -> type[np.generic]:
+        if name in self._flags:
+            return np.bool_
         return np.int32 if name in self._words else np.int64
 
 

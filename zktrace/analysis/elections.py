@@ -24,6 +24,9 @@ _SILENT_NS: Final = 60_000_000_000
 #: How long before an election a connection may have been lost to be its cause: more than initLimit
 #: and syncLimit allow by default.
 _CAUSE_NS: Final = 60_000_000_000
+#: Connections that end so soon one after another are lost together: by the leader's end, or when
+#: its followers, who last heard of it at the same time, give it up.
+_TOGETHER_NS: Final = 1_000_000_000
 #: Servers of an election; a sid is a byte (myid is 1 to 255), more are made up.
 _SENDERS_MAX: Final = 1024
 
@@ -37,10 +40,12 @@ class Handshake(NamedTuple):
     type: str
     leader: str
     epoch: int | None
+    late: bool = False
+    """`ts_ns` is not certain: an earlier copy may have passed."""
 
 
 class Lost(NamedTuple):
-    """The end of a learner's connection."""
+    """The end of the connection of a learner that was up to date."""
 
     ts_ns: int
     leader: str
@@ -117,11 +122,14 @@ def elections(
     """
     ordered = sorted(rows, key=lambda row: (row["ts_ns"], row["seq"]))
     sids = _sids(ordered)
+    openers = {row["conn"]: row["sid"] for row in ordered if row["type"] == "initial"}
     records: list[_Record] = []
     observers: set[Any] = set()
     for row in ordered:
         if row["type"] == "notification":
-            _fold(records, row, _sender(row, sids), observers)
+            to_opener = row["direction"] == "to_opener"
+            receiver = openers.get(row["conn"]) if to_opener else sids.get(row["server"])
+            _fold(records, row, _sender(row, sids), receiver, observers)
     first_seen = dict(epochs_before or {})
     for shake in sorted(handshakes):
         if shake.type in ("LEADERINFO", "NEWLEADER") and shake.epoch is not None:
@@ -159,7 +167,9 @@ def _sender(row: _Row, sids: Mapping[str, int]) -> Any:
     return row["client"]
 
 
-def _fold(records: list[_Record], row: _Row, sender: Any, observers: set[Any]) -> None:
+def _fold(
+    records: list[_Record], row: _Row, sender: Any, receiver: int | None, observers: set[Any]
+) -> None:
     record = records[-1] if records else None
     if row["state"] != "LOOKING":
         if record is not None and row["ts_ns"] - record.end <= _SILENT_NS:
@@ -175,11 +185,17 @@ def _fold(records: list[_Record], row: _Row, sender: Any, observers: set[Any]) -
                 record.votes.setdefault(sender, _Vote()).take(row)
                 record.votes[sender].observer = True
             return
+    if receiver in observers:
+        # A server that looks answers an observer by the vote of before, not by the one it has
+        # (FastLeaderElection.WorkerReceiver: getCurrentVote for whoever does not vote).
+        if record is not None and row["ts_ns"] - record.end <= _SILENT_NS:
+            record.notifications += 1
+        return
     ts = row["ts_ns"]
     mine = record.votes.get(sender) if record is not None else None
     if record is not None and ts - record.end > _QUIET_NS and record.winner() is not None:
-        same = mine is not None and mine.round == row["election_epoch"]
-        if same:
+        now = (row["election_epoch"], row["leader"], row["zxid"], row["peer_epoch"])
+        if mine is not None and (mine.round, mine.leader, mine.zxid, mine.epoch) == now:
             # Sent again because a connection was made (QuorumCnxManager.lastMessageSent).
             record.notifications += 1
             return
@@ -219,28 +235,43 @@ def _serving(epoch: int | None, handshakes: Sequence[Handshake], leader: str | N
     if epoch is None or not begun:
         return None
     ready = [
-        s.ts_ns
+        s
         for s in handshakes
         if s.type == "UPTODATE" and s.leader == leader and s.ts_ns >= min(begun)
     ]
-    return min(ready, default=None)
+    first = min(ready, default=None)
+    return None if first is None or first.late else first.ts_ns
 
 
 def _cause(
-    start: int, lost: Sequence[Lost], handshakes: Sequence[Handshake], first_seen: Mapping[int, int]
+    until: int,
+    epoch: int | None,
+    lost: Sequence[Lost],
+    handshakes: Sequence[Handshake],
+    first_seen: Mapping[int, int],
 ) -> dict[str, Any] | None:
-    near = [one for one in lost if start - _CAUSE_NS <= one.ts_ns <= start]
+    """Why an election was held that ended by `until`, with a new epoch if that was seen; None
+    where the capture does not say.
+    """
+    near = [one for one in lost if until - _CAUSE_NS <= one.ts_ns <= until]
     if near:
         last = max(near)
-        of_last = [one for one in near if one.leader == last.leader]
+        of_last = [last]
+        for one in sorted((one for one in near if one.leader == last.leader), reverse=True)[1:]:
+            if of_last[-1].ts_ns - one.ts_ns > _TOGETHER_NS:
+                break
+            of_last.append(one)
+        if any(last.ts_ns < ts < until for number, ts in first_seen.items() if number != epoch):
+            return None  # an epoch began since: how its leader was lost was not seen
         return {
             "what": "connection_lost",
             "leader": last.leader,
-            "ts_ns": min(of_last).ts_ns,
+            "ts_ns": of_last[-1].ts_ns,
             "connections": len(of_last),
         }
-    before = [ts for ts in first_seen.values() if ts < start]
-    if before or any(shake.ts_ns < start for shake in handshakes):
+    if any(ts < until for number, ts in first_seen.items() if number != epoch):
+        return None
+    if any(shake.type == "UPTODATE" and shake.ts_ns < until for shake in handshakes):
         return None
     return {"what": "no_leader_seen", "leader": None, "ts_ns": None, "connections": 0}
 
@@ -286,6 +317,8 @@ def _object(
     winning = next(
         (v for v in record.votes.values() if v.leader == winner and not v.observer), None
     )
+    ended = began.ts_ns if began else record.end
+    cause = None if kind == "join" else _cause(ended, epoch, lost, handshakes, first_seen)
     rounds = {vote.round for vote in record.votes.values() if not vote.observer}
     known = [number for number in rounds if number is not None]
     return {
@@ -303,7 +336,7 @@ def _object(
         "serving_ns": _serving(epoch, handshakes, began.leader if began else None),
         "notifications": record.notifications,
         "votes": votes,
-        "cause": _cause(record.start, lost, handshakes, first_seen) if kind == "election" else None,
+        "cause": cause,
     }
 
 
@@ -329,5 +362,5 @@ def _unheard(
         "serving_ns": _serving(shake.epoch, handshakes, shake.leader),
         "notifications": 0,
         "votes": [],
-        "cause": _cause(shake.ts_ns, lost, handshakes, first_seen),
+        "cause": _cause(shake.ts_ns, shake.epoch, lost, handshakes, first_seen),
     }

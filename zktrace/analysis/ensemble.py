@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zktrace.analysis.columns import NONE, Ints, ranked
+from zktrace.analysis.columns import NONE, Bools, Ints, grouped, ranked
 from zktrace.analysis.elections import Handshake, Lost, elections
-from zktrace.analysis.join import FOLLOWER, KIND, Join, Joiner
+from zktrace.analysis.join import FOLLOWER, KIND, OBSERVER, Join, Joiner
 from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, Timeline, timeline
 from zktrace.analysis.writereport import WriteReport, spread, us
 from zktrace.wire.zxid import epoch, session_text
@@ -52,7 +52,7 @@ class EnsembleCollector:
         if "quorum" in tables:
             names = ["seq", "ts_ns", "conn", "client", "server", "type", "direction", "zxid"]
             names += ["session", "sid", "epoch", "timeout_ms", "valid"]
-            names += ["snapshot_bytes", "snapshot_nodes"]
+            names += ["snapshot_bytes", "snapshot_nodes", "late"]
             self._packets += _chosen(tables["quorum"], names, "type", _SIDE_PACKETS)
         if "elections" in tables:
             self._votes += tables["elections"].to_pylist()
@@ -73,11 +73,17 @@ class EnsembleCollector:
         report = WriteReport(line, join.addresses, join.ops, voters=voters)
         shown = (lambda real: real) if session is None else session
         handshakes = [
-            Handshake(row["ts_ns"], row["type"], row["server"], row["epoch"])
+            Handshake(row["ts_ns"], row["type"], row["server"], row["epoch"], bool(row["late"]))
             for row in self._packets
             if row["type"] != "REVALIDATE"
         ]
-        lost = [Lost(row["ts_ns"], row["server"], row["event"]) for row in self._ends]
+        # An attempt that came to nothing is no follower lost.
+        synced = {peer.conn for peer in join.peers if peer.live_from < len(join.packets.ts)}
+        lost = [
+            Lost(row["ts_ns"], row["server"], row["event"])
+            for row in self._ends
+            if row["conn"] in synced
+        ]
         folded = elections(self._votes, handshakes, lost, _epochs(join))
         for one in folded:
             one["zxid"] = _hex(one["zxid"])
@@ -90,16 +96,12 @@ class EnsembleCollector:
             "learners": self._learners(join, report),
             "elections": folded,
             "sessions": self._sessions(join, report, shown),
-            "reaped": _reaped(join, _seen(line)),
+            "reaped": _reaped(join, line),
         }
 
     def _leader_sids(self, folded: list[dict[str, Any]]) -> dict[str, int]:
-        """Sids of leaders: those that won, else by the address that a server announced."""
-        sids = {
-            one["leader"]: one["winner"]
-            for one in folded
-            if one["leader"] and one["winner"] is not None
-        }
+        """Sids of leaders: by the address that a server announced, else those that won."""
+        sids: dict[str, int] = {}
         by_ip: dict[str, set[int]] = {}
         for row in self._votes:
             if row["type"] == "initial" and row["sid"] is not None and row["address"]:
@@ -107,8 +109,11 @@ class EnsembleCollector:
                     by_ip.setdefault(address.rpartition(":")[0], set()).add(row["sid"])
         for row in self._packets:
             at = by_ip.get(row["server"].rpartition(":")[0], set())
-            if row["server"] not in sids and len(at) == 1:
+            if len(at) == 1:
                 sids[row["server"]] = next(iter(at))
+        for one in folded:
+            if one["leader"] and one["winner"] is not None:
+                sids.setdefault(one["leader"], one["winner"])
         return sids
 
     def _learners(self, join: Join, report: WriteReport) -> list[dict[str, Any]]:
@@ -156,8 +161,10 @@ class EnsembleCollector:
         self, join: Join, report: WriteReport, shown: Callable[[int], int]
     ) -> dict[str, Any]:
         txns, seen = join.txns, _seen(report.timeline)
-        created = txns.type == join.ops.code("createSession")
-        closed = txns.type == join.ops.code("closeSession")
+        done = _committed(join, report.timeline)
+        # What a leader proposed and could not commit did not happen.
+        created = done & (txns.type == join.ops.code("createSession"))
+        closed = done & (txns.type == join.ops.code("closeSession"))
         # The leader closes with cxid 0 what expired; a client's request has its xid.
         expired = np.flatnonzero(closed & (txns.cxid == 0) & (txns.request_row < 0))
         moves = self._moves(shown)
@@ -281,8 +288,12 @@ def _leaders(join: Join, report: WriteReport, sids: Mapping[str, int]) -> list[d
             }
         )
     known = {(one["leader"], one["epoch"]) for one in found}
+    led = {(peer.leader, peer.epoch) for peer in join.peers if peer.role != OBSERVER}
+    epochs = {number for _, number in led}
     for peer in join.peers:
-        if peer.epoch is not None and (peer.leader, peer.epoch) not in known:
+        # A follower may serve observers (ObserverMaster); the leader has the followers.
+        master = (peer.leader, peer.epoch) not in led and peer.epoch in epochs
+        if peer.epoch is not None and not master and (peer.leader, peer.epoch) not in known:
             known.add((peer.leader, peer.epoch))
             found.append(_idle(peer.leader, sids.get(peer.leader), peer.epoch))
     found.sort(key=lambda one: (one["epoch"], one["leader"]))
@@ -297,6 +308,21 @@ def _seen(line: Timeline) -> Ints:
         told = (line.d_txn >= 0) & (times != NONE)
         np.minimum.at(first, line.d_txn[told], times[told])
     return first
+
+
+def _committed(join: Join, line: Timeline) -> Bools:
+    """Which txns were committed: commits are in order, so a later one of the same epoch proves it;
+    and what a later leader has, it passes on.
+    """
+    txns = join.txns
+    told = (line.d_txn >= 0) & (line.d_seen[COMMIT].sent != NONE)
+    done = np.zeros(len(txns.zxid), dtype=np.bool_)
+    done[line.d_txn[told]] = True
+    pairs, which = grouped(txns.leader, txns.zxid >> 32 & 0xFFFFFFFF)
+    last = np.full(len(pairs), NONE)
+    np.maximum.at(last, which[done], txns.zxid[done])
+    found: Bools = done | (txns.zxid <= last[which]) if len(pairs) else done
+    return found
 
 
 def _idle(leader: str, sid: int | None, number: int) -> dict[str, Any]:
@@ -326,7 +352,9 @@ def _sync(
     done = next((row for row in rows if row["type"] == "UPTODATE"), None)
     asked = next((row for row in rows if row["type"] == "ACKEPOCH"), None)
     mine = (line.d_peer == peer) & line.d_syncing
-    since = asked["ts_ns"] if asked else begin["ts_ns"] if begin else None
+    first = asked or begin
+    since = first["ts_ns"] if first and not first["late"] else None
+    done = done if done and not done["late"] else None
     return {
         "type": kind,
         "zxid": _hex(begin["zxid"]) if begin else None,
@@ -385,10 +413,11 @@ def _first_commit(line: Timeline) -> Ints:
     return first
 
 
-def _reaped(join: Join, seen: Ints) -> dict[str, Any]:
+def _reaped(join: Join, line: Timeline) -> dict[str, Any]:
     """Container and TTL nodes that the leader deleted (ContainerManager): txns of no session."""
-    txns = join.txns
-    own = np.flatnonzero((txns.session == 0) & (txns.type == join.ops.code("deleteContainer")))
+    txns, seen = join.txns, _seen(line)
+    reaped = (txns.session == 0) & (txns.type == join.ops.code("deleteContainer"))
+    own = np.flatnonzero(reaped & _committed(join, line))
     made: dict[str, str] = {}
     kinds = {join.ops.code("createContainer"): "container", join.ops.code("createTTL"): "ttl"}
     for at in np.flatnonzero(np.isin(txns.type, list(kinds))).tolist():

@@ -80,12 +80,13 @@ _HANDSHAKE: Final = (
 )
 
 _PACKET_NUMBERS: Final = ("seq", "ts_ns", "conn", "zxid", "session", "cxid")
+_PACKET_FLAGS: Final = ("late",)
 _WRITE_NUMBERS: Final = ("seq", "ts_ns", "conn", "session", "xid", "zxid", "error", "latency_ns")
 
 #: Columns that a join is made of, for an engine that gives arrays.
 COLUMNS: Final = (
     *(f"quorum.{name}" for name in (*_PACKET_NUMBERS, "type", "direction", "txn_type", "path")),
-    *(f"quorum.{name}" for name in ("sid", "epoch", "config")),
+    *(f"quorum.{name}" for name in (*_PACKET_FLAGS, "sid", "epoch", "config")),
     *(f"exchanges.{name}" for name in (*_WRITE_NUMBERS, "op", "state", "path")),
 )
 
@@ -119,7 +120,7 @@ class Joiner:
         directions = Words(("to_leader", "to_learner"))
         self._packet_words = {"type": kinds, "direction": directions, "txn_type": self.ops} | ends
         self._write_words = {"op": self.ops, "state": self.states} | ends
-        self._packets = Gatherer(_PACKET_NUMBERS, self._packet_words)
+        self._packets = Gatherer(_PACKET_NUMBERS, self._packet_words, _PACKET_FLAGS)
         self._writes = Gatherer(_WRITE_NUMBERS, self._write_words)
         self._packet_paths = Texts()
         self._write_paths = Texts()
@@ -162,6 +163,7 @@ class Joiner:
         """Takes all of a capture at once, of :data:`COLUMNS`."""
         kind = "quorum"
         columns: dict[str, Any] = {name: arrays.ints(kind, name) for name in _PACKET_NUMBERS}
+        columns |= {name: arrays.flags(kind, name) for name in _PACKET_FLAGS}
         for name, words in self._packet_words.items():
             columns[name] = words.mapped(arrays.words(kind, name), arrays.codes(kind, name))
         self._packets.put(columns, arrays.rows(kind))
@@ -217,6 +219,7 @@ class Joiner:
             session=columns["session"],
             cxid=columns["cxid"],
             txn_type=columns["txn_type"],
+            late=columns["late"],
         )
         leaders: Codes = columns["server"][first]
         learners = columns["client"][first]

@@ -39,6 +39,8 @@ class Packets:
     cxid: Ints
     txn_type: Codes
     """Op of a txn or request, in ``Join.ops``."""
+    late: Bools
+    """`ts` is not certain: an earlier copy may have passed."""
 
     def of_kind(self, *kinds: int) -> Bools:
         """Which rows are of one of these types."""

@@ -257,6 +257,7 @@ class _Links:
 class _Times:
     """What one point saw, at the merged timeline's places, by its own clock."""
 
+    captured: Ints
     request: Ints
     reply: Ints
     forward: Ints
@@ -272,6 +273,7 @@ class _Times:
 
         txns, deliveries, writes = counts
         return cls(
+            captured=put(line.w_ts, maps.write, writes),
             request=put(line.request.sent, maps.write, writes),
             reply=put(line.reply.sent, maps.write, writes),
             forward=put(line.forward.sent, maps.write, writes),
@@ -476,6 +478,7 @@ def _merged(
         w_client=known("w_client", writes, n_writes, -1).astype(np.int32),
         w_conn=known("w_conn", writes, n_writes, -1),
         w_seq=known("w_seq", writes, n_writes, -1),
+        w_ts=both(lambda t: t.captured, n_writes).sent,
         pings=pings,
         path_of=path_of,
     )

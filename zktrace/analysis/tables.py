@@ -151,6 +151,9 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
         ("snapshot_bytes", pa.int64()),
         ("snapshot_nodes", pa.int64()),
         ("config", _TEXT),
+        # True where a copy may have passed before; the hash where it was asked for.
+        ("late", pa.bool_()),
+        ("txn_hash", pa.int64()),
     ),
     "elections": _schema(
         ("type", _TEXT),

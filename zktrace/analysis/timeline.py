@@ -83,6 +83,8 @@ class Timeline:
     w_client: Codes
     w_conn: Ints
     w_seq: Ints
+    w_ts: Ints
+    """When the request was captured; it is none of its moments where that is not certain."""
 
     pings: list[tuple[Ints, Ints]]
     """Of each peer: when PINGs were sent, and how long their echoes took."""
@@ -120,8 +122,13 @@ def timeline(join: Join) -> Timeline:
     """That of one capture."""
     packets, txns, deliveries, writes = join.packets, join.txns, join.deliveries, join.writes
 
+    # When a message passed of which an earlier copy may have, is not known.
+    sure = packets.ts.copy() if packets.late.any() else packets.ts
+    if sure is not packets.ts:
+        sure[packets.late] = NONE
+
     def once(rows: Ints) -> Seen:
-        times = at(packets.ts, rows)
+        times = at(sure, rows)
         return Seen(times, times)
 
     def whose(rows: Ints) -> Ints:
@@ -133,7 +140,12 @@ def timeline(join: Join) -> Timeline:
         return join.write_paths[write] if write >= 0 else join.packet_paths[int(txns.row[txn])]
 
     told = np.where(deliveries.commit_row >= 0, deliveries.commit_row, deliveries.inform_row)
-    reply = np.where(writes.latency != NONE, writes.ts + writes.latency, NONE)
+    timed = writes.latency != NONE
+    reply = np.where(timed, writes.ts + writes.latency, NONE)
+    # Both ends of an exchange were seen, and yet it has no latency: one of its times is not
+    # certain, and which is not said.
+    answered = writes.state == join.states.code("complete")
+    request = np.where(answered & ~timed, NONE, writes.ts)
     return Timeline(
         peers=join.peers,
         leader_of=np.array([join.addresses.code(p.leader) for p in join.peers], dtype=np.int32),
@@ -151,7 +163,7 @@ def timeline(join: Join) -> Timeline:
         d_seen=(once(deliveries.proposal_row), once(deliveries.ack_row), once(told)),
         txn=writes.txn,
         write=txns.write,
-        request=Seen(writes.ts, writes.ts),
+        request=Seen(request, request),
         reply=Seen(reply, reply),
         forward=once(writes.request_row),
         forward_peer=whose(writes.request_row),
@@ -164,6 +176,7 @@ def timeline(join: Join) -> Timeline:
         w_client=writes.client,
         w_conn=writes.conn,
         w_seq=writes.seq,
+        w_ts=writes.ts,
         pings=_pings(join),
         path_of=path_of,
     )
@@ -175,7 +188,7 @@ def _pings(join: Join) -> list[tuple[Ints, Ints]]:
     the network takes, and what is queued before them.
     """
     packets = join.packets
-    rows = np.flatnonzero(packets.kind == KIND["PING"])
+    rows = np.flatnonzero((packets.kind == KIND["PING"]) & ~packets.late)
     order = rows[np.lexsort((packets.to_leader[rows], packets.ts[rows], packets.peer[rows]))]
     peer, ts, echo = packets.peer[order], packets.ts[order], packets.to_leader[order]
     places = np.maximum.accumulate(np.where(echo, -1, np.arange(len(order))))

@@ -28,8 +28,8 @@ from typing import Final
 import numpy as np
 
 from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, grouped
-from zktrace.analysis.config import parse_config
-from zktrace.analysis.join import FOLLOWER
+from zktrace.analysis.config import Config, parse_config
+from zktrace.analysis.join import FOLLOWER, Peer
 from zktrace.analysis.timeline import ACK, COMMIT, PROPOSAL, Seen, Timeline, at
 
 #: The moments of a write, in order.
@@ -66,6 +66,7 @@ class Quorum:
     """Votes of a quorum, the leader's included; None: the ACKs seen are not all there were."""
     how: str | None
     """config: a NEWLEADER told who votes. seen: no other number fits. given: by the user.
+    groups: groups or weights decide, no number of votes (QuorumHierarchical).
     assumed: as many voters as were seen, or the connection of one learner only, which others may
     have been beside.
     """
@@ -108,7 +109,7 @@ def paths(timeline: Timeline, addresses: Words, ops: Words, voters: int | None =
     acks = _acks(timeline)
     commit = _first(timeline, COMMIT)
     found = quorums(timeline, acks, commit, addresses, voters)
-    needed, acker, before = _made(timeline, acks, commit, found)
+    needed, acker, before = _made(timeline, acks, commit, found, ops)
     proposed = _first(timeline, PROPOSAL)
 
     # What was seen only while a learner was brought up to date went its way before.
@@ -151,6 +152,9 @@ def paths(timeline: Timeline, addresses: Words, ops: Words, voters: int | None =
     sent = np.column_stack([moment.sent for moment in moments])
     received = np.column_stack([moment.received for moment in moments])
     reordered = _in_order(sent, received)
+    # A write none of whose times is certain is told of at the time at which it was captured.
+    blank = np.flatnonzero((write >= 0) & (sent == NONE).all(axis=1))
+    sent[blank, REQUEST] = received[blank, REQUEST] = timeline.w_ts[write[blank]]
     network, exact = _network(timeline)
     return Paths(
         write=write,
@@ -196,7 +200,7 @@ def _live(timeline: Timeline) -> Bools:
 
 def _acks(timeline: Timeline) -> _Acks:
     n = len(timeline.zxid)
-    follows = np.array([peer.role == FOLLOWER for peer in timeline.peers], dtype=np.bool_)
+    follows = np.array([_votes(peer) for peer in timeline.peers], dtype=np.bool_)
     live = _live(timeline)
     if len(follows):
         live &= follows[timeline.d_peer]
@@ -261,11 +265,13 @@ def quorums(
         several = int((timeline.leader_of == leader).sum()) > 1
         proven = several and fewest is not None and fewest + 1 == low
         how: str | None = "seen" if proven else "assumed"
-        configured = _configured(timeline, leader, number)
+        config = _config(timeline, leader, number)
         if voters is not None:
             needed, how = voters // 2 + 1, "given"
-        elif configured is not None:
-            needed, how = configured // 2 + 1, "config"
+        elif config is not None and not config.simple:
+            needed, how = None, "groups"
+        elif config is not None:
+            needed, how = len(config.voters) // 2 + 1, "config"
         elif followers[at_] == 0 or (fewest is not None and fewest + 1 < low):
             needed, how = None, None
         found.append(
@@ -282,17 +288,24 @@ def quorums(
     return found
 
 
-def _configured(timeline: Timeline, leader: int, number: int) -> int | None:
-    """How many servers vote by the configuration that a leader's NEWLEADER told; None where it was
-    not seen, or changed, or more than their number decides.
-    """
+def _config(timeline: Timeline, leader: int, number: int) -> Config | None:
+    """The configuration that a leader's NEWLEADER told; None where it was not seen, or changed."""
     texts = {
         peer.config
         for peer, own in zip(timeline.peers, timeline.leader_of.tolist(), strict=True)
         if own == leader and peer.epoch == number and peer.config
     }
-    config = parse_config(texts.pop()) if len(texts) == 1 else None
-    return len(config.voters) if config is not None and config.simple else None
+    return parse_config(texts.pop()) if len(texts) == 1 else None
+
+
+def _votes(peer: Peer) -> bool:
+    """Whether a learner's ACKs count: a follower's, unless the configuration that it was told does
+    not have it among those who vote (it joined before a reconfig that adds it).
+    """
+    config = parse_config(peer.config) if peer.config else None
+    return peer.role == FOLLOWER and (
+        config is None or peer.sid is None or peer.sid in config.voters
+    )
 
 
 def _reigns(timeline: Timeline) -> tuple[list[tuple[int, ...]], Ints]:
@@ -302,7 +315,7 @@ def _reigns(timeline: Timeline) -> tuple[list[tuple[int, ...]], Ints]:
 
 
 def _made(
-    timeline: Timeline, acks: _Acks, commit: Ints, found: list[Quorum]
+    timeline: Timeline, acks: _Acks, commit: Ints, found: list[Quorum], ops: Words
 ) -> tuple[Ints, Ints, Ints]:
     """Of each txn: votes of a quorum (0: not known), the delivery whose ACK made it with the
     leader's own, ACKs before the commit.
@@ -312,6 +325,12 @@ def _made(
     if n:
         _, which = _reigns(timeline)
         needed = np.array([q.needed or 0 for q in found], dtype=np.int64)[which]
+        # From a reconfig on others may vote (Leader.propose, setLastSeenQuorumVerifier).
+        given = np.array([q.how == "given" for q in found])[which]
+        changed = np.full(len(found), _FAR)
+        rows = np.flatnonzero(timeline.type == ops.code("reconfig"))
+        np.minimum.at(changed, which[rows], timeline.zxid[rows])
+        needed[~given & (timeline.zxid >= changed[which])] = 0
     # The leader's vote and so many ACKs.
     place = acks.start[:-1] + needed - 2
     fits = (needed >= 2) & (place < acks.start[1:])

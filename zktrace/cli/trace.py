@@ -69,9 +69,10 @@ def trace(
         str | None,
         typer.Option(
             "--otlp",
-            metavar="FILE",
+            metavar="FILE|URL",
             show_default=False,
-            help="Also write the writes as OpenTelemetry spans (OTLP/JSON, a request a line).",
+            help="Also write the writes as OpenTelemetry spans (OTLP/JSON, a request a line), or "
+            "send them to a collector: http://HOST:4318.",
         ),
     ] = None,
     perfetto: Annotated[
@@ -283,12 +284,29 @@ def _export(written: WriteReport, top: int | None, otlp: str | None, perfetto: s
             return written
         return sorted(_objects(written, top), key=lambda one: int(one["ts_ns"]))
 
-    if otlp is not None:
+    if otlp is not None and otlp.startswith(("http://", "https://")):
+        _send(otlp_lines(by_time(), __version__), otlp)
+    elif otlp is not None:
         with open(otlp, "w", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in otlp_lines(by_time(), __version__))
     if perfetto is not None:
         with open(perfetto, "w", encoding="utf-8") as file:
             file.writelines(trace_events(by_time()))
+
+
+def _send(lines: Iterable[str], url: str) -> None:
+    from zktrace.export.otlphttp import ExportError, post, traces_url
+    from zktrace.export.text import printable
+
+    try:
+        sent = post(lines, traces_url(url))
+    except ExportError as error:
+        raise Failure(printable(str(error))) from None
+    if sent.rejected or sent.message:
+        told = (
+            f"{sent.rejected} spans were rejected: {printable(sent.message or 'no reason given')}"
+        )
+        sys.stderr.write(f"zktrace: {url}: {told}\n")
 
 
 def _line(one: dict[str, Any], dumps: Any) -> str:

@@ -116,6 +116,11 @@ class EngineOptions:
     array_ops: tuple[int, ...] | None = None
     """Opcodes of the exchanges that the arrays are of; None: all."""
 
+    txn_key: int | None = None
+    """Key, 64 bits, of the hashes of txns in the quorum table (``txn_hash``): a random one, that
+    nobody keeps, lets txns be compared and nothing be told of them. None: no hashes.
+    """
+
 
 class Engine(Protocol):
     """Fed by :func:`zktrace.engine.driver.run`. All methods but `feed` are cheap; none raises on

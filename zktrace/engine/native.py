@@ -49,6 +49,7 @@ class NativeEngine:
             keep=options.keep,
             arrays=options.arrays,
             array_ops=options.array_ops,
+            txn_key=options.txn_key,
         )
         self._engine = engine
         # what crosses into Rust as it is

@@ -110,7 +110,12 @@ class PythonEngine:
         self._rows = _Rows()
         roles = Roles.of(options.client_ports, options.quorum_ports, options.election_ports)
         self._analyzer = Analyzer(
-            self._rows, parse_schema(schema_text()), roles, client=client, servers=servers
+            self._rows,
+            parse_schema(schema_text()),
+            roles,
+            client=client,
+            servers=servers,
+            txn_key=options.txn_key,
         )
         self._decapsulator = Decapsulator(self._capture)
         limits = Limits(connections=options.max_connections)

@@ -273,6 +273,8 @@ def _quorum(row: _Object) -> str:
     if row["needed"] is None:
         if not row["followers"]:
             return words + "no follower's connection was captured"
+        if row["how"] == "groups":
+            return words + "groups or weights decide, so whose ACK made a quorum is not told"
         return words + (
             f"of {followers} seen, but commits came before their ACKs: not all were captured"
         )

@@ -110,9 +110,11 @@ class Analyzer:
         *,
         client: MakeClient = ClientMachine,
         servers: bool = True,
+        txn_key: int | None = None,
     ) -> None:
         """`client` makes the machines of client connections; without `servers` those between
-        servers are told apart, but not decoded.
+        servers are told apart, but not decoded; `txn_key`: of the hashes of txns, where they are
+        wanted.
         """
         self._sink = sink
         self._client = client
@@ -120,7 +122,7 @@ class Analyzer:
         self._roles = roles
         self.counters = Counters()
         self._budget = Budget()
-        self._context = Context(sink, schema, Scanner(schema), self.counters, self._budget)
+        self._context = Context(sink, schema, Scanner(schema), self.counters, self._budget, txn_key)
         self._judge = Judge(schema, self._context.scanner)
         self._connections: dict[int, Connection] = {}
         #: connections by role
@@ -217,7 +219,7 @@ class Analyzer:
             connection.client_position += len(item.data) + item.missing
         if item.missing:
             machine.gap(to_server, item.ts, item.missing)
-        elif isinstance(machine, ClientMachine):
+        elif isinstance(machine, (ClientMachine, QuorumMachine)):
             machine.data(to_server, item.ts, item.data, item.late)
         elif to_server:
             machine.to_server(item.ts, item.data)

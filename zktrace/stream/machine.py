@@ -34,6 +34,8 @@ class Context:
     scanner: Scanner
     counters: Counters
     budget: Budget
+    #: of the hashes of txns, where they are wanted
+    txn_key: int | None = None
 
 
 class Way:

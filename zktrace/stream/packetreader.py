@@ -31,7 +31,7 @@ class PacketReader:
     """Packets of one direction. `lost`: where the next one begins is not known."""
 
     __slots__ = (
-        *("_buf", "_damaged", "_frozen", "_kept", "_kinds", "_last_ts", "_left"),
+        *("_buf", "_damaged", "_frozen", "_kept", "_kinds", "_last_ts", "_late", "_left"),
         *("_length", "_kind", "_stage", "_strings", "_zxid"),
         *("auth", "lost", "taken"),
     )
@@ -49,6 +49,7 @@ class PacketReader:
         self._frozen = False
         self._damaged = False
         self._last_ts = 0
+        self._late = False
         self._kind = 0
         self._zxid = 0
         self._length = -1
@@ -73,6 +74,7 @@ class PacketReader:
         self._buf = b""
         self._frozen = False
         self._damaged = False
+        self._late = False
         self.taken = 0
 
     @property
@@ -84,8 +86,8 @@ class PacketReader:
         """Give up the data of the packet at hand but for its head; whether there were more."""
         return self._kept.cut()
 
-    def feed(self, data: bytes, pos: int, ts: int) -> tuple[Packet | None, int]:
-        """Take bytes from data[pos:] up to the end of one packet.
+    def feed(self, data: bytes, pos: int, ts: int, late: bool = False) -> tuple[Packet | None, int]:
+        """Take bytes from data[pos:] up to the end of one packet. `late`: `ts` is not certain.
 
         Returns it (None where it is not complete yet, or where `lost` is now set) and the position
         up to which bytes were taken.
@@ -102,9 +104,10 @@ class PacketReader:
                     start = pos + HEAD.size
                     kept = data[start : min(stop, start + HEAD_MAX)]
                     size = stop + 4 - pos
-                    return Packet(kind, zxid, kept, length, size, ts, False), stop + 4
+                    return Packet(kind, zxid, kept, length, size, ts, False, late), stop + 4
         while pos < end:
             self._last_ts = max(self._last_ts, ts) if self.taken else ts
+            self._late = late or (self._late and self.taken > 0)
             if self._stage in (_TOKEN, _DATA, _ID):
                 take = min(self._left, end - pos)
                 if self._stage == _DATA and not self._frozen:
@@ -205,5 +208,5 @@ class PacketReader:
     def _packet(self, size: int | None) -> Packet:
         return Packet(
             *(self._kind, self._zxid, bytes(self._kept.buf), self._length, size),
-            *(self._last_ts, self._damaged),
+            *(self._last_ts, self._damaged, self._late),
         )

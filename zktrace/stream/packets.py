@@ -12,11 +12,13 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-from zktrace.stream.events import TO_CLIENT, TO_SERVER, EventSink
-from zktrace.stream.rows import Counters, text
-from zktrace.stream.schema import Fields, Scanner, Schema
+from zktrace.stream.events import TO_CLIENT, TO_SERVER
+from zktrace.stream.machine import Context
+from zktrace.stream.rows import text
+from zktrace.stream.schema import Fields
 from zktrace.stream.snapshots import SnapshotReader
-from zktrace.stream.txns import HEADER, Body, multi_error, scan_txn
+from zktrace.stream.txnhash import txn_hash
+from zktrace.stream.txns import DIGEST_SIZE, HEADER, Body, multi_error, scan_txn
 
 TO_LEADER, TO_LEARNER = "to_leader", "to_learner"
 
@@ -43,7 +45,8 @@ _SESSION = struct.Struct(">qi")  # session, timeout; element of PING's data
 
 class Packet(NamedTuple):
     """A packet: what was kept of its data, how long that truly is (-1: null), the whole's size
-    (None: not known), when its last byte was captured, whether bytes inside it were not.
+    (None: not known), when its last byte was captured, whether bytes inside it were not, whether an
+    earlier copy of some may have passed before.
     """
 
     kind: int
@@ -53,6 +56,7 @@ class Packet(NamedTuple):
     size: int | None
     ts: int
     damaged: bool
+    late: bool = False
 
     @property
     def whole(self) -> bool:
@@ -65,7 +69,7 @@ class Columns:
 
     __slots__ = (
         *("config", "cxid", "digest", "epoch", "error", "path", "session", "sessions", "sid"),
-        *("sub", "timeout_ms", "txn", "valid"),
+        *("sub", "timeout_ms", "txn", "txn_hash", "valid"),
     )
 
     def __init__(self) -> None:
@@ -82,23 +86,18 @@ class Columns:
         self.digest: int | None = None
         self.sub: list[tuple[int, bytes | None, int | None]] | None = None
         self.config: bytes | None = None
+        self.txn_hash: int | None = None
 
 
 class PacketRows:
     """Makes the rows of one connection's packets."""
 
-    def __init__(
-        self,
-        sink: EventSink,
-        schema: Schema,
-        scanner: Scanner,
-        counters: Counters,
-        who: tuple[int, str, str],
-    ) -> None:
-        self._sink = sink
-        self._schema = schema
-        self._scanner = scanner
-        self._counters = counters
+    def __init__(self, context: Context, who: tuple[int, str, str]) -> None:
+        self._sink = context.sink
+        self._schema = context.schema
+        self._scanner = context.scanner
+        self._counters = context.counters
+        self._txn_key = context.txn_key
         self._who = who
 
     def packet(self, direction: str, packet: Packet, snapshot: SnapshotReader | None) -> None:
@@ -123,7 +122,7 @@ class PacketRows:
                 *(text(c.path), c.error, c.sid, c.epoch, c.timeout_ms, c.valid, c.sessions),
                 *(c.digest, self._sub(c.sub)),
                 *((snapshot.bytes, snapshot.nodes) if snapshot and known else (None, None)),
-                text(c.config),
+                *(text(c.config), True if packet.late else None, c.txn_hash),
             )
         )
 
@@ -197,6 +196,9 @@ class PacketRows:
             return "unknown_opcode", f"txn type {kind}"
         body, fits = scan_txn(self._schema, kind, data, pos + HEADER.size, packet.length)
         _show(body, out)
+        if self._txn_key is not None and packet.whole:
+            end = len(data) - (DIGEST_SIZE if body.digest is not None else 0)
+            out.txn_hash = txn_hash(self._txn_key, data[pos:end])
         return None if fits else _MISFIT
 
     def _request(self, packet: Packet, out: Columns) -> tuple[str, str] | None:

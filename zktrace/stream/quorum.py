@@ -20,13 +20,15 @@ from zktrace.stream.snapshots import SnapshotReader
 class Direction(Way):
     """One direction: what reads its packets, and the snapshot that may stand between them."""
 
-    __slots__ = ("finder", "name", "reader", "snap", "snapshot")
+    __slots__ = ("finder", "late", "name", "reader", "snap", "snapshot")
 
     def __init__(self, name: str, anomaly: str, reader: PacketReader, finder: PacketFinder) -> None:
         super().__init__(anomaly)
         self.name = name
         self.reader = reader
         self.finder = finder
+        #: bytes that are being decoded may have passed before
+        self.late = False
         #: a SNAP, and the stream behind it
         self.snap: Packet | None = None
         self.snapshot = SnapshotReader()
@@ -67,12 +69,22 @@ class QuorumMachine(StreamMachine[Direction]):
             PacketFinder(schema, scanner, False),
         )
         super().__init__(context, who, to_leader, self._to_learner)
-        self._rows = PacketRows(context.sink, schema, scanner, context.counters, who)
+        self._rows = PacketRows(context, who)
         if not opened:
             to_leader.lose()
             self._to_learner.lose()
 
     # ---- bytes in
+
+    def data(self, to_leader: bool, ts: int, data: bytes, late: bool) -> None:
+        """Take the next bytes of one direction. `late`: an earlier copy of them may have passed, so
+        that it is not known when their packets did.
+        """
+        way = self._ways[0] if to_leader else self._ways[1]
+        way.late |= late
+        self._feed(way, ts, data)
+        # of bytes among which a boundary is looked for, some are as good as all
+        way.late &= way.scan is not None
 
     def _decode(self, way: Direction, ts: int, data: bytes) -> int:
         # packets up to where the boundary is lost, or all
@@ -85,7 +97,7 @@ class QuorumMachine(StreamMachine[Direction]):
                 elif way.snapshot.done:
                     self._end_snapshot(way)
                 continue
-            packet, pos = way.reader.feed(data, pos, ts)
+            packet, pos = way.reader.feed(data, pos, ts, way.late)
             if packet is not None:
                 self._packet(way, packet)
             elif way.reader.lost:

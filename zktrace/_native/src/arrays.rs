@@ -198,7 +198,7 @@ mod exchange {
 }
 
 mod quorum {
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 18] = [
         "seq",
         "ts_ns",
         "conn",
@@ -215,6 +215,8 @@ mod quorum {
         "epoch",
         "digest",
         "config",
+        "late",
+        "txn_hash",
     ];
 }
 
@@ -494,6 +496,8 @@ impl EventSink for ArraySink {
         if row.config.is_some() && table.wants(15) {
             table.put(15, key(&mut self.configs, row.config));
         }
+        table.put(16, row.late.then_some(1));
+        table.put(17, row.txn_hash);
         table.rows += 1;
     }
 }

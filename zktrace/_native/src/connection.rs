@@ -137,6 +137,8 @@ impl Connection {
             Machine::Quorum(machine) => {
                 if item.missing > 0 {
                     machine.gap(shared, to_server, item.ts, item.missing);
+                } else if item.late {
+                    machine.late_data(shared, to_server, item.ts, &item.data);
                 } else {
                     machine.data(shared, to_server, item.ts, &item.data);
                 }

@@ -377,6 +377,10 @@ pub struct Quorum<'a> {
     pub snapshot: Option<(i64, i64)>,
     /// Text of a NEWLEADER.
     pub config: Option<&'a [u8]>,
+    /// It may have passed before `ts_ns`: what was captured may be a retransmission.
+    pub late: bool,
+    /// Keyed hash of a txn's bytes, its TxnDigest left out.
+    pub txn_hash: Option<i64>,
 }
 
 impl Quorum<'_> {
@@ -432,6 +436,10 @@ pub trait EventSink {
     /// numbers are all that matters, and no row is made.
     fn reads_quorum(&self) -> bool {
         true
+    }
+    /// Key of the hashes of txns, where they are wanted.
+    fn txn_key(&self) -> Option<u64> {
+        None
     }
     fn exchange(&mut self, _row: &Exchange<'_>) {}
     fn watch_event(&mut self, _row: &WatchEvent<'_>) {}

@@ -13,7 +13,7 @@ pub const HEAD: usize = 16;
 const SIZE_AT: usize = 12;
 
 /// A packet: what was kept of its data, how long that truly is (-1: null), the whole's size (None: not known), when its
-/// last byte was captured, whether bytes inside it were not.
+/// last byte was captured, whether bytes inside it were not, whether an earlier copy of some may have passed before.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     pub kind: i32,
@@ -23,6 +23,7 @@ pub struct Packet<'a> {
     pub size: Option<u64>,
     pub ts: i64,
     pub damaged: bool,
+    pub late: bool,
 }
 
 impl Packet<'_> {
@@ -86,6 +87,7 @@ pub struct PacketReader {
     kept: Kept,
     frozen: bool,
     damaged: bool,
+    late: bool,
     last_ts: i64,
     kind: i32,
     zxid: i64,
@@ -105,6 +107,7 @@ impl PacketReader {
             kept: Kept::default(),
             frozen: false,
             damaged: false,
+            late: false,
             last_ts: 0,
             kind: 0,
             zxid: 0,
@@ -126,6 +129,7 @@ impl PacketReader {
         self.held = 0;
         self.frozen = false;
         self.damaged = false;
+        self.late = false;
         self.taken = 0;
     }
 
@@ -139,7 +143,7 @@ impl PacketReader {
         self.kept.cut(budget)
     }
 
-    /// Takes bytes from `data[pos..]` up to the end of one packet.
+    /// Takes bytes from `data[pos..]` up to the end of one packet. `late`: their time, `ts`, is not certain.
     #[inline]
     pub fn feed<'a>(
         &mut self,
@@ -147,16 +151,16 @@ impl PacketReader {
         budget: &mut Budget,
         data: &'a [u8],
         pos: usize,
-        ts: i64,
+        (ts, late): (i64, bool),
     ) -> Fed<'a> {
         if self.stage == Stage::Head && self.held == 0 {
             // the common case: all of it is here
-            if let Some((packet, next)) = in_place(schema, data, pos, ts) {
+            if let Some((packet, next)) = in_place(schema, data, pos, (ts, late)) {
                 self.auth = false;
                 return Fed::Packet(packet, next);
             }
         }
-        self.feed_partial(schema, budget, data, pos, ts)
+        self.feed_partial(schema, budget, data, pos, (ts, late))
     }
 
     #[inline(never)]
@@ -166,9 +170,10 @@ impl PacketReader {
         budget: &mut Budget,
         data: &'a [u8],
         mut pos: usize,
-        ts: i64,
+        (ts, late): (i64, bool),
     ) -> Fed<'a> {
         while pos < data.len() {
+            self.late = late || self.taken > 0 && self.late;
             self.last_ts = if self.taken > 0 {
                 self.last_ts.max(ts)
             } else {
@@ -324,6 +329,7 @@ impl PacketReader {
                 size,
                 ts: self.last_ts,
                 damaged: self.damaged,
+                late: self.late,
             },
         }
     }
@@ -341,7 +347,7 @@ fn in_place<'a>(
     schema: &Schema,
     data: &'a [u8],
     pos: usize,
-    ts: i64,
+    (ts, late): (i64, bool),
 ) -> Option<(Packet<'a>, usize)> {
     let rest = data.get(pos..)?;
     let head = rest.first_chunk::<HEAD>()?;
@@ -363,6 +369,7 @@ fn in_place<'a>(
         size: Some(size as u64),
         ts,
         damaged: false,
+        late,
     };
     Some((packet, pos + size))
 }

@@ -3,6 +3,7 @@
 
 use crate::events::{ConnInfo, Direction, EventSink, Quorum, SubOp};
 use crate::framer::Frame;
+use crate::intern::hash_bytes;
 use crate::packet_reader::Packet;
 use crate::rows::Shared;
 use crate::scan::Fields;
@@ -55,6 +56,7 @@ struct Columns<'a> {
     digest: Option<i64>,
     sub: Option<Vec<Part<'a>>>,
     config: Option<&'a [u8]>,
+    txn_hash: Option<i64>,
 }
 
 /// What is wrong with a packet's data.
@@ -101,7 +103,8 @@ fn make_row<S: EventSink>(
     snapshot: Option<&SnapshotReader>,
 ) {
     let mut columns = Columns::default();
-    let wrong = read(&shared.schema, packet, to_leader, &mut columns);
+    let key = shared.sink.txn_key();
+    let wrong = read(&shared.schema, key, packet, to_leader, &mut columns);
     if !matches!(wrong, Wrong::Nothing) {
         complain(shared, conn, to_leader, packet, &wrong);
     }
@@ -153,6 +156,8 @@ fn make_row<S: EventSink>(
             .filter(|snapshot| snapshot.done())
             .map(|snapshot| (snapshot.bytes as i64, snapshot.nodes as i64)),
         config: columns.config,
+        late: packet.late,
+        txn_hash: columns.txn_hash,
     });
 }
 
@@ -187,11 +192,17 @@ fn misfit(packet: &Packet<'_>) -> Wrong {
 
 /// Fills in what the data says.
 #[inline]
-fn read<'a>(schema: &Schema, packet: &Packet<'a>, to_leader: bool, out: &mut Columns<'a>) -> Wrong {
+fn read<'a>(
+    schema: &Schema,
+    key: Option<u64>,
+    packet: &Packet<'a>,
+    to_leader: bool,
+    out: &mut Columns<'a>,
+) -> Wrong {
     let (data, length) = (packet.data, packet.length);
     let mut fits = true;
     match packet.kind {
-        PROPOSAL | INFORM => return read_txn(schema, packet, 0, out),
+        PROPOSAL | INFORM => return read_txn(schema, key, packet, 0, out),
         REQUEST => return read_request(schema, packet, out),
         PING if to_leader && length >= 0 => {
             out.sessions = Some(length / SESSION);
@@ -212,7 +223,7 @@ fn read<'a>(schema: &Schema, packet: &Packet<'a>, to_leader: bool, out: &mut Col
         }
         INFORMANDACTIVATE => {
             out.sid = long(data, 0);
-            return read_txn(schema, packet, 8, out);
+            return read_txn(schema, key, packet, 8, out);
         }
         FOLLOWERINFO | OBSERVERINFO => {
             out.epoch = Some(packet.zxid >> 32);
@@ -254,7 +265,13 @@ fn show<'a>(body: Body<'a>, out: &mut Columns<'a>) {
 }
 
 #[inline]
-fn read_txn<'a>(schema: &Schema, packet: &Packet<'a>, pos: usize, out: &mut Columns<'a>) -> Wrong {
+fn read_txn<'a>(
+    schema: &Schema,
+    key: Option<u64>,
+    packet: &Packet<'a>,
+    pos: usize,
+    out: &mut Columns<'a>,
+) -> Wrong {
     let Some((session, cxid, kind)) = txn::header(packet.data, pos) else {
         return misfit(packet);
     };
@@ -266,6 +283,16 @@ fn read_txn<'a>(schema: &Schema, packet: &Packet<'a>, pos: usize, out: &mut Colu
     }
     let length = packet.length.max(0) as usize;
     let (body, fits) = txn::scan(schema, kind, packet.data, pos + txn::HEADER, length);
+    if let (Some(key), true) = (key, packet.whole()) {
+        let digest = if body.digest.is_some() {
+            txn::DIGEST
+        } else {
+            0
+        };
+        let end = packet.data.len().saturating_sub(digest);
+        let bytes = packet.data.get(pos..end).unwrap_or_default();
+        out.txn_hash = Some(hash_bytes(key, bytes) as i64);
+    }
     show(body, out);
     if fits {
         Wrong::Nothing

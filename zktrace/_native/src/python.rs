@@ -42,6 +42,7 @@ const BATCH_ROWS: usize = 1 << 20;
 pub(crate) struct Sinks {
     tables: Option<TableSink>,
     arrays: Option<ArraySink>,
+    txn_key: Option<u64>,
     aggregates: Option<Aggregator>,
     json: Option<JsonSink>,
     windows: Option<Windows>,
@@ -80,6 +81,11 @@ impl EventSink for Sinks {
     fn reads_quorum(&self) -> bool {
         let arrays = self.arrays.as_ref().is_some_and(ArraySink::reads_quorum);
         self.tables.is_some() || self.json.is_some() || self.kept.is_some() || arrays
+    }
+
+    #[inline]
+    fn txn_key(&self) -> Option<u64> {
+        self.txn_key
     }
 
     pass_on!(exchange, Exchange<'_>);
@@ -213,7 +219,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (schema, bounds, *, client_ports, quorum_ports, election_ports, tables, aggregate_by, path_depth,
                         json_form, hash_key, max_connections, window_keys=None, total_keys=20_000, whole=false,
-                        keep=None, arrays=None, array_ops=None))]
+                        keep=None, arrays=None, array_ops=None, txn_key=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         schema: &str,
@@ -233,6 +239,7 @@ impl Engine {
         keep: Option<(Vec<i32>, usize, usize)>,
         arrays: Option<Vec<String>>,
         array_ops: Option<Vec<i32>>,
+        txn_key: Option<u64>,
     ) -> PyResult<Self> {
         let schema = Schema::parse(schema).map_err(PyValueError::new_err)?;
         let roles = Roles::new(
@@ -270,6 +277,7 @@ impl Engine {
                 false => TableSink::new(BATCH_ROWS),
             }),
             arrays,
+            txn_key,
             aggregates,
             json,
             windows,

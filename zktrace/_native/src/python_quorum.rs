@@ -23,6 +23,8 @@ pub(crate) fn quorum(
     let sub: Option<Vec<SubOp<'_>>> = sub.as_deref().map(sub_ops);
     let (snapshot_bytes, snapshot_nodes): (Option<i64>, Option<i64>) = (read.get()?, read.get()?);
     let config: Option<Vec<u8>> = read.get()?;
+    let late: Option<bool> = read.get()?;
+    let txn_hash: Option<i64> = read.get()?;
     sink.quorum(&Quorum {
         seq,
         ts_ns,
@@ -47,6 +49,8 @@ pub(crate) fn quorum(
         sub: sub.as_deref(),
         snapshot: snapshot_bytes.zip(snapshot_nodes),
         config: config.as_deref(),
+        late: late == Some(true),
+        txn_hash,
     });
 
     Ok(())

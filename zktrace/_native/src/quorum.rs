@@ -25,6 +25,8 @@ struct Way {
     /// Bytes while the boundary is not known.
     scan: Option<Box<Scan>>,
     charged: usize,
+    /// Bytes that are being decoded may have passed before.
+    late: bool,
     snap: Option<Box<Snap>>,
 }
 
@@ -35,6 +37,7 @@ impl Way {
             reader: PacketReader::new(),
             scan: (!opened).then(Box::default),
             charged: 0,
+            late: false,
             snap: None,
         }
     }
@@ -122,9 +125,13 @@ impl<S: EventSink> machine::Way<S> for Way {
                 }
                 continue;
             }
-            let fed = self
-                .reader
-                .feed(&shared.schema, &mut shared.budget, data, pos, ts);
+            let fed = self.reader.feed(
+                &shared.schema,
+                &mut shared.budget,
+                data,
+                pos,
+                (ts, self.late),
+            );
             match fed {
                 Fed::Packet(packet, next) => {
                     pos = next;
@@ -221,6 +228,31 @@ impl QuorumMachine {
         if way.scan.is_some() {
             let behind = data.get(pos..).unwrap_or_default();
             machine::lost(way, shared, &self.conn, ts, behind);
+            way.late &= way.scan.is_some();
+        }
+    }
+
+    /// The same of bytes of which an earlier copy may have passed: when their packets did is not known.
+    #[cold]
+    pub fn late_data<S: EventSink>(
+        &mut self,
+        shared: &mut Shared<S>,
+        to_leader: bool,
+        ts: i64,
+        data: &[u8],
+    ) {
+        self.way(to_leader).late = true;
+        self.data(shared, to_leader, ts, data);
+        let way = self.way(to_leader);
+        // of bytes among which a boundary is looked for, some are as good as all
+        way.late = way.scan.is_some();
+    }
+
+    fn way(&mut self, to_leader: bool) -> &mut Way {
+        if to_leader {
+            &mut self.to_leader
+        } else {
+            &mut self.to_learner
         }
     }
 

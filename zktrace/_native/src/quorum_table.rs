@@ -24,7 +24,8 @@ const CXID: usize = 6;
 const SID: usize = 7;
 const EPOCH: usize = 8;
 const DIGEST: usize = 9;
-const LONGS: usize = 10;
+const TXN_HASH: usize = 10;
+const LONGS: usize = 11;
 
 /// Columns of 32 bits.
 const CLIENT: usize = 0;
@@ -38,9 +39,10 @@ const TIMEOUT_MS: usize = 7;
 const SESSIONS: usize = 8;
 const INTS: usize = 9;
 
-/// Bits: `valid` is known, and set.
+/// Bits: `valid` is known, and set; late.
 const VALID: usize = 0;
 const IS_VALID: usize = 1;
+const LATE: usize = 2;
 
 pub struct QuorumTable {
     rows: usize,
@@ -52,6 +54,7 @@ pub struct QuorumTable {
     out: Out,
     columns: Columns<LONGS, INTS>,
     valid: Bits,
+    late: Bits,
     sub: SubColumns,
     snapshot_bytes: Column<i64>,
     snapshot_nodes: Column<i64>,
@@ -70,6 +73,7 @@ impl Default for QuorumTable {
             out: Out::default(),
             columns: Columns::default(),
             valid: Bits::default(),
+            late: Bits::default(),
             sub: SubColumns::default(),
             snapshot_bytes: Column::default(),
             snapshot_nodes: Column::default(),
@@ -125,6 +129,7 @@ impl QuorumTable {
         put.long(SID, row.sid);
         put.long(EPOCH, row.epoch);
         put.long(DIGEST, row.digest);
+        put.long(TXN_HASH, row.txn_hash);
         put.int(CLIENT, Some(client));
         put.int(SERVER, Some(server));
         put.int(KIND, Some(kind));
@@ -136,6 +141,7 @@ impl QuorumTable {
         put.int(SESSIONS, row.sessions);
         put.mark(VALID, row.valid.is_some());
         put.mark(IS_VALID, row.valid == Some(true));
+        put.mark(LATE, row.late);
         let full = put.done();
         if let Some(sub) = row.sub {
             self.sub.push(self.rows, sub);
@@ -155,6 +161,7 @@ impl QuorumTable {
     fn flush(&mut self) {
         let (marks, _) = self.columns.flush(&mut self.out);
         self.valid.push(marks[VALID], marks[IS_VALID]);
+        self.late.push(marks[LATE], marks[LATE]);
     }
 
     pub fn finish(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
@@ -196,6 +203,8 @@ impl QuorumTable {
             } else {
                 self.config.finish_sparse(n, &mut out.blanks)?
             },
+            self.late.finish(n, out),
+            columns.finish_long(TXN_HASH, n, out),
         ])
     }
 }

@@ -149,6 +149,8 @@ pub fn schema(kind: Kind) -> SchemaRef {
             ("snapshot_bytes", Int64),
             ("snapshot_nodes", Int64),
             ("config", text()),
+            ("late", Boolean),
+            ("txn_hash", Int64),
         ],
         Kind::Elections => vec![
             ("type", text()),

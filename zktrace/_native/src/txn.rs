@@ -8,7 +8,7 @@ pub const HEADER: usize = 32;
 pub const INNER_ZXID: usize = 12;
 const TYPE: usize = 28;
 /// TxnDigest: version, digest of the whole tree.
-const DIGEST: usize = 12;
+pub const DIGEST: usize = 12;
 const RUNTIME_INCONSISTENCY: i32 = -2;
 
 /// One or more fields of a body.

@@ -14,7 +14,8 @@ said. Alarms break no guarantee, and are told apart. Checks are in modules by wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from zktrace.analysis.arrays import array_run, taken
@@ -109,6 +110,7 @@ def decoding(
     """A run over captures, and what drives it to its end and gives the columns that checks want:
     in the least memory that the engine can do with.
     """
+    options = replace(options, txn_key=int.from_bytes(urandom(8)))
     run = array_run(sources, options, names(), progress=progress, engine=engine)
     if run is not None:
         by_arrays = run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, ints
+from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, flags, ints
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "anomalies": (*_ALL, "reason", "direction", "detail"),
     "quorum": (
         *(*_ALL, "type", "direction", "zxid", "bytes", "session", "cxid", "txn_type", "path"),
-        *("error", "sid", "epoch", "digest", "config"),
+        *("error", "sid", "epoch", "digest", "config", "txn_hash"),
     ),
 }
 
@@ -101,9 +101,8 @@ class TableColumns(Columns):
         self._words: dict[str, Words] = {}
 
     def flags(self, name: str) -> Bools:
-        parts = [ints(chunk.cast("int8")) for chunk in self._table.column(name).chunks]
-        found: Bools = np.concatenate(parts) == 1 if parts else np.empty(0, np.bool_)
-        return found
+        parts = [flags(chunk) for chunk in self._table.column(name).chunks]
+        return np.concatenate(parts) if parts else np.empty(0, np.bool_)
 
     def words(self, name: str) -> Sequence[str]:
         self.codes(name)

@@ -144,7 +144,7 @@ class Evidence:
         """Nothing says that a packet was not captured, or not when it passed: the time of a later
         copy would be taken for it.
         """
-        known = ("gaps", "kernel_drops", "out_of_order_segments", "truncated")
+        known = ("gaps", "kernel_drops", "late_segments", "out_of_order_segments", "truncated")
         return not any(self.coverage.get(name) for name in known)
 
     def conns_of(self, role: str, event: str) -> frozenset[int]:

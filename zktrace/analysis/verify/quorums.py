@@ -29,7 +29,8 @@ from zktrace.analysis.verify.orders import reach
 #: PROPOSALs that two connections must share before their times are compared.
 _COMMON_MIN = 3
 _NEVER = np.iinfo(np.int64).max
-_MAY_BE = np.iinfo(np.int64).min
+_MAY_BE = int(np.iinfo(np.int64).min)
+_NEVER_ROW = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,9 @@ def _judge(evidence: Evidence, out: Outcome, term: Term, who: Voters) -> None:
     rows = rows[zxids[rows] < changed]
     if not len(rows):
         return
+    if not who.needed:
+        out.miss(f"COMMITs of epoch {term.epoch} of {term.server}: who leads is the only voter")
+        return
     if who.unseen >= who.needed:
         out.miss(
             f"COMMITs of epoch {term.epoch} of {term.server}: {who.unseen} of {who.count} voters "
@@ -146,7 +150,7 @@ def _judge(evidence: Evidence, out: Outcome, term: Term, who: Voters) -> None:
     given = np.stack([_acked(evidence, mine, zxid, who, out) for mine in who.followers])
     given = np.concatenate((given, np.full((who.unseen, len(zxid)), _MAY_BE)))
     # the ACK that made the quorum, at the earliest
-    due = np.sort(given, axis=0)[who.needed - 1] if who.needed else np.full(len(zxid), _MAY_BE)
+    due = np.sort(given, axis=0)[who.needed - 1]
     never = due == _NEVER
     late = np.zeros(len(zxid), dtype=np.bool_)
     margin = time_margin(evidence, term)
@@ -203,6 +207,61 @@ def _ack_rows(evidence: Evidence, who: Voters, zxid: int) -> list[int]:
             acks = _live(evidence, one, {"ACK"})
             found += acks[q.ints("zxid")[acks] == zxid][:1].tolist()
     return found
+
+
+@check(
+    "uptodate-quorum",
+    ENSEMBLE,
+    "Zab (DSN 2011), V.A phase 2: the leader is established when a quorum has acknowledged it",
+    "Leader.waitForNewLeaderAck, LearnerHandler.run: UPTODATE after waitForStartup",
+)
+def uptodate_quorum(evidence: Evidence, out: Outcome) -> None:
+    """A leader tells nobody UPTODATE before a quorum, the leader counted, has acknowledged its
+    NEWLEADER.
+    """
+    reach(evidence, out)
+    q = evidence.quorum
+    ts = q.ints("ts_ns")
+    for term in evidence.ensembles.terms:
+        told = [row for one in term.learners if (row := one.first("UPTODATE")) is not None]
+        who = voters(evidence, term, out) if told else None
+        if who is None or not who.needed:
+            continue
+        first = min(told, key=lambda row: int(ts[row]))
+        acks = [_took_over(evidence, term, mine) for mine in who.followers]
+        may = acks.count(_MAY_BE) + who.unseen
+        if may >= who.needed:
+            out.miss(f"{term.server} taking over epoch {term.epoch}: a quorum of ACKs was not seen")
+            continue
+        known = sorted((row for row in acks if row >= 0), key=lambda row: int(ts[row]))
+        due = known[who.needed - may - 1] if len(known) + may >= who.needed else None
+        out.look(terms=1)
+        out.assume(who.source)
+        margin = time_margin(evidence, term)
+        if due is not None and margin is None:
+            out.miss("whether ACKs came in time: times of the connections cannot be compared")
+        elif due is None or (margin is not None and int(ts[due]) > int(ts[first]) + margin):
+            had = 1 + may + sum(int(ts[row]) <= int(ts[first]) for row in known)
+            out.find(
+                f"{term.server} told UPTODATE when at most {had} of {who.count} voters, its own "
+                f"vote counted, had acknowledged epoch {term.epoch}",
+                (evidence.packet(first), *(evidence.packet(row) for row in known)),
+            )
+
+
+def _took_over(evidence: Evidence, term: Term, mine: list[Learner]) -> int:
+    """Row of a voter's first ACK of NEWLEADER; _MAY_BE where it may have given one that was not
+    seen, _NEVER_ROW where it certainly did not.
+    """
+    q = evidence.quorum
+    rows = []
+    for one in mine:
+        if not one.whole:
+            return _MAY_BE
+        acks = one.rows[q.among_at("type", {"ACK"}, one.rows)]
+        acks = acks[q.ints("zxid")[acks] == term.epoch << 32]
+        rows += acks[:1].tolist()
+    return min(rows, key=lambda row: int(q.ints("ts_ns")[row]), default=_NEVER_ROW)
 
 
 def time_margin(evidence: Evidence, term: Term) -> int | None:

@@ -259,6 +259,7 @@ pub fn quorum(out: &mut Vec<u8>, row: &Quorum<'_>, conn: u32) {
     to.long(row.snapshot.map(|(bytes, _)| bytes));
     to.long(row.snapshot.map(|(_, nodes)| nodes));
     to.some_text(row.config);
+    to.flag(row.late.then_some(true));
     to.end();
 }
 
@@ -552,6 +553,9 @@ impl<'a> Reader<'a> {
             sub: subs.as_deref(),
             snapshot: snapshot.0.zip(snapshot.1),
             config: self.some_text(),
+            late: self.flag() == Some(true),
+            // hashes are of a run that compares txns
+            txn_hash: None,
         });
     }
 }
