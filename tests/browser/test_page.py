@@ -100,6 +100,22 @@ def test_the_tree_is_walked(tab: Tab) -> None:
     page.wait_for_selector("table >> text='/h/n'")
 
 
+def test_a_rest_of_paths_is_told_from_operations_without_one(tab: Tab) -> None:
+    """Both have no path; what was not kept apart is another thing."""
+
+    def rest(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        [none] = [row for row in body["rows"] if row["path"] is None]
+        body["rows"].append({**none, "below": True})
+        route.fulfill(response=answer, json=body)
+
+    tab.page.route("**/api/paths*", rest)
+    page = tab.open("#/paths")
+    expect(page.locator("span:text-is('(other paths, not kept apart)')")).to_have_count(1)
+    expect(page.locator("span:text-is('(operations without a path)')")).to_have_count(1)
+
+
 def test_shapes_lead_to_their_paths(tab: Tab) -> None:
     page = tab.open("#/paths")
     page.click("text=By shape")

@@ -99,3 +99,10 @@ def test_nobody_there(unused_port: int) -> None:
 
     with pytest.raises(SourceError, match="does not answer"):
         asyncio.run(run())
+
+
+def test_a_rest_of_paths_is_not_taken_for_operations_without_one() -> None:
+    """Both have no path: what was not kept apart is another thing."""
+    cell = VIEWS["paths"].columns[0].cell
+    assert cell({"path": None, "below": True, "children": 0}, 1.0) == "(others)"
+    assert cell({"path": None, "below": False, "children": 0}, 1.0) == "(no path)"

@@ -122,7 +122,7 @@ def _number(key: str) -> Callable[[Object, float], str]:
 
 def _path(row: Object, seconds: float) -> str:
     if row["path"] is None:
-        return "(no path)"
+        return "(others)" if row["below"] else "(no path)"
     path = shorten(printable(row["path"]), _KEY_WIDTH)
     if row["below"]:
         return f"{path.rstrip('/')}/..."

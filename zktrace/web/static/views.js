@@ -142,7 +142,7 @@ export async function paths(ask, state) {
   parts.forEach((part, i) => crumbs.push(i ? " / " : " ", link(here(`/${parts.slice(0, i + 1).join("/")}`), part)));
   const name = (row) => {
     if (row.path === undefined) return "";
-    if (row.path === null) return h("span", { class: "dim" }, "(operations without a path)");
+    if (row.path === null) return h("span", { class: "dim" }, row.below ? "(other paths, not kept apart)" : "(operations without a path)");
     if (row.below) return [row.path, h("span", { class: "dim" }, " and below, not kept apart")];
     if (row.path === under && !flat) return [row.path, h("span", { class: "dim" }, row.children ? "" : " (itself)")];
     return [link(here(row.path), row.path), row.children ? h("span", { class: "dim" }, ` + ${count(row.children)} below`) : ""];
