@@ -21,6 +21,7 @@ from tests.server.operations import OPEN
 from tests.server.ourzk import OurServer
 from tests.server.rawclient import RawClient
 from zktrace.wire.files import read_log
+from zktrace.wire.jute import WireError
 from zktrace.wire.message import decode_reply, encode_request
 from zktrace.wire.multi import MultiOp, MultiRequest
 from zktrace.wire.records import CreateRequest, PathWatchRequest, ReplyHeader, SetDataRequest
@@ -99,16 +100,25 @@ def one_round(server: OurServer, number: int, r: random.Random) -> int:
 
 
 def _tear(server: OurServer, r: random.Random) -> None:
-    """Adds a txn to the log that was not written whole."""
+    """Adds a txn to the log that was not written whole, or of which one bit is another."""
     newest = max((server.data / "version-2").glob("log.*"), key=lambda p: int(p.suffix[1:], 16))
     data = newest.read_bytes()
-    txns = list(read_log(data))
+    try:
+        txns = list(read_log(data))
+    except WireError:
+        return  # the kill itself came in the middle of a write
     if not txns:
         return
     whole = data.rstrip(b"\0")
     last = txns[-1].encode()
     entry = whole[whole.rindex(last) - 12 :]
-    torn = entry[: r.randrange(1, len(entry) - 1)]
+    if r.random() < 0.5:
+        torn = entry[: r.randrange(1, len(entry) - 1)]
+    else:
+        flipped = bytearray(entry)
+        # Behind checksum and length: what the checksum is of.
+        flipped[r.randrange(12, 12 + len(last))] ^= 1 << r.randrange(8)
+        torn = bytes(flipped)
     # As a later one: the zxid goes on from the last.
     newest.write_bytes(whole + torn + bytes(r.randrange(5000)))
 
