@@ -25,6 +25,7 @@ from tests.support.decoded import decode
 ROOT = Path(__file__).parents[2]
 PCAPS = ROOT / "pcaps"
 _PATIENCE_S = 90.0
+_STARTED: list[subprocess.Popen[bytes]] = []
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ def nats(tmp_path: Path) -> Iterator[Nats]:
     one.start()
     yield one
     one.kill()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """What a test that failed has started ends with it."""
+    yield
+    while _STARTED:
+        _STARTED.pop().kill()
 
 
 class Process:
@@ -47,6 +56,7 @@ class Process:
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "ZKTRACE_NATS": nats.url},
         )
+        _STARTED.append(self.popen)
         self.said = ""
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -212,9 +222,8 @@ def test_sessions_may_be_hashed_before_they_leave(nats: Nats, tmp_path: Path) ->
     page.end()
 
 
-def test_nobody_there_is_told_and_waited_for(tmp_path: Path) -> None:
-    need()
-    nats = Nats(tmp_path / "nats")
+def test_nobody_there_is_told_and_waited_for(nats: Nats, tmp_path: Path) -> None:
+    nats.kill()
     folder = tmp_path / "files"
     page = Page(nats)
     one = agent(nats, tmp_path / "one", folder, "prod")
@@ -227,7 +236,6 @@ def test_nobody_there_is_told_and_waited_for(tmp_path: Path) -> None:
     page.has(counted(A))
     one.end()
     page.end()
-    nats.kill()
 
 
 def test_wrong_credentials_are_told_but_not_what_they_are(nats: Nats) -> None:
