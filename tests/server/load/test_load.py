@@ -152,10 +152,11 @@ def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
         def trace(client: int, number: int, body: Body | None) -> None:
             calls.append(number)
             if len(calls) == 200:
-                threading.Thread(target=crash).start()
+                # Nothing else happens in this process before it is gone.
+                server.kill()
+                threading.Thread(target=again).start()
 
-        def crash() -> None:
-            server.kill()
+        def again() -> None:
             server.set(clientPort=str(port))
             server.start()
             crashed.set()
