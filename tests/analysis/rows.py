@@ -131,6 +131,8 @@ def _other(kind: str, *columns: st.SearchStrategy[Any]) -> st.SearchStrategy[Eve
 # Lone surrogates have no UTF-8 form.
 _SURROGATES: Final[tuple[Literal["Cs"]]] = ("Cs",)
 _DETAIL = _optional(st.text(st.characters(exclude_categories=_SURROGATES), max_size=5))
+#: Whether a quorum packet is late, and the hash of its txn.
+_SENT: Final = (st.sampled_from([None, True]), _optional(INT64))
 _KINDS: Final = [
     _other(
         "watch_events",
@@ -174,6 +176,7 @@ _KINDS: Final = [
         _optional(INT64),
         _optional(_SUB),
         *[st.just(None)] * 3,
+        *_SENT,
     ),
     _other(
         "quorum",
@@ -182,12 +185,14 @@ _KINDS: Final = [
         SMALL,
         SMALL,
         st.just(None),
+        *_SENT,
     ),
     _other(
         "quorum",
         *map(st.just, ("NEWLEADER", "to_learner", 1 << 32, 200)),
         *[st.just(None)] * 14,
         PATH,
+        *_SENT,
     ),
     _other(
         "elections",

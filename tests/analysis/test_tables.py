@@ -31,7 +31,7 @@ COLUMNS = {
     "anomalies": "seq ts_ns conn client server reason direction bytes detail",
     "quorum": "seq ts_ns conn client server type direction zxid bytes session cxid txn_type path"
     " error sid epoch timeout_ms valid sessions digest sub snapshot_bytes snapshot_nodes"
-    " config",
+    " config late txn_hash",
     "elections": "seq ts_ns conn client server type direction sid address state leader zxid"
     " election_epoch peer_epoch version bytes",
 }
