@@ -124,15 +124,16 @@ def main() -> None:
 
 
 def _measure(both: dict[str, Mixed], program: Path, rounds: int, runs: int, seconds: float) -> None:
-    times: dict[str, list[float]] = {}
+    print("| failover, s | median | least | most |\n|---|---|---|---|", flush=True)
     for title, servers in both.items():
         servers.start()
         servers.all_serve()
-        times[title] = [failover(servers) for _ in range(rounds)]
+        took = [failover(servers) for _ in range(rounds)]
+        print(
+            f"| {title} | {statistics.median(took):.3f} | {min(took):.3f} | {max(took):.3f} |",
+            flush=True,
+        )
         _stopped(servers, True)
-    print("| failover, s | median | least | most |\n|---|---|---|---|")
-    for title, took in times.items():
-        print(f"| {title} | {statistics.median(took):.3f} | {min(took):.3f} | {max(took):.3f} |")
     print("\n| connections x under way, writes | Java/s | ours/s | CPU us Java | ours | ratio |")
     print("|---|---|---|---|---|---|")
     for cell in CELLS:
