@@ -66,14 +66,16 @@ class ElectionPort:
             self._waiting[sid] = frame
             self.dial(sid)
 
-    def dial(self, sid: int) -> None:
-        """Opens a connection, if none is being opened."""
+    def dial(self, sid: int, *, knocked: bool = False) -> None:
+        """Opens a connection, if none is being opened. Not too often, but where somebody has just
+        `knocked`: that one is there, and waits.
+        """
         loop = asyncio.get_running_loop()
         if (
             self._closed
             or sid in self._dialling
             or sid not in self._ensemble.members
-            or loop.time() < self._not_before.get(sid, 0.0)
+            or (loop.time() < self._not_before.get(sid, 0.0) and not knocked)
         ):
             return
         self._not_before[sid] = loop.time() + _AGAIN_S
@@ -171,7 +173,7 @@ class Channel(asyncio.Protocol):
         if hello.sid <= self._port.sid:
             self._transport.close()
             if hello.sid < self._port.sid:
-                self._port.dial(hello.sid)
+                self._port.dial(hello.sid, knocked=True)
             return False
         self._known = hello.sid
         self._port.opened(self)

@@ -48,8 +48,10 @@ class Handle:
         """
         self._held = []
 
-    def release(self) -> None:
-        """It goes out, and all behind it at once."""
+    def release(self, now_ms: int) -> None:
+        """It goes out, and all behind it at once; its time to acknowledge begins."""
+        if self._oldest[0]:
+            self._oldest = (self._oldest[0], now_ms)
         held, self._held = self._held, None
         for packet in held or ():
             self.link.send(packet)
@@ -95,5 +97,12 @@ class Handle:
             self._oldest = self._latest if zxid < self._latest[0] else (0, 0)
 
     def late(self, now_ms: int) -> bool:
-        """A proposal has been with it for longer than syncLimit."""
-        return bool(self._oldest[0]) and now_ms > self._oldest[1] + self._limits.sync_ms
+        """A proposal has been with it for longer than syncLimit; to be brought up to date it has
+        initLimit (SyncLimitCheck.start).
+        """
+        since = self._oldest
+        return (
+            self.stage is Stage.SYNCED
+            and bool(since[0])
+            and now_ms > since[1] + self._limits.sync_ms
+        )

@@ -325,7 +325,7 @@ class Leader:
 
     def _start(self, handle: Handle) -> None:
         handle.link.send(p.bare(p.UPTODATE, -1))
-        handle.release()
+        handle.release(self.now_ms)
         handle.stage = Stage.SYNCED
         handle.heard(self.now_ms)
 
