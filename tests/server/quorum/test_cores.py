@@ -18,6 +18,9 @@ from zktrace_server.core.quorum.ensemble import (
     parse_ensemble,
     parse_member,
 )
+from zktrace_server.core.quorum.handle import Handle, Stage
+from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.packets import PacketReader
 from zktrace_server.core.quorum.proposals import Proposals
 from zktrace_server.core.quorum.sync import plan
@@ -265,3 +268,25 @@ def test_packets_in_pieces() -> None:
 def test_no_packets(data: bytes) -> None:
     with pytest.raises(WireError):
         list(PacketReader().feed(data))
+
+
+# --- what a leader grants a learner -----------------------------------------------------------
+
+
+def test_a_learner_is_late_only_when_it_serves() -> None:
+    """What was held back for it while it was brought up to date is counted from when it is sent."""
+    link = Link({})
+    handle = Handle(link, 0, Limits(tick_ms=100, init_limit=100, sync_limit=5))
+    handle.stage = Stage.ACK_LEADER
+    handle.hold()
+    handle.proposed(1, 0)
+    handle.send(p.bare(p.COMMIT, 1))
+    assert not handle.late(9_000)
+    assert link.out == []
+    handle.stage = Stage.SYNCED
+    handle.release(9_000)
+    assert link.out == [p.bare(p.COMMIT, 1)]
+    assert not handle.late(9_500)
+    assert handle.late(9_501)
+    handle.acked(1)
+    assert not handle.late(9_501)
