@@ -22,6 +22,8 @@ from tests.conftest import needs_native
 ROOT = Path(__file__).parents[2]
 _PATH = os.pathsep.join(map(str, [ROOT, ROOT / "server", ROOT / "proxy"]))
 _PATIENCE_S = 120.0
+#: A free one: several tests run at once.
+PORT = ("--http", "127.0.0.1:0")
 
 
 def start(tmp_path: Path, *arguments: str, script: str | None = None) -> subprocess.Popen[str]:
@@ -91,7 +93,7 @@ def answered(report: str) -> dict[str, tuple[int, int]]:
 @pytest.mark.usefixtures("nothing_left")
 def test_a_report_of_what_can_be_captured(tmp_path: Path) -> None:
     """Live as root, else through the proxy, else of a file: never without a report."""
-    process = start(tmp_path, "--once", "--seconds", "2")
+    process = start(tmp_path, *PORT, "--once", "--seconds", "2")
     out, told = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0, told
     assert re.search(r"^captured +\d", out, re.M)
@@ -108,7 +110,7 @@ def test_a_report_of_what_can_be_captured(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nothing_left")
 def test_without_rights_it_goes_through_the_proxy(tmp_path: Path) -> None:
     """An interface that is not there is as good as one that may not be listened to."""
-    process = start(tmp_path, "--once", "--seconds", "2", "-i", "nowhere0")
+    process = start(tmp_path, *PORT, "--once", "--seconds", "2", "-i", "nowhere0")
     out, told = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0, told
     assert "a proxy at" in told
@@ -124,7 +126,7 @@ def test_where_nothing_can_be_captured_a_capture_is_replayed(tmp_path: Path) -> 
         "demo._capture = refused\n"
         "main.main()\n"
     )
-    process = start(tmp_path, "--once", script=script)
+    process = start(tmp_path, *PORT, "--once", script=script)
     out, told = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0, told
     assert "is replayed" in told
@@ -154,7 +156,7 @@ def test_the_page_is_there_until_ctrl_c(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.usefixtures("nothing_left")
 def test_one_that_is_killed_takes_the_others_with_it(tmp_path: Path) -> None:
-    process = start(tmp_path)
+    process = start(tmp_path, *PORT)
     try:
         page(process)
     finally:

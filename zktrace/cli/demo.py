@@ -235,9 +235,14 @@ def _page(url: str) -> None:
 
 
 def _replay(crew: Crew, once: bool, http: str) -> None:
+    from zktrace.cli.crew import Ended
+
     speed = "max" if once else "1"
     page = crew.start("the page", "serve", "-r", str(REPLAYED), "--speed", speed, "--http", http)
-    url = _url(page)
+    try:
+        url = _url(page)
+    except Ended as ended:
+        raise Failure(str(ended)) from None
     if once:
         _report(url, None)
         return
