@@ -17,14 +17,13 @@ from zktrace_server.core.quorum.storage import CannotTruncate, Entry
 from zktrace_server.core.tree import DataTree
 from zktrace_server.storage import store
 from zktrace_server.storage.directory import (
-    LOG,
     SNAPSHOT,
     Directories,
     StorageError,
     files,
     sync_directory,
 )
-from zktrace_server.storage.readlog import payloads_from, txns_after
+from zktrace_server.storage.readlog import content, logs_behind, payloads_from, txns_after
 from zktrace_server.storage.snapshots import load_newest
 from zktrace_server.storage.txnlog import TxnLog
 
@@ -136,12 +135,7 @@ class MemberStorage:
             if at > zxid:
                 path.unlink()
         sync_directory(directories.snapshots)
-        for at, path in reversed(files(directories.logs, LOG)):
-            if at > zxid:
-                path.unlink()
-            else:
-                _cut(path, zxid)
-        sync_directory(directories.logs)
+        self._cut_logs(zxid, usable[-1])
         newest = load_newest(directories.snapshots, tree, self._warn)
         assert newest is not None
         timeouts = newest[1]
@@ -158,17 +152,24 @@ class MemberStorage:
             if at > tree.last_zxid and path != written:
                 path.unlink()
         sync_directory(directories.snapshots)
-        for at, path in reversed(files(directories.logs, LOG)):
-            if at > tree.last_zxid:
+        self._cut_logs(tree.last_zxid, tree.last_zxid)
+
+    def _cut_logs(self, zxid: int, since: int) -> None:
+        """Leaves nothing behind `zxid` in the logs that are read for a snapshot of `since`. The
+        older ones are never read behind it, and there may be many: the leader waits.
+        """
+        logs = self._directories.logs
+        for at, path in reversed(logs_behind(logs, since)):
+            if at > zxid:
                 path.unlink()
             else:
-                _cut(path, tree.last_zxid)
-        sync_directory(directories.logs)
+                _cut(path, zxid)
+        sync_directory(logs)
 
 
 def _cut(path: Path, zxid: int) -> None:
     """Leaves no entry behind `zxid` in a log. What is behind them is zeros or nothing."""
-    data = path.read_bytes()
+    data = content(path)
     header = len(FileHeader(0, 0, 0).encode())
     pos = header
     while len(data) - pos >= 12:

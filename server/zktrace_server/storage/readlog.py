@@ -26,6 +26,36 @@ _NEAR_ZXIDS: Final = 1 << 20
 
 _ERROR_TXN: Final = -1
 
+#: Logs are read in pieces of so many bytes.
+_PIECE: Final = 1 << 18
+_ZEROS: Final = bytes(_PIECE)
+
+
+def content(path: Path) -> bytes:
+    """A log without most of the zeros that it is grown ahead by: 64 MiB of them are more than is
+    worth keeping, or looking at byte by byte.
+    """
+    data = bytearray()
+    zeros = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            if piece == _ZEROS:
+                zeros += len(piece)
+                continue
+            data += bytes(zeros)
+            data += piece
+            zeros = 0
+    return bytes(data)
+
+
+def logs_behind(directory: Path, zxid: int) -> list[tuple[int, Path]]:
+    """(first zxid, path) of the logs that may have txns behind `zxid`: from the last one on that
+    begins with the txn behind it or before.
+    """
+    logs = files(directory, LOG)
+    first = max((start for start, _ in logs if start <= zxid + 1), default=None)
+    return [(start, path) for start, path in logs if first is None or start >= first]
+
 
 def txns_after(
     directory: Path, zxid: int, warn: Callable[[str], None], *, upto: int | None = None
@@ -33,14 +63,11 @@ def txns_after(
     """Txns behind `zxid`, in order, and none behind `upto`. StorageError where some are missing or
     damaged.
     """
-    logs = files(directory, LOG)
-    first = max((start for start, _ in logs if start <= zxid + 1), default=None)
-    if logs and first is None and logs[0][0] > zxid + 1 and not _begins(logs[0][0], zxid):
+    logs = logs_behind(directory, zxid)
+    if logs and logs[0][0] > zxid + 1 and not _begins(logs[0][0], zxid):
         raise StorageError(_missing(directory, zxid, logs[0][0]))
     last = zxid
-    for start, path in logs:
-        if first is not None and start < first:
-            continue
+    for _, path in logs:
         for txn in _entries(path, warn):
             got = txn.header.zxid
             if upto is not None and got > upto:
@@ -65,7 +92,7 @@ def payloads_from(directory: Path, zxid: int) -> Iterator[tuple[int, bytes]]:
     for start, path in logs:
         if first is None or start < first:
             continue
-        data = path.read_bytes()
+        data = content(path)
         pos = _FILE_HEADER
         while (entry := _entry(data, pos)) is not None:
             payload, pos = entry
@@ -87,7 +114,7 @@ def _missing(directory: Path, last: int, got: int) -> str:
 
 
 def _entries(path: Path, warn: Callable[[str], None]) -> Iterator[Transaction]:
-    data = path.read_bytes()
+    data = content(path)
     if len(data) < _FILE_HEADER:
         # Killed before the header was written.
         if data.strip(b"\0"):
