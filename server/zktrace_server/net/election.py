@@ -22,6 +22,7 @@ from zktrace.wire.election import (
 )
 from zktrace.wire.jute import WireError
 from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.net.drops import CLOSED, Drops
 
 log: Final = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ class Listener(Protocol):
 class ElectionPort:
     """`hello` is what every connection of ours begins with."""
 
-    def __init__(self, sid: int, ensemble: Ensemble, told: Listener) -> None:
+    def __init__(self, sid: int, ensemble: Ensemble, told: Listener, drops: Drops) -> None:
         self.sid = sid
+        self.drops = drops
         self.told = told
         self._ensemble = ensemble
         self._channels: dict[int, Channel] = {}
@@ -98,7 +100,7 @@ class ElectionPort:
         """A connection that stays; it takes the place of another to the same peer."""
         before = self._channels.pop(channel.sid, None)
         if before is not None:
-            before.close()
+            before.end("another one took its place")
         self._channels[channel.sid] = channel
         frame = self._waiting.pop(channel.sid, None)
         if frame is not None:
@@ -119,7 +121,7 @@ class ElectionPort:
         for task in list(self._dialling.values()):
             task.cancel()
         for channel in list(self._channels.values()):
-            channel.close()
+            channel.end(None)
 
 
 class Channel(asyncio.Protocol):
@@ -132,6 +134,8 @@ class Channel(asyncio.Protocol):
         self._buffer = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._ours = sid is not None
+        self._address = ""
+        self._told = False
 
     @property
     def sid(self) -> int:
@@ -141,12 +145,14 @@ class Channel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self._address = f"{peer[0]}:{peer[1]}"
         if not self._ours:
-            self._timer = asyncio.get_running_loop().call_later(CONNECT_S, transport.abort)
+            self._timer = asyncio.get_running_loop().call_later(CONNECT_S, self._silent)
             return
         transport.write(self._port.hello)
         if self.sid > self._port.sid:
-            transport.close()
+            self.end(None)
         else:
             self._port.opened(self)
 
@@ -157,7 +163,7 @@ class Channel(asyncio.Protocol):
                 return
             self._frames()
         except WireError as error:
-            log.warning("an election connection is closed: %s", error)
+            self._tell(str(error))
             self._transport.abort()
 
     def _introduced(self) -> bool:
@@ -171,8 +177,9 @@ class Channel(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if hello.sid <= self._port.sid:
-            self._transport.close()
-            if hello.sid < self._port.sid:
+            same = hello.sid == self._port.sid
+            self.end(f"it says that it is server {hello.sid}, as this one is" if same else None)
+            if not same:
                 self._port.dial(hello.sid, knocked=True)
             return False
         self._known = hello.sid
@@ -194,11 +201,25 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._tell(str(exc) if exc is not None else CLOSED)
         if self._known is not None:
             self._port.lost(self)
+
+    def _silent(self) -> None:
+        self._tell(f"it has not said who it is for {CONNECT_S:.0f} s")
+        self._transport.abort()
 
     def write(self, frame: bytes) -> None:
         self._transport.write(frame)
 
-    def close(self) -> None:
+    def end(self, why: str | None) -> None:
+        """Closes it. None: as it has to be, nobody needs to hear of it."""
+        if why is not None:
+            self._tell(why)
+        self._told = True
         self._transport.close()
+
+    def _tell(self, why: str) -> None:
+        if not self._told:
+            self._told = True
+            self._port.drops.say("election", self._known, self._address, why)

@@ -23,6 +23,7 @@ from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.core.server import Refused, Server
 from zktrace_server.core.tree import DataTree
 from zktrace_server.net.config import Config, ConfigError, QuorumConfig
+from zktrace_server.net.drops import Drops
 from zktrace_server.net.election import ElectionPort
 from zktrace_server.net.quorum import QuorumConnection
 from zktrace_server.net.service import Peer as ClientPeer
@@ -76,7 +77,8 @@ class MemberService(Service):
         self._applied = 0
         self._told_state = ""
         self._mismatches = 0
-        self.election = ElectionPort(quorum.sid, quorum.ensemble, self)
+        self._drops = Drops(loop.time)
+        self.election = ElectionPort(quorum.sid, quorum.ensemble, self, self._drops)
         self._listeners: list[asyncio.Server] = []
         self._choose_snapshot_size()
 
@@ -122,7 +124,7 @@ class MemberService(Service):
         own = self.quorum.ensemble.members[self.quorum.sid]
         host = None if self.quorum.listen_on_all else own.host
         for port, factory in (
-            (own.quorum_port, lambda: QuorumConnection(self, self._links)),
+            (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops)),
             (own.election_port, self.election.accept),
         ):
             try:
@@ -313,7 +315,7 @@ class MemberService(Service):
         try:
             async with asyncio.timeout(max(0.1, self.quorum.limits.tick_ms / 1000)):
                 await self._loop.create_connection(
-                    lambda: QuorumConnection(self, self._links, sid),
+                    lambda: QuorumConnection(self, self._links, self._drops, sid),
                     member.host,
                     member.quorum_port,
                 )

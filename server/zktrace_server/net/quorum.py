@@ -5,12 +5,10 @@ these say is the core's business (`core.quorum.peer`).
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final, Protocol
 
 from zktrace_server.core.quorum.link import Link
-
-log: Final = logging.getLogger(__name__)
+from zktrace_server.net.drops import CLOSED, Drops
 
 #: More than this waiting to be sent: a learner that takes nothing is cut off. A snapshot of a large
 #: tree has to fit.
@@ -30,9 +28,15 @@ class QuorumConnection(asyncio.Protocol):
     """One connection; `sid` is whom we have dialled, None where it was accepted."""
 
     def __init__(
-        self, owner: Owner, carried: dict[Link, QuorumConnection], sid: int | None = None
+        self,
+        owner: Owner,
+        carried: dict[Link, QuorumConnection],
+        drops: Drops,
+        sid: int | None = None,
     ) -> None:
         self._owner = owner
+        self._drops = drops
+        self._told = False
         self._carried = carried
         self._sid = sid
         self._transport: asyncio.Transport
@@ -54,6 +58,7 @@ class QuorumConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._carried.pop(self._link, None)
+        self._tell(self._link.why or (str(exc) if exc is not None else CLOSED))
         self._owner.link_lost(self._link)
 
     def flush(self) -> None:
@@ -63,10 +68,18 @@ class QuorumConnection(asyncio.Protocol):
             out, link.out = link.out, []
             self._transport.write(b"".join(out) if len(out) > 1 else out[0])
             if self._transport.get_write_buffer_size() > MAX_UNSENT:
-                log.warning("%s: closed, it does not read what it is sent", link.address)
+                self._tell(f"it has not read {MAX_UNSENT} bytes that it was sent")
                 self._transport.abort()
         if link.closed:
+            self._tell(link.why)
             self._transport.close()
 
     def abort(self) -> None:
+        """This server ends."""
+        self._told = True
         self._transport.abort()
+
+    def _tell(self, why: str) -> None:
+        if not self._told:
+            self._told = True
+            self._drops.say("quorum", self._link.sid, self._link.address, why)

@@ -288,5 +288,42 @@ def test_a_learner_is_late_only_when_it_serves() -> None:
     assert link.out == [p.bare(p.COMMIT, 1)]
     assert not handle.late(9_500)
     assert handle.late(9_501)
+    assert handle.overdue(9_501) == "no ACK of 0x1 for 501 ms, longer than syncLimit"
     handle.acked(1)
     assert not handle.late(9_501)
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit_ms", "said"),
+    [
+        (Stage.INFO, 1000, "longer than initLimit (has not said who it is)"),
+        (Stage.ACK_EPOCH, 1000, "longer than initLimit (has not accepted the epoch)"),
+        (Stage.ACK_LEADER, 1000, "has not acknowledged the history it was sent)"),
+        (Stage.SYNCED, 500, "longer than syncLimit (serves)"),
+        (Stage.WAIT_EPOCH, None, ""),
+        (Stage.WAIT_SYNC, None, ""),
+        (Stage.WAIT_START, None, ""),
+    ],
+)
+def test_a_silent_learner(stage: Stage, limit_ms: int | None, said: str) -> None:
+    """It is told what it has not done in time; nothing where it waits for us."""
+    handle = Handle(Link({}), 0, Limits(tick_ms=100, init_limit=10, sync_limit=5))
+    handle.stage = stage
+    if limit_ms is None:
+        assert handle.overdue(1_000_000) is None
+        return
+    assert handle.overdue(limit_ms) is None
+    why = handle.overdue(limit_ms + 1)
+    assert why is not None
+    assert why.startswith(f"silent for {limit_ms + 1} ms")
+    assert why.endswith(said)
+
+
+def test_the_first_reason_of_a_closed_link_counts() -> None:
+    dirty: dict[Link, None] = {}
+    link = Link(dirty, "127.0.0.1:1")
+    link.close("one")
+    link.close("two")
+    assert link.why == "one"
+    assert link.over()
+    assert list(dirty) == [link]

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
+from zktrace.wire import zxid as zxids
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
 
@@ -20,6 +22,15 @@ class Stage(IntEnum):
     ACK_LEADER = 4  # what it lacked is under way
     WAIT_START = 5  # for a quorum to have the history
     SYNCED = 6
+
+
+#: In words, where a learner can be overdue.
+_WAITED: Final = {
+    Stage.INFO: "has not said who it is",
+    Stage.ACK_EPOCH: "has not accepted the epoch",
+    Stage.ACK_LEADER: "has not acknowledged the history it was sent",
+    Stage.SYNCED: "serves",
+}
 
 
 class Handle:
@@ -75,6 +86,18 @@ class Handle:
     def waits(self) -> bool:
         """Whether it is our turn to say something."""
         return self.stage in (Stage.WAIT_EPOCH, Stage.WAIT_SYNC, Stage.WAIT_START)
+
+    def overdue(self, now_ms: int) -> str | None:
+        """What it has taken too long for; None if it has not."""
+        if self.late(now_ms):
+            taken = now_ms - self._oldest[1]
+            return f"no ACK of {zxids.text(self._oldest[0])} for {taken} ms, longer than syncLimit"
+        if self.waits() or now_ms <= self.expires():
+            return None
+        limit = "syncLimit" if self.stage is Stage.SYNCED else "initLimit"
+        return (
+            f"silent for {now_ms - self._heard_ms} ms, longer than {limit} ({_WAITED[self.stage]})"
+        )
 
     def present(self, now_ms: int) -> bool:
         """Whether it counts for the quorum that a leader needs to go on."""

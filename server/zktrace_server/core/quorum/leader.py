@@ -130,12 +130,12 @@ class Leader:
         """A learner has connected."""
         self._handles[link] = Handle(link, self.now_ms, self._limits)
 
-    def lost(self, link: Link) -> None:
-        """Its connection is gone."""
+    def lost(self, link: Link, why: str = "") -> None:
+        """Its connection is gone, or ends now; `why` is for the log."""
         handle = self._handles.pop(link, None)
         if handle is None:
             return
-        link.close()
+        link.close(why)
         # What it logged may be cut off when it comes back: it does not count until it says so.
         self.proposals.forget(handle.sid)
         self._syncs = deque(s for s in self._syncs if s.link is not link)
@@ -144,7 +144,7 @@ class Leader:
     def close(self) -> None:
         """The end of the term."""
         for link in list(self._handles):
-            self.lost(link)
+            self.lost(link, f"this server leads no longer: {self.failed}")
 
     def packet(self, link: Link, packet: Packet) -> None:
         """What a learner says. It loses its connection where that makes no sense."""
@@ -157,7 +157,7 @@ class Leader:
         except WireError as error:
             wrong = f"{packet.name}: {error}"
         if wrong is not None:
-            self.lost(link)
+            self.lost(link, wrong)
 
     def _packet(self, handle: Handle, packet: Packet) -> str | None:
         match handle.stage:
@@ -179,7 +179,7 @@ class Leader:
         if packet.data is None or len(packet.data) < 8:
             return "a learner without a sid"
         info = LearnerInfo.decode_from(packet.data, 0, len(packet.data))[0]
-        handle.sid = info.server_id
+        handle.sid = handle.link.sid = info.server_id
         handle.observer = packet.type == p.OBSERVERINFO or not self._ensemble.votes(handle.sid)
         handle.accepted_epoch = zxids.epoch(packet.zxid)
         handle.stage = Stage.WAIT_EPOCH
@@ -187,7 +187,7 @@ class Leader:
             return "a learner of before 3.4"
         for other in [h for h in self._handles.values() if h.sid == handle.sid]:
             if other is not handle:
-                self.lost(other.link)
+                self.lost(other.link, "it has connected again")
         self._epoch_from(handle.sid, handle.accepted_epoch)
         if self.phase is not Phase.DISCOVERY and handle.stage is Stage.WAIT_EPOCH:
             self._send_epoch(handle)
@@ -453,8 +453,9 @@ class Leader:
             return
         self._half_tick_at = now + self._limits.tick_ms // 2
         for handle in list(self._handles.values()):
-            if handle.late(now) or (not handle.waits() and now > handle.expires()):
-                self.lost(handle.link)
+            why = handle.overdue(now)
+            if why is not None:
+                self.lost(handle.link, why)
         if self.phase is not Phase.BROADCAST:
             return
         self._odd = not self._odd

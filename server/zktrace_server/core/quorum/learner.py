@@ -135,7 +135,7 @@ class Learner:
     def close(self) -> None:
         """The end of it."""
         if self._link is not None:
-            self._link.close()
+            self._link.close(self.failed or "the term is over")
 
     def _send(self, packet: bytes) -> None:
         if self._link is not None:

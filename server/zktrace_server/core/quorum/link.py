@@ -10,12 +10,14 @@ from zktrace_server.core.quorum.packets import PacketReader
 
 
 class Link:
-    """`dirty` collects the links that have something to send or are to be closed. `address` is the
-    other end's, for the log.
+    """`dirty` collects the links that have something to send or are to be closed. For the log:
+    `address` is the other end's, `sid` its number where that is known, `why` what we closed it for.
     """
 
     def __init__(self, dirty: dict[Link, None], address: str = "") -> None:
         self.address = address
+        self.sid: int | None = None
+        self.why = ""
         self.reader = PacketReader()
         self.out: list[bytes] = []
         self.closed = False
@@ -33,7 +35,8 @@ class Link:
         """Whether it is closed."""
         return self.closed
 
-    def close(self) -> None:
-        """The end, for us."""
+    def close(self, why: str) -> None:
+        """The end, for us. The first reason counts."""
+        self.why = self.why or why
         self.closed = True
         self._dirty[self] = None

@@ -89,7 +89,7 @@ class Peer:
         """Time has passed."""
         self.election.tick(self.now_ms)
         for link in [link for link, until in self._parked.items() if self.now_ms >= until]:
-            self._unpark(link)
+            self._unpark(link, "no leader was found within initLimit")
         if self.leader is not None:
             self.leader.tick()
             if self.server is not None and self.leader.failed is None:
@@ -116,15 +116,17 @@ class Peer:
         link = Link(self.dirty, address)
         if self.leader is not None:
             self.leader.accept(link)
-        elif self.learner is not None or len(self._parked) >= _MAX_PARKED:
-            link.close()
+        elif self.learner is not None:
+            link.close(f"server {self.learner.leader} leads, not this one")
+        elif len(self._parked) >= _MAX_PARKED:
+            link.close(f"{_MAX_PARKED} connections wait already")
         else:
             self._parked[link] = self.now_ms + self._limits.init_ms
         return link
 
-    def _unpark(self, link: Link) -> None:
+    def _unpark(self, link: Link, why: str) -> None:
         self._parked.pop(link, None)
-        link.close()
+        link.close(why)
 
     def take_dial(self) -> int | None:
         """The leader's sid, if it is to be connected to now."""
@@ -136,8 +138,9 @@ class Peer:
     def opened(self, sid: int, address: str = "") -> Link:
         """Connected to peer `sid`, as was asked for."""
         link = Link(self.dirty, address)
+        link.sid = sid
         if self.learner is None or self.learner.leader != sid or self.learner.stage:
-            link.close()
+            link.close("this server does not follow it any more")
         else:
             self.learner.opened(link)
         return link
@@ -155,7 +158,7 @@ class Peer:
             # It may have said something already; nothing that it says is as long as this.
             link.early += data
             if len(link.early) > 4096:
-                self._unpark(link)
+                self._unpark(link, f"{len(link.early)} bytes before there is a leader")
             return
         leader, learner = self.leader, self.learner
         try:
@@ -174,7 +177,7 @@ class Peer:
 
     def _broken(self, link: Link, reason: str) -> None:
         if self.leader is not None:
-            self.leader.lost(link)
+            self.leader.lost(link, reason)
         elif self.learner is not None:
             self.learner.failed = self.learner.failed or reason
 
@@ -241,7 +244,7 @@ class Peer:
                     self.received(link, early)
             return
         for link in parked:
-            link.close()
+            link.close(f"server {self.election.leader} leads, not this one")
         self.learner = Learner(
             self.sid,
             self.election.leader,
