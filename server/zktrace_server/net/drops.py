@@ -19,7 +19,12 @@ WINDOW_S: Final = 10.0
 #: Peers that are counted apart; who is not known is counted by host.
 _PEERS: Final = 256
 
-CLOSED: Final = "the other end closed it"
+
+def ended(error: Exception | None) -> str:
+    """In words, as what a connection was lost that we did not close."""
+    if error is None:
+        return "the other end closed it"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 @dataclass(slots=True)

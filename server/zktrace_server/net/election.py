@@ -22,7 +22,7 @@ from zktrace.wire.election import (
 )
 from zktrace.wire.jute import WireError
 from zktrace_server.core.quorum.ensemble import Ensemble
-from zktrace_server.net.drops import CLOSED, Drops
+from zktrace_server.net.drops import Drops, ended
 
 log: Final = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._tell(str(exc) if exc is not None else CLOSED)
+        self._tell(ended(exc))
         if self._known is not None:
             self._port.lost(self)
 

@@ -8,7 +8,7 @@ import asyncio
 from typing import Final, Protocol
 
 from zktrace_server.core.quorum.link import Link
-from zktrace_server.net.drops import CLOSED, Drops
+from zktrace_server.net.drops import Drops, ended
 
 #: More than this waiting to be sent: a learner that takes nothing is cut off. A snapshot of a large
 #: tree has to fit.
@@ -58,7 +58,7 @@ class QuorumConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._carried.pop(self._link, None)
-        self._tell(self._link.why or (str(exc) if exc is not None else CLOSED))
+        self._tell(self._link.why or ended(exc))
         self._owner.link_lost(self._link)
 
     def flush(self) -> None:

@@ -2,7 +2,7 @@
 network, disks and clocks that do what real ones do at their worst.
 
 `world` is time and network, `disk` what survives, `node` a server as its driver runs it, `client`
-what clients do and see; `checks` looks after every event whether what must hold holds, `history`
-whether clients saw what ZooKeeper promises; `campaign` runs seeds, `bugs` are planted to show that
-they are found.
+what clients do and see; `checks` looks after every step of a server whether what must hold holds,
+`history` whether clients saw what ZooKeeper promises; `campaign` runs seeds, `bugs` are planted to
+show that they are found.
 """

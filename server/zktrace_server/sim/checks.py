@@ -1,5 +1,6 @@
-"""What must hold after every event, of the ensemble as a whole. The names are those of ZAB's papers
-and of Apache's TLA+ specification.
+"""What must hold, of the ensemble as a whole; looked at after every step of a server, with each txn
+that one commits or applies, and with each write that is answered. The names are those of ZAB's
+papers and of Apache's TLA+ specification.
 
 * One leader per epoch: no two servers lead in one.
 * Committed prefix: there is one sequence of committed txns, and every server that serves has a
@@ -87,7 +88,7 @@ class Checks:
         if known.digest != digest:
             raise Broken(f"committed prefix: {node.sid} has another tree at {zxid:#x}")
 
-    # --- after each event -----------------------------------------------------------------------
+    # --- after each step ------------------------------------------------------------------------
 
     def after(self, node: Node) -> None:
         """Something may have changed at this node."""
