@@ -107,7 +107,9 @@ def run(
     ] = [],  # noqa: B006
     keep: Annotated[
         int | None,
-        typer.Option(min=1, show_default=False, help="Of rotated files, how many are left."),
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Of rotated files, how many are left."
+        ),
     ] = None,
     secrets: Annotated[bool, typer.Option("--record-secrets", help="Record secrets, too.")] = False,
     data_bytes: Annotated[
@@ -176,7 +178,7 @@ def run(
         ),
     ] = "16M",
     max_connections: Annotated[
-        int, typer.Option(min=1, help="Connections at once; more are reset.")
+        int, typer.Option(metavar="N", min=1, help="Connections at once; more are reset.")
     ] = 20_000,
     fault: Annotated[
         list[str],

@@ -51,8 +51,11 @@ def _ask(url: str, token: str | None, method: str, path: str, body: Any = None) 
             trust_env=False,
         )
         told = answer.json()
+    except httpx.ConnectError as error:
+        reason = str(error).partition("] ")[2] or str(error)
+        raise Failure(f"--url {url}: {reason}: no proxy with --http answers there") from None
     except httpx.HTTPError as error:
-        raise Failure(f"{url}: {error or type(error).__name__}") from None
+        raise Failure(f"--url {url}: {error or type(error).__name__}") from None
     except ValueError:
         raise Failure(f"{url}: this is no proxy of zktrace") from None
     if answer.is_error:
@@ -85,7 +88,10 @@ def add(
 
 @app.command("list")
 def list_(url: Url = _URL, token: Token = None) -> None:
-    """Show the rules in force: number, how often they matched and did something, the rule."""
+    """Show the rules in force.
+
+    A line each: its number, how often it matched, how often it did something, the rule.
+    """
     from zktrace.export.text import printable
 
     for row in _ask(url, token, "GET", "")["rows"]:

@@ -15,7 +15,12 @@ from zktrace.cli.options import JsonOption
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-app = typer.Typer(help="Reference server for the ZooKeeper protocols.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Reference server for the ZooKeeper protocols.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 _PORT: Final = 2181
 _DEFAULT_S: Final = 10.0
@@ -40,7 +45,7 @@ def run_command(
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Serve clients as a ZooKeeper, alone or as a server of an ensemble."""
+    """Serve clients, alone or as a server of an ensemble."""
     from zktrace_server.run import run
 
     properties = {}
@@ -68,7 +73,10 @@ def load_command(
     ] = [],  # noqa: B006
     list_: Annotated[bool, typer.Option("--list", help="The workloads, and exit.")] = False,
     clients: Annotated[
-        int, typer.Option(min=1, max=100_000, help="How many, each with a session of its own.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=100_000, help="How many, each with a session of its own."
+        ),
     ] = 10,
     duration: Annotated[
         float | None,
@@ -82,7 +90,10 @@ def load_command(
     ops: Annotated[
         int | None,
         typer.Option(
-            min=1, show_default=False, help="End after so many requests, those for sessions too."
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="End after so many requests, those for sessions too.",
         ),
     ] = None,
     rate: Annotated[
@@ -95,7 +106,8 @@ def load_command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="The same seed, the same requests (see server/README.md).")
+        int,
+        typer.Option(metavar="N", help="The same seed, the same requests (see server/README.md)."),
     ] = 0,
     timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="Timeout of the sessions.")
@@ -122,9 +134,9 @@ def load_command(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Drive servers with a workload, and say what they answered and how fast.
+    """Drive servers with a workload.
 
-    Ends with what is known on Ctrl-C.
+    Says what they answered and how fast; on Ctrl-C, what is known by then.
     """
     if list_:
         _list()
@@ -203,13 +215,16 @@ def ensemble_command(
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Data, logs and configurations.")
     ],
-    size: Annotated[int, typer.Option(min=2, max=99, help="Servers that vote.")] = 3,
-    observers: Annotated[int, typer.Option(min=0, max=99, help="Servers that do not.")] = 0,
-    tick: Annotated[int, typer.Option(min=10, help="tickTime in ms.")] = 2000,
+    size: Annotated[int, typer.Option(metavar="N", min=2, max=99, help="Servers that vote.")] = 3,
+    observers: Annotated[
+        int, typer.Option(metavar="N", min=0, max=99, help="Servers that do not.")
+    ] = 0,
+    tick: Annotated[int, typer.Option(metavar="MS", min=10, help="tickTime.")] = 2000,
 ) -> None:
-    """Run an ensemble on this machine, a process per server, until Ctrl-C.
+    """Run an ensemble on this machine.
 
-    The last line printed is the connect string. A DIR that has an ensemble is started as it is.
+    A process per server, until Ctrl-C. The last line printed is the connect string. A DIR that
+    has an ensemble is started as it is.
     """
     from zktrace_server.local import Local, LocalError, run
 

@@ -86,6 +86,24 @@ def test_without_a_subcommand_it_is_help() -> None:
     assert done.stderr.decode() == output("--help")
 
 
+@pytest.mark.parametrize("group", [(), ("proxy",), ("proxy", "fault"), ("server",)])
+def test_help_says_what_a_subcommand_does_in_whole_words(group: tuple[str, ...]) -> None:
+    text = output(*group, "--help")
+    assert "..." not in text.partition("Commands:")[2]
+    assert "completion" not in text or not group
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("decode", "stats", "trace", "verify", "live", "serve", "agent", "demo", "replay"),
+        *("proxy run", "server load", "server ensemble"),
+    ],
+)
+def test_help_calls_numbers_by_what_they_are(command: str) -> None:
+    assert "range>" not in output(*command.split(), "--help")
+
+
 def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "zktrace", "--help"],

@@ -159,7 +159,7 @@ def test_only_who_may_changes_faults(proxy: Make, upstream: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["add", "down", "--url", "http://127.0.0.1:1"], "http://127.0.0.1:1: "),
+        (["add", "down", "--url", "http://127.0.0.1:1"], "http://127.0.0.1:1: Connection refused"),
         (["list", "--url", "ftp://x"], "does not begin with"),
         (["remove"], "give the number"),
         (["remove", "1", "--all"], "give the number"),

@@ -43,7 +43,14 @@ def decode(
     json: JsonOption = False,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=0, show_default=False, help="Stop after so many events."),
+        typer.Option(
+            "--limit",
+            "-n",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Stop after so many events.",
+        ),
     ] = None,
     times: Annotated[
         Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")

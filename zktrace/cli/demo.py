@@ -56,7 +56,8 @@ def demo(
         bool, typer.Option("--once", help="Print a report after some seconds of traffic, and end.")
     ] = False,
     seconds: Annotated[
-        float, typer.Option(min=0.5, max=600, help="With --once: of how much traffic.")
+        float,
+        typer.Option(metavar="SECONDS", min=0.5, max=600, help="With --once: of how much traffic."),
     ] = 5.0,
     http: Annotated[
         str | None,
@@ -70,7 +71,7 @@ def demo(
         str, typer.Option("--interface", "-i", metavar="IFACE", help="Loopback's name.")
     ] = "lo" if sys.platform == "linux" else "lo0",
 ) -> None:
-    """Show the whole thing on this machine: a server, clients, a capture, the page.
+    """Show all of it on this machine: server, clients, page.
 
     Everything is on loopback and in a temporary directory, and gone at the end (Ctrl-C).
     """

@@ -58,12 +58,24 @@ def live(
     json: JsonOption = False,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=0, show_default=False, help="Stop after so many events."),
+        typer.Option(
+            "--limit",
+            "-n",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Stop after so many events.",
+        ),
     ] = None,
     count: Annotated[
         int | None,
         typer.Option(
-            "--count", "-c", min=1, show_default=False, help="Stop after so many packets."
+            "--count",
+            "-c",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Stop after so many packets.",
         ),
     ] = None,
     duration: Duration = None,

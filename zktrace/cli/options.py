@@ -77,6 +77,7 @@ Voters = Annotated[
     int | None,
     typer.Option(
         "--voters",
+        metavar="N",
         min=1,
         max=255,
         show_default=False,
@@ -141,6 +142,7 @@ Snaplen = Annotated[
     typer.Option(
         "--snaplen",
         "-s",
+        metavar="BYTES",
         min=1,
         max=262_144,
         show_default=False,
@@ -253,6 +255,7 @@ MaxConnections = Annotated[
     int,
     typer.Option(
         "--max-connections",
+        metavar="N",
         min=1,
         help="Live connections to keep track of; beyond, the longest silent one is forgotten.",
     ),

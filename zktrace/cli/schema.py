@@ -11,8 +11,9 @@ from zktrace.cli.terminal import look, need_stdout, prepare_stdout
 
 
 def schema(json: JsonOption = False, no_color: NoColor = False) -> None:
-    """Show the wire schema: opcodes with the records they carry, error codes, watch events,
-    words.
+    """Show what is known of the protocol.
+
+    Opcodes with the records they carry, error codes, watch events, words.
     """
     from zktrace.wire.schema import describe
 

@@ -39,7 +39,9 @@ AllowHost = Annotated[
 ]
 MetricsTop = Annotated[
     int,
-    typer.Option(min=0, max=1000, help="Busiest clients and paths that /metrics names."),
+    typer.Option(
+        metavar="N", min=0, max=1000, help="Busiest clients and paths that /metrics names."
+    ),
 ]
 
 

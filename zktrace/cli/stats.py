@@ -54,6 +54,7 @@ def stats(
         int | None,
         typer.Option(
             "--depth",
+            metavar="N",
             min=1,
             max=1000,
             show_default=False,
@@ -63,7 +64,11 @@ def stats(
     top: Annotated[
         int | None,
         typer.Option(
-            "--top", min=0, show_default=False, help="Groups to show; the rest is summed up."
+            "--top",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Groups to show; the rest is summed up.",
         ),
     ] = None,
     filter: FilterOption = None,

@@ -77,9 +77,10 @@ def top(
     buffer: Buffer = BUFFER_MIB,
     user: UserOption = None,
 ) -> None:
-    """Show the picture in a terminal: who asks what, how slow it is, what fails.
+    """Show the picture in a terminal.
 
-    Of what is on the wire (-i), or what a zktrace serve shows (--url).
+    Who asks what, how slow it is, what fails: of what is on the wire (-i), or what a zktrace
+    serve shows (--url).
 
     Enter goes into a row, Escape back, / filters, s sorts, w changes the window, 1 to 8 choose a
     view, q ends.

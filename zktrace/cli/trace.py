@@ -58,6 +58,7 @@ def trace(
         typer.Option(
             "--top",
             "-n",
+            metavar="N",
             min=0,
             show_default=False,
             help=f"Slowest writes to show: {TOP}, with --json all of them by time.",

@@ -45,6 +45,7 @@ def verify(
         int | None,
         typer.Option(
             "--voters",
+            metavar="N",
             min=1,
             max=255,
             show_default=False,

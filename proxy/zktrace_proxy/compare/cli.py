@@ -44,10 +44,11 @@ def compare(
     client_port: ClientPort = [],  # noqa: B006
     json: JsonOption = False,
 ) -> None:
-    """Compare two recordings of the same requests: replies, watch events, latencies.
+    """Compare two recordings of the same requests.
 
-    Session ids, zxids and names of sequential nodes are mapped, times are not compared, children
-    are a set. Exit status: 0 no difference, 1 differences, 2 nothing can be compared.
+    By replies, watch events and latencies. Session ids, zxids and names of sequential nodes are
+    mapped, times are not compared, children are a set. Exit status: 0 no difference, 1 differences,
+    2 nothing can be compared.
     """
     from zktrace.cli.terminal import progress
     from zktrace_proxy.compare.pairwise import compare as compared

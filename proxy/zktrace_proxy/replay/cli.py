@@ -111,7 +111,7 @@ def replay(
             metavar="TIME", show_default=False, help="Ask for this instead of the recorded one."
         ),
     ] = None,
-    loop: Annotated[int, typer.Option(min=1, help="Replay so many times.")] = 1,
+    loop: Annotated[int, typer.Option(metavar="N", min=1, help="Replay so many times.")] = 1,
     no_start: Annotated[
         bool,
         typer.Option("--no-start", help="Do not make the nodes that must have been there before."),
@@ -122,11 +122,11 @@ def replay(
     client_port: ClientPort = [],  # noqa: B006
     json: JsonOption = False,
 ) -> None:
-    """Send recorded requests to a live server, in an order that gives the recorded results.
+    """Send recorded requests to a live server.
 
-    One live connection stands for each recorded one. Sessions, names of sequential nodes, zxids
-    and versions are mapped. Exit status: 0 done; 1 with --compare: the target answered
-    differently; 2 it could not be done, or not all of it.
+    In an order that gives the recorded results. One live connection stands for each recorded one.
+    Sessions, names of sequential nodes, zxids and versions are mapped. Exit status: 0 done; 1 with
+    --compare: the target answered differently; 2 it could not be done, or not all of it.
     """
     if to is None and not plan_only:
         raise Failure("where to? give --to HOST:PORT (or --plan)")

@@ -55,6 +55,8 @@ def scrub(
         made = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise Failure(f"{out} is there already") from None
+    except OSError as error:
+        raise Failure(f"{out}: {error.strerror}") from None
     try:
         with os.fdopen(made, "wb") as file, progress() as bar:
             told = scrubbed([source], file, key, options, bar)

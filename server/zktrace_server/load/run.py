@@ -33,6 +33,8 @@ from zktrace_server.load.workloads import WORKLOADS
 #: Between attempts to reach any server, times two each time.
 _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 1.0
+#: To make the znodes of the workloads, before it is given up.
+_ATTEMPTS: Final = 5
 #: What is under way at the end may take so long; then it is given up.
 _GRACE_S: Final = 5.0
 #: Requests under way at once when the tree is deleted.
@@ -180,7 +182,9 @@ class _Run:
 async def run(
     options: Options, *, stop: asyncio.Event | None = None, trace: Trace | None = None
 ) -> Report:
-    """Runs to its end, or until `stop` is set. Unreachable where no server answers at first."""
+    """Runs to its end, or until `stop` is set. Unreachable where no server answers at first, or
+    none long enough to make the znodes of the workloads.
+    """
     state = _Run(options, trace)
     kinds = [WORKLOADS[name] for name in options.workloads]
     roots = [f"{options.root}/{kind.name}" for kind in kinds]
@@ -188,10 +192,7 @@ async def run(
     quiet = Session(options.servers, _Quiet(), timeout_ms=options.timeout_ms, tls=options.tls)
     await quiet.open()
     try:
-        await quiet.ensure(*_parents(options.root))
-        for kind, root in zip(kinds, roots, strict=True):
-            await quiet.ensure(root)
-            await kind.prepare(quiet, root, Random(f"{options.seed}/{kind.name}"))
+        await _prepare(quiet, options, kinds, roots)
         actors = _actors(state, kinds, roots)
         begun = time.perf_counter()
         state.begin()
@@ -220,6 +221,28 @@ async def run(
         seconds=seconds,
         tally=state.tally,
         interrupted=interrupted,
+    )
+
+
+async def _prepare(
+    session: Session, options: Options, kinds: Sequence[type[Actor]], roots: Sequence[str]
+) -> None:
+    """Makes the znodes that the workloads want; from the beginning where the connection is lost,
+    as it is by faults on purpose: what is there already does no harm.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            if not session.connected:
+                await session.open()
+            await session.ensure(*_parents(options.root))
+            for kind, root in zip(kinds, roots, strict=True):
+                await session.ensure(root)
+                await kind.prepare(session, root, Random(f"{options.seed}/{kind.name}"))
+            return
+        except (ConnectionLost, SessionExpired):
+            pass  # counted by the attempts
+    raise Unreachable(
+        f"the connection was lost {_ATTEMPTS} times while the znodes of the load were made"
     )
 
 

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+import zktrace_proxy
 from tests.server.ourzk import OurServer, ours
 from zktrace.cli.main import run
 from zktrace_server.load import WORKLOADS
@@ -59,6 +61,32 @@ def test_what_cannot_be_done_is_one_line(
     assert out == ""
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+@contextmanager
+def between(server: OurServer, fault: str) -> Iterator[str]:
+    with zktrace_proxy.between(server.hosts, faults=[fault]) as proxy:
+        yield proxy.hosts
+
+
+def test_a_connection_lost_before_the_load_is_made_again(
+    server: OurServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with between(server, 'drop-reply times=2 when op == "create"') as hosts:
+        given = ["--connect", hosts, "--ops", "50", "--workload", "locks", "--json"]
+        assert run(["server", "load", *given, "--root", "/lost"]) == 0
+    assert json.loads(capsys.readouterr().out)["requests"] == 50
+
+
+def test_connections_that_are_always_lost_are_one_line(
+    server: OurServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with between(server, 'drop-request when op == "create"') as hosts:
+        assert run(["server", "load", "--connect", hosts, "--ops", "50"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "the connection was lost 5 times while the znodes of the load were made" in err
 
 
 def test_ctrl_c_prints_what_is_known(server: OurServer) -> None:
