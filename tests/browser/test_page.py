@@ -125,6 +125,14 @@ def test_shapes_lead_to_their_paths(tab: Tab) -> None:
     page.wait_for_selector("table >> text='/h/s2'")
 
 
+@pytest.mark.parametrize("view", ["fingerprints", "znodes"])
+def test_views_within_paths_belong_to_their_tab_and_lead_back(tab: Tab, view: str) -> None:
+    page = tab.open(f"#/{view}")
+    assert text(page, "nav [aria-current]") == "Paths"
+    page.click("text=As a tree")
+    page.wait_for_selector("h1:text-is('Paths')")
+
+
 def test_tables_sort(tab: Tab) -> None:
     page = tab.open("#/")
     page.click("[aria-label='Operations'] button:text-is('p99')")

@@ -100,9 +100,12 @@ function refuse(body) {
   problem.textContent = body ? `${body.detail}\n${body.expression}\n${" ".repeat(body.position)}^` : "";
 }
 
+// Views that are reached from another one, whose tab is theirs.
+const BELONGS = { fingerprints: "paths", znodes: "paths" };
+
 function navigation(at) {
-  $("nav").replaceChildren(...VIEWS.map(([name, label], i) => h("a", { href: name === "fleet" && below ? "../../#/fleet" : `#/${name}`, title: `${label} (${i + 1})`, "aria-current": name === at.name ? "page" : null }, label)));
-  const label = VIEWS.find(([name]) => name === at.name)?.[1] ?? at.name;
+  $("nav").replaceChildren(...VIEWS.map(([name, label], i) => h("a", { href: name === "fleet" && below ? "../../#/fleet" : `#/${name}`, title: `${label} (${i + 1})`, "aria-current": name === (BELONGS[at.name] ?? at.name) ? "page" : null }, label)));
+  const label = VIEWS.find(([name]) => name === (BELONGS[at.name] ?? at.name))?.[1] ?? at.name;
   document.title = `${label}${at.id ? ` ${at.id}` : ""} – zktrace`;
 }
 

@@ -83,12 +83,12 @@ function asked(state) {
   return params;
 }
 
-function grouping(name, title, key, cell) {
+function grouping(name, title, key, cell, tools = []) {
   return async (ask, state) => {
     const params = asked(state);
     const answer = await ask(name, { ...params, limit: 200 });
     return [
-      h("h1", null, title), h("div", { class: "tools" }, csv(name, params)), basis(answer),
+      h("h1", null, title), h("div", { class: "tools" }, tools.map(([to, label]) => link(to, label)), csv(name, params)), basis(answer),
       table(title, [{ name: key, label: key, sort: "key", class: "key-cell", cell: (row) => row[key] === undefined ? "" : cell(row[key]) }, ...numbers(answer)],
         answer.rows, { sorted: state.sort ?? "requests", onsort: state.onsort, rest: answer.rest })];
   };
@@ -101,7 +101,7 @@ export const servers = grouping("servers", "Servers", "server", (s) => link(`#/e
 const glob = (shape) => shape.replace(/<[a-z]+>/g, "*");
 
 export const fingerprints = grouping("fingerprints", "Shapes of paths", "fingerprint", (shape) => shape === null ? h("span", { class: "dim" }, "(operations without a path)")
-  : /["\\]/.test(shape) ? shape : link(`#/paths?flat=1&filter=${encodeURIComponent(`path =~ "${glob(shape)}"`)}`, shape));
+  : /["\\]/.test(shape) ? shape : link(`#/paths?flat=1&filter=${encodeURIComponent(`path =~ "${glob(shape)}"`)}`, shape), [["#/paths", "As a tree"]]);
 
 export async function client(ask, state) {
   const it = await ask(`clients/${encodeURIComponent(state.id)}`, { window: state.window });
@@ -248,7 +248,7 @@ export async function znodes(ask, state) {
   const it = await ask("znodes", { ...params, limit: 200 });
   const seen = (value, at) => value === null ? "" : h("span", { title: `seen ${clock(at, 3)}` }, value);
   return [
-    h("h1", null, "Largest znodes"), h("div", { class: "tools" }, csv("znodes", params)),
+    h("h1", null, "Largest znodes"), h("div", { class: "tools" }, link("#/paths", "As a tree"), csv("znodes", params)),
     h("p", { class: "note" }, `The most data, the most children and the longest message of each path that were ever seen, of the largest by either. Percent are of jute.maxbuffer where nobody set it (${bytes(it.jute_maxbuffer)}): a longer message ends the connection.`),
     table("Largest znodes", [
       { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
