@@ -206,8 +206,9 @@ def native() -> None:
 
 
 def _timely(events: list[AnyRow]) -> list[AnyRow]:
-    """Times within some minutes."""
-    return [(kind, (row[0], row[1] % 2**38, *row[2:])) for kind, row in events]
+    """Times within some minutes; of txns no hash, which only a run that compares them makes."""
+    rows = [(kind, (row[0], row[1] % 2**38, *row[2:])) for kind, row in events]
+    return [(kind, (*row[:-1], None) if kind == "quorum" else row) for kind, row in rows]
 
 
 @settings(max_examples=150, deadline=None)

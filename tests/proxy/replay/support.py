@@ -119,8 +119,11 @@ class Faulty:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
+        # each closes its sockets, and those are let go a turn of the loop later
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.run_until_complete(asyncio.sleep(0.01))
         self._loop.close()
 
@@ -135,7 +138,8 @@ class Faulty:
                 await to_server.drain()
         except OSError:
             pass  # the client has gone
-        to_server.close()
+        finally:
+            to_server.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = 0
@@ -149,4 +153,6 @@ class Faulty:
                 if payload is not None:
                     writer.write(len(payload).to_bytes(4, "big") + payload)
         except (asyncio.IncompleteReadError, OSError):
+            pass  # the server has gone
+        finally:
             writer.close()

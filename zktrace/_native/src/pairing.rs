@@ -175,7 +175,7 @@ pub struct Pairing {
     grows: bool,
     /// Requests before this one are answered: a later one was, in a time of losses.
     passed: u64,
-    /// Outstanding are ordinary requests that are before `clean_from`.
+    /// Outstanding are ordinary requests that are before `clean_from`, or before `gone`.
     stale: bool,
     /// Number + 1 of the first request after requests, after replies were last lost; 0: none were.
     asks_lost: u64,
@@ -278,6 +278,7 @@ impl Pairing {
         } else {
             self.answers_gone = self.next + 1;
         }
+        self.stale |= !self.ordinary.is_empty();
     }
 
     /// Requests are being framed again; those sent until now may have been missed.

@@ -14,6 +14,9 @@ use crate::relay::facts::{int, Facts};
 use crate::relay::program::{Glob, Network, Number, Order, Test, Tri};
 use crate::relay::rules::{Action, At, Definition};
 
+/// An address with its prefix's length, and a port.
+type Given = (String, u32, Option<u16>);
+
 fn wrong(what: &str) -> PyErr {
     PyValueError::new_err(format!("not a rule: {what}"))
 }
@@ -76,8 +79,7 @@ fn test(form: &Bound<'_, PyAny>) -> PyResult<Test> {
             Test::PathLike(Glob::new(&pattern), not)
         }
         "address" => {
-            let (_, field, not, values): (String, String, bool, Vec<(String, u32, Option<u16>)>) =
-                form.extract()?;
+            let (_, field, not, values): (String, String, bool, Vec<Given>) = form.extract()?;
             let networks = values
                 .into_iter()
                 .map(|(ip, prefix, port)| {
