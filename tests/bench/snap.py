@@ -18,7 +18,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import IO
 
+from tests.support.peak import measured, peak_kb
 from zktrace.wire.quorum import (
     PACKET_TYPES,
     PROTOCOL_VERSION,
@@ -109,25 +111,35 @@ def capture(size: int, nodes: list[int]) -> Iterator[bytes]:
 def measure(command: list[str], size: int) -> tuple[int, str, int]:
     """Peak memory in kB, standard output, znodes that the snapshot had."""
     nodes: list[int] = []
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zktrace", *command],
+    with subprocess.Popen(
+        measured(*command),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said: list[bytes] = []
-    reader = threading.Thread(target=lambda out=process.stdout: said.append(out.read()))
-    reader.start()
-    for piece in capture(size, nodes):
-        process.stdin.write(piece)
-    process.stdin.close()
-    reader.join()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = [b"", b""]
+
+        def read(at: int, pipe: IO[bytes]) -> None:
+            said[at] = pipe.read()
+
+        readers = [
+            threading.Thread(target=read, args=place)
+            for place in enumerate((process.stdout, process.stderr))
+        ]
+        for reader in readers:
+            reader.start()
+        for piece in capture(size, nodes):
+            process.stdin.write(piece)
+        process.stdin.close()
+        for reader in readers:
+            reader.join()
+    out, err = (text.decode() for text in said)
     if process.returncode:
-        raise RuntimeError(f"{command}: status {process.returncode}")
-    return usage.ru_maxrss, said[0].decode(), nodes[0]
+        raise RuntimeError(f"{command}: status {process.returncode}: {err}")
+    return peak_kb(err), out, nodes[0]
 
 
 def counted(output: str) -> int | None:

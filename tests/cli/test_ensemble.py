@@ -12,7 +12,7 @@ KILL = PCAPS / "12_leader_kill.pcap"
 
 def test_report(engine: str) -> None:
     text = output("ensemble", KILL, engine=engine)
-    assert "election of 252ms won by sid 3 with zxid 0x20000001a; 16 notifications" in text
+    assert "election of 252ms won by sid 3 with zxid 0x20000001a; 15 notifications" in text
     assert "epoch 3 at 127.0.0.3:28883, serving 674ms after the loss of the old one" in text
     assert "because 3 connections to leader 127.0.0.2:28882 ended at 14:02:49.257415" in text
     assert "0x0100002468170000 moved from 127.0.0.1:21811 to 127.0.0.3:21813" in text

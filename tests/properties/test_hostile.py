@@ -5,7 +5,6 @@ is wrong after it.
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -15,22 +14,10 @@ from tests.conftest import needs_native
 from tests.support import hostile, zk
 from tests.support.decoded import decode_bytes
 from tests.support.hostile import Peer, Wire
+from tests.support.peak import measured, peak_kb
 
 #: Megabytes that `zktrace stats` promises to stay below, whatever a capture holds.
 _MOST_MB = 100
-
-#: The command, then the most memory that its process ever had. (What `wait` tells of a child counts
-#: what its parent had when it forked.)
-_MEASURED = """
-import sys
-from pathlib import Path
-from zktrace.cli.main import run
-status = run(sys.argv[1:])
-lines = Path("/proc/self/status").read_text().splitlines()
-peak = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
-print(peak, file=sys.stderr)
-sys.exit(status)
-"""
 
 
 @needs_native
@@ -39,10 +26,10 @@ sys.exit(status)
 def test_memory_of_stats(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZKTRACE_ENGINE", "native")
     capture = hostile.write(tmp_path / "hostile.pcap", hostile.MAKERS[name]())
-    command = [sys.executable, "-c", _MEASURED, "stats", "--json", str(capture)]
+    command = measured("stats", "--json", str(capture))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     capture.unlink()
-    assert int(done.stderr.split()[-1]) < _MOST_MB * 1024
+    assert peak_kb(done.stderr) < _MOST_MB * 1024
 
 
 @needs_native
