@@ -67,8 +67,10 @@ class Site:
 
     def bind(self) -> closing[socket.socket]:
         """Takes the address: before rights are given up, which a low port needs."""
+        from zktrace.cli.heap import keep_tight
         from zktrace.web.server import listen
 
+        keep_tight()  # what has a page runs for long
         try:
             self._bound = listen(self._address, self._port)
         except OSError as error:
