@@ -63,6 +63,20 @@ def test_a_stranger_finds_the_hottest_znode_and_the_slowest_client(tab: Tab) -> 
     assert "/h/n" in text(page, "table")
 
 
+def test_each_point_of_the_heat_map_has_a_column(tab: Tab) -> None:
+    page = tab.open("")
+    # 43 of them: 23 / 43 * 43 is less than 23 in floats, and a column was left white.
+    filled = page.evaluate("""async () => {
+        const { heat } = await import("/static/charts.js");
+        const points = Array.from({ length: 43 }, (_, i) => ({ t: 100 + i, bands: [i + 1, 0] }));
+        const figure = heat("Heat", { points, step_s: 1, bounds_us: [1, 2, 4] }, String);
+        const canvas = figure.querySelector("canvas");
+        const pixels = canvas.getContext("2d").getImageData(0, 1, canvas.width, 1).data;
+        return Array.from({ length: canvas.width }, (_, x) => pixels[x * 4 + 3]);
+    }""")
+    assert filled == [255] * 43
+
+
 def test_coverage_is_always_visible(tab: Tab) -> None:
     for where in VIEWS.values():
         if where != "docs":

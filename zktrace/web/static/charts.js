@@ -9,8 +9,8 @@ function grid(timeline) {
   const { points, step_s: step } = timeline;
   if (!points.length) return null;
   const first = points[0].t, last = points[points.length - 1].t;
-  const slots = Math.min(Math.floor((last - first) / step) + 1, 5000);
-  return { first, last: last + step, slots, at: (p) => Math.min((p.t - first) / step, slots - 1) };
+  const slots = Math.min(Math.round((last - first) / step) + 1, 5000);
+  return { first, last: last + step, slots, at: (p) => Math.min(Math.round((p.t - first) / step), slots - 1) };
 }
 
 function line(timeline, place, value, top) {
@@ -59,23 +59,20 @@ export function heat(title, timeline, format) {
   const most = Math.max(...timeline.points.flatMap((p) => p.bands), 1);
   const canvas = h("canvas", { class: "heat", role: "img",
     "aria-label": `${title}: from ${format(bounds[0])} to ${format(bounds[bands])}; at most ${most} exchanges in a cell` });
-  const columns = Math.min(place.slots, 1200);
+  const columns = place.slots;
   canvas.width = columns;
   canvas.height = bands;
   const css = getComputedStyle(document.documentElement);
   const [low, high] = ["--heat-low", "--heat-high"].map((name) => css.getPropertyValue(name).split(",").map(Number));
   const image = new ImageData(columns, bands);
   for (const point of timeline.points) {
-    const x = Math.min(Math.floor((place.at(point) / place.slots) * columns), columns - 1);
-    const wide = Math.max(Math.floor(columns / place.slots), 1);
+    const x = place.at(point);
     point.bands.forEach((n, band) => {
       if (!n) return;
       const part = 0.15 + 0.85 * Math.log1p(n) / Math.log1p(most);
-      for (let dx = 0; dx < wide && x + dx < columns; dx++) {
-        const at = ((bands - 1 - band) * columns + x + dx) * 4;
-        for (let c = 0; c < 3; c++) image.data[at + c] = low[c] + (high[c] - low[c]) * part;
-        image.data[at + 3] = 255;
-      }
+      const at = ((bands - 1 - band) * columns + x) * 4;
+      for (let c = 0; c < 3; c++) image.data[at + c] = low[c] + (high[c] - low[c]) * part;
+      image.data[at + 3] = 255;
     });
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
