@@ -18,7 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_PIPELINE = 64, INPUT = 1 << 16, FRAME = 1 << 12, BUCKETS = 1 << 21 };
+/* WAVE: requests, or connections, that are under way while the load is prepared. The servers' own queue of connections is no
+ * shorter (Java's has 50). */
+enum { MOST_PIPELINE = 64, INPUT = 1 << 16, FRAME = 1 << 12, BUCKETS = 1 << 21, WAVE = 32 };
 
 struct client {
   int fd;
@@ -101,10 +103,19 @@ static void send_all(int fd, const unsigned char *p, size_t n) {
   }
 }
 
+static ssize_t receive(int fd, void *p, size_t n) {
+  ssize_t got = recv(fd, p, n, 0);
+  if (got < 0) die("recv");
+  if (!got) {
+    fputs("the server closed a connection\n", stderr);
+    exit(1);
+  }
+  return got;
+}
+
 static void receive_exactly(int fd, unsigned char *p, size_t n) {
   while (n) {
-    ssize_t got = recv(fd, p, n, 0);
-    if (got <= 0) die("recv");
+    ssize_t got = receive(fd, p, n);
     p += got;
     n -= (size_t)got;
   }
@@ -118,6 +129,7 @@ static uint32_t receive_frame(int fd, unsigned char *p) {
   return n;
 }
 
+/* Connects and asks for a session; `receive_session` takes the answer. */
 static void open_client(struct client *c, uint16_t port) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
   unsigned char frame[64] = {0};
@@ -131,6 +143,9 @@ static void open_client(struct client *c, uint16_t port) {
   put32(frame + 16, 30000);
   put32(frame + 28, 16);
   send_all(c->fd, frame, 49);
+}
+
+static void receive_session(struct client *c) {
   unsigned char reply[FRAME];
   if (receive_frame(c->fd, reply) < 36) die("no session");
 }
@@ -166,15 +181,25 @@ int main(int argc, char **argv) {
   latencies = calloc(BUCKETS, sizeof *latencies);
   int poll = epoll_create1(0);
   if (!clients || !latencies || poll < 0) die("start");
+  static unsigned char out[FRAME * MOST_PIPELINE];
+  /* The znodes first: on a slow disk they take longer than the sessions of connections that are silent meanwhile would last. */
+  open_client(&clients[0], port);
+  receive_session(&clients[0]);
+  for (unsigned node = 0; node < nodes; node += WAVE) {
+    unsigned end = node + WAVE < nodes ? node + WAVE : nodes;
+    size_t length = 0;
+    for (unsigned i = node; i < end; i++) length += create(out + length, i + 1, i, size);
+    send_all(clients[0].fd, out, length);
+    for (unsigned i = node; i < end; i++) receive_frame(clients[0].fd, out); /* that it exists already is no error here */
+  }
+  for (unsigned first = 1; first < count; first += WAVE) {
+    unsigned end = first + WAVE < count ? first + WAVE : count;
+    for (unsigned i = first; i < end; i++) open_client(&clients[i], port);
+    for (unsigned i = first; i < end; i++) receive_session(&clients[i]);
+  }
   for (unsigned i = 0; i < count; i++) {
     struct epoll_event e = {.events = EPOLLIN, .data.u32 = i};
-    open_client(&clients[i], port);
     if (epoll_ctl(poll, EPOLL_CTL_ADD, clients[i].fd, &e)) die("epoll_ctl");
-  }
-  static unsigned char out[FRAME * MOST_PIPELINE];
-  for (unsigned node = 0; node < nodes; node++) {
-    send_all(clients[0].fd, out, create(out, node + 1, node, size));
-    receive_frame(clients[0].fd, out); /* that it exists already is no error here */
   }
   clients[0].xid = nodes;
   uint64_t start = now_us() + 1000000u, end = start + (uint64_t)(seconds * 1e6), done = 0, errors = 0, now = now_us();
@@ -192,9 +217,7 @@ int main(int argc, char **argv) {
         if (!waiting) continue;
       }
       c = &clients[events[--waiting].data.u32];
-      ssize_t got = recv(c->fd, c->input + c->have, INPUT - c->have, 0);
-      if (got <= 0) die("the server closed a connection");
-      c->have += (size_t)got;
+      c->have += (size_t)receive(c->fd, c->input + c->have, INPUT - c->have);
       now = now_us();
       size_t at = 0;
       while (c->have - at >= 4) {
