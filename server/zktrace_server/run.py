@@ -22,6 +22,8 @@ from zktrace_server.net.member import MemberService
 from zktrace_server.net.metrics import answer as metrics_answer
 from zktrace_server.net.secure import TlsGate
 from zktrace_server.net.service import Service
+from zktrace_server.net.sockets import AVAILABLE, Listener, Sockets
+from zktrace_server.net.sockets import listen as listen_together
 from zktrace_server.storage.directory import StorageError
 
 log: Final = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ async def serve(config: Config) -> str | None:
             raise
     else:
         service = Service(config, loop)
-    listeners: dict[str, asyncio.Server] = {}
+    listeners: dict[str, asyncio.Server | Listener] = {}
     try:
         await _listen(config, service, loop, listeners)
     except BaseException:
@@ -74,23 +76,28 @@ async def _listen(
     config: Config,
     service: Service,
     loop: asyncio.AbstractEventLoop,
-    listeners: dict[str, asyncio.Server],
+    listeners: dict[str, asyncio.Server | Listener],
 ) -> None:
     """Opens the ports; what they are called is for the line that says so."""
     port = ClientPort(service, loop)
-    wanted: list[tuple[str, Callable[[], asyncio.Protocol], str, int | None]] = [
-        ("", port.protocol, config.client_address, config.client_port)
-    ]
-    if config.tls is not None:
-        gate = TlsGate.factory(port, config.tls)
-        wanted.append(("TLS on ", gate, config.secure_address, config.secure_port))
     backlog = config.backlog if config.backlog > 0 else _BACKLOG
-    for name, protocol, address, number in wanted:
-        if number is None:
-            continue
-        with _may_not_listen(f"{address or '*'}:{number}"):
-            listeners[name] = await loop.create_server(
-                protocol, address or None, number, backlog=backlog
+    if config.client_port is not None:
+        address = config.client_address or None
+        with _may_not_listen(f"{address or '*'}:{config.client_port}"):
+            if AVAILABLE:
+                sockets = Sockets(loop, service.begin_turn, service.end_turn)
+                listeners[""] = await listen_together(
+                    sockets, port.protocol, address, config.client_port, backlog
+                )
+            else:
+                listeners[""] = await loop.create_server(
+                    port.protocol, address, config.client_port, backlog=backlog
+                )
+    if config.tls is not None and config.secure_port is not None:
+        address = config.secure_address or None
+        with _may_not_listen(f"{address or '*'}:{config.secure_port}"):
+            listeners["TLS on "] = await loop.create_server(
+                TlsGate.factory(port, config.tls), address, config.secure_port, backlog=backlog
             )
     if config.metrics is not None:
         scraped = HttpPort(lambda request: metrics_answer(service, request))
@@ -125,7 +132,7 @@ def _may_not_listen(where: str) -> Iterator[None]:
         raise ConfigError(f"cannot listen on {where}: {reason}") from None
 
 
-def _say_where(listeners: Mapping[str, asyncio.Server], service: Service) -> None:
+def _say_where(listeners: Mapping[str, asyncio.Server | Listener], service: Service) -> None:
     """One line, for people and for scripts that wait for it."""
     where = [
         f"{name}{_shown(socket.getsockname())}"

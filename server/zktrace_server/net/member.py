@@ -227,6 +227,11 @@ class MemberService(Service):
             server.disconnect(connection)
         self._peers.pop(connection, None)
 
+    def begin_turn(self) -> None:
+        """Its own turn begins when this one is over."""
+
+    def end_turn(self) -> None: ...
+
     def received(self, connection: Connection, data: bytes) -> None:
         server = self._servers.get(connection)
         if server is None or server is not self.peer.server:
@@ -241,8 +246,7 @@ class MemberService(Service):
             server.receive(connection, data)
         finally:
             count = connection.received - before
-            self.stats.received += count
-            self.stats.bytes_received += len(data)
+            self.stats.came(count, len(data))
             if not self._held:
                 self._since_ms = server.now_ms
             self._held += count

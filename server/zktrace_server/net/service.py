@@ -75,7 +75,7 @@ class Service:
         self.started = time.monotonic()
         self.throttle = ConnectionThrottle(self.config.throttle, _clocks()[1], random.random)
         self._peers: dict[Connection, Peer] = {}
-        self._commit_at_turn = False
+        self._commit_at_turn = self._in_turn = False
         self._since_ms = 0
         self._held = self._held_txns = 0
         self._txns = self._bytes = 0
@@ -155,26 +155,36 @@ class Service:
         """All that are open."""
         return list(self._peers.items())
 
+    def begin_turn(self) -> None:
+        """Several `received` follow, at one time as the core sees it, then `end_turn`."""
+        self._in_turn = True
+        self.server.set_time(*_clocks())
+
+    def end_turn(self) -> None:
+        self._in_turn = False
+        if self.server.dirty:
+            self._commit()
+
     def received(self, connection: Connection, data: bytes) -> None:
         """Bytes of a client. Refused when the connection was closed for them."""
         server = self.server
-        wall_ms, now_ms = _clocks()
-        server.set_time(wall_ms, now_ms)
+        if not self._in_turn:
+            server.set_time(*_clocks())
         before = connection.received
         try:
             server.receive(connection, data)
         finally:
             count = connection.received - before
-            self.stats.received += count
-            self.stats.bytes_received += len(data)
+            self.stats.came(count, len(data))
             if not self._held:
-                self._since_ms = now_ms
+                self._since_ms = server.now_ms
             self._held += count
             if not server.log:
                 self._send()
             elif self._held > self.config.outstanding_limit:
                 self._commit()
-            elif not self._commit_at_turn:
+                server.set_time(*_clocks())
+            elif not self._in_turn and not self._commit_at_turn:
                 self._commit_at_turn = True
                 self._loop.call_soon(self._commit_turn)
 

@@ -84,6 +84,11 @@ class Stats:
         self._count = self._total = self._max = 0
         self._min: int | None = None
 
+    def came(self, count: int, size: int) -> None:
+        """Bytes of a client, and how many packets they were the ends of."""
+        self.received += count
+        self.bytes_received += size
+
     def answered(self, count: int, latency_ms: int) -> None:
         """So many requests were answered together."""
         self._count += count
