@@ -9,6 +9,9 @@ from typing import Any, final
 
 _Port = tuple[bytes | None, int]
 
+SCHEMA: str
+"""What ``zktrace.wire.layout.schema_text`` gave when the crate was built."""
+
 @final
 class ArrowTexts:
     """Texts of a dictionary, by the Arrow C data interface."""

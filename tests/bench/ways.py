@@ -22,18 +22,8 @@ ROW = "| {:<28} | {:>8} | {:>8} | {:>8} | {:>8} |"
 
 
 def jobs() -> list[Job]:
-    """The commands that this tree has."""
-    from typer.main import get_command
-
-    from zktrace.cli.main import app
-
-    known = get_command(app).commands  # type: ignore[attr-defined]
     wanted = ("stats", "trace", "verify", "ensemble")
-    return [
-        Job(name, (sys.executable, "-m", "zktrace", name, "FILE"))
-        for name in wanted
-        if name in known
-    ]
+    return [Job(name, (sys.executable, "-m", "zktrace", name, "FILE")) for name in wanted]
 
 
 def main() -> int:

@@ -9,9 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from zktrace.cli.main import app
+from zktrace.cli.lazy import Commands
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -38,7 +37,7 @@ def test_units_call_what_there_is(unit: Path) -> None:
     text = unit.read_text()
     [line] = re.findall(r"^ExecStart=/usr/local/bin/zktrace (.*)$", text, re.M)
     name, *arguments = shlex.split(line)
-    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = Commands()[name]
     options = {option for one in command.params for option in one.opts}
     assert {part for part in arguments if part.startswith("-")} <= options
     assert re.findall(r"^(?:Ambient|CapabilityBoundingS)\w*=(.*)$", text, re.M) == [

@@ -73,6 +73,11 @@ def test_committed_copy_is_up_to_date() -> None:
     assert (ROOT / "zktrace/_native/schema.txt").read_text(encoding="utf-8") == schema_text()
 
 
+def test_the_native_engine_was_built_with_it() -> None:
+    native = pytest.importorskip("zktrace.engine.native", exc_type=ImportError)
+    assert schema_text() == native.SCHEMA
+
+
 def test_opcodes_are_unique_and_all_there() -> None:
     assert len(BY_NUMBER) == len(BY_NAME) == len(OPS)
     assert {op.name: op.number for op in OPS if op.since != "keeper"} == ZOODEFS

@@ -1,10 +1,7 @@
-"""The ``zktrace`` command: finds the subcommands, turns errors into one line, keeps quiet when a
-pipe closes.
+"""The ``zktrace`` command: turns errors into one line, keeps quiet when a pipe closes.
 
-Nothing heavy is imported here nor by the modules of the subcommands at their top: ``zktrace
---help`` loads Typer and no more. Subcommands of other packages come by the entry-point group
-``zktrace.commands``, where a name stands for a function (its parameters are the options) or for a
-``typer.Typer``.
+Subcommands are found by :mod:`zktrace.cli.lazy`: ``zktrace --help`` loads Typer and no more, a
+subcommand its own module.
 """
 
 from __future__ import annotations
@@ -17,86 +14,22 @@ try:
     from typing import Annotated, Any, Final
 
     import typer
-    from typer.core import TyperGroup
 
     from zktrace import __version__
-    from zktrace.cli import (
-        agent,
-        decode,
-        demo,
-        ensemble,
-        live,
-        schema,
-        serve,
-        stats,
-        top,
-        trace,
-        verify,
-    )
     from zktrace.cli.failure import Failure
+    from zktrace.cli.lazy import LazyGroup
 except KeyboardInterrupt:
     # Most of a start is this; whoever ends it then wants no traceback. (What Python itself does
     # before, some 50 ms, is out of reach.)
     raise SystemExit(130) from None
 
-#: Entry points that add subcommands.
-GROUP: Final = "zktrace.commands"
-
 EXIT_UNUSABLE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 
-class _Commands(TyperGroup):
-    """Subcommands of this package, then those of others, which are loaded when asked for."""
-
-    _found: dict[str, Any] | None = None
-
-    def _plugins(self) -> dict[str, Any]:
-        if self._found is None:
-            from importlib.metadata import entry_points
-
-            self._found = {point.name: point for point in entry_points(group=GROUP)}
-        return self._found
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        own = super().list_commands(ctx)
-        return own + sorted(self._plugins().keys() - set(own))
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in self._plugins():
-            return own
-        return _command(cmd_name, self._plugins()[cmd_name])
-
-
-def _command(name: str, point: Any) -> Any:
-    """A plugin's command; one that does not load says so when it is called, and does not break
-    the others.
-    """
-    try:
-        target = point.load()
-    except Exception as error:
-        reason = f"{name} does not load: {type(error).__name__}: {error}"
-
-        def broken() -> None:
-            raise Failure(reason)
-
-        broken.__doc__ = f"(does not load: {error})"
-        target = broken
-    if isinstance(target, typer.Typer):
-        group = typer.main.get_command(target)
-        group.name = name
-        return group
-    if not callable(target) or hasattr(target, "make_context"):
-        return target  # a click command
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name)(target)
-    return typer.main.get_command(single)
-
-
 app = typer.Typer(
     name="zktrace",
-    cls=_Commands,
+    cls=LazyGroup,
     help="Network traffic analyzer for Apache ZooKeeper's wire protocols.",
     no_args_is_help=True,
     # Rich's help takes 0.1 s to import and says no more.
@@ -104,17 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("decode")(decode.decode)
-app.command("stats")(stats.stats)
-app.command("trace")(trace.trace)
-app.command("ensemble")(ensemble.ensemble)
-app.command("verify")(verify.verify)
-app.command("live")(live.live)
-app.command("serve")(serve.serve)
-app.command("top")(top.top)
-app.command("agent")(agent.agent)
-app.command("demo")(demo.demo)
-app.command("schema")(schema.schema)
 
 
 def _version(wanted: bool) -> None:

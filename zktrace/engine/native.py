@@ -1,4 +1,6 @@
-"""The native engine: the Rust decoder of ``zktrace._native``, given the schema as text.
+"""The native engine: the Rust decoder of ``zktrace._native``, given the schema as text: that of
+:func:`zktrace.wire.layout.schema_text` when it was built, which a test holds to today's, so that a
+start need not compile the codecs of all records.
 
 The same rows as :mod:`zktrace.engine.python` makes, as Arrow batches. Nothing is decoded here.
 """
@@ -6,14 +8,16 @@ The same rows as :mod:`zktrace.engine.python` makes, as Arrow batches. Nothing i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from zktrace._native import SCHEMA
 from zktrace._native import Engine as _Engine
 from zktrace._native import LiveCapture as _LiveCapture
-from zktrace.capture.live import Plan, Taker, Turn
 from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
-from zktrace.wire.layout import schema_text
+
+if TYPE_CHECKING:
+    from zktrace.capture.live import Plan, Taker, Turn
 
 ABILITIES: Final[frozenset[str]] = frozenset(
     {"aggregates", "arrays", "json", "kept", "shared", "whole", "windows"}
@@ -32,7 +36,7 @@ class NativeEngine:
 
     def __init__(self, options: EngineOptions) -> None:
         engine = _Engine(
-            schema_text(),
+            SCHEMA,
             BOUNDS,
             client_ports=options.client_ports,
             quorum_ports=options.quorum_ports,
@@ -112,6 +116,8 @@ class NativeCapture:
         return self._opened().wait(timeout_ms)
 
     def turn(self, taker: Taker, budget_ms: int, most: int, stay: bool = False) -> Turn:
+        from zktrace.capture.live import Turn
+
         assert isinstance(taker, NativeEngine)
         return Turn(*self._opened().turn(taker._engine, budget_ms, most, stay))
 

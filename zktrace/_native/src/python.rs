@@ -526,6 +526,8 @@ impl Engine {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Compiling the codecs in Python to write it takes as long as the rest of a start.
+    module.add("SCHEMA", include_str!("../schema.txt"))?;
     module.add_class::<Engine>()?;
     crate::python_capture::register(module)?;
     crate::python_flow::register(module)?;
