@@ -241,7 +241,11 @@ def ensemble_command(
 @app.command("chaos")
 def chaos_command(
     action: Annotated[
-        str, typer.Argument(metavar="ACTION", help="status, kill, pause, resume, restart or stop.")
+        str,
+        typer.Argument(
+            metavar="ACTION",
+            help="status, kill, pause, resume, restart, stop, partition, slow or heal.",
+        ),
     ],
     servers: Annotated[
         list[str] | None,
@@ -250,16 +254,22 @@ def chaos_command(
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="That of zktrace server ensemble.")
     ] = Path("."),
+    delay: Annotated[
+        int,
+        typer.Option(metavar="MS", min=1, help="slow: how late what it sends to others comes."),
+    ] = 200,
 ) -> None:
     """Hurt servers of a running ensemble, and let them live again.
 
     kill is SIGKILL, pause SIGSTOP, resume SIGCONT, stop SIGTERM; restart starts what was killed.
+    partition cuts the named servers off from all others, in both directions; slow delays what they
+    send to others; heal ends both, of those that are named or of all. Clients reach them as before.
     """
     from zktrace_server.chaos import act
     from zktrace_server.local import Local, LocalError
 
     try:
-        for line in act(Local(directory), action, servers or []):
+        for line in act(Local(directory), action, servers or [], delay):
             typer.echo(line)
     except LocalError as error:
         typer.echo(f"zktrace server: {error}", err=True)

@@ -19,10 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from zktrace_server.net.wire import VARIABLE
+
 HOST: Final = "127.0.0.1"
 _CONFIG: Final = "zoo.cfg"
 _PID: Final = "pid"
 _LOG: Final = "log"
+_FAULTS: Final = "faults"
 #: Until all serve, and until one that was told to end has ended, in seconds.
 _START_S: Final = 60.0
 _END_S: Final = 10.0
@@ -75,6 +78,10 @@ class Local:
             ]
             (home / _CONFIG).write_text("\n".join(keys) + "\n", encoding="utf-8")
 
+    def faults(self, sid: int) -> Path:
+        """The file with what is to go wrong between this server and others (`net.wire`)."""
+        return self._home(sid) / _FAULTS
+
     def port(self, sid: int) -> int:
         """The client port."""
         for line in (self._home(sid) / _CONFIG).read_text(encoding="utf-8").splitlines():
@@ -109,7 +116,7 @@ class Local:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": packages},
+                env={**os.environ, "PYTHONPATH": packages, VARIABLE: str(self.faults(sid))},
                 start_new_session=True,
             )
         self._children[process.pid] = process

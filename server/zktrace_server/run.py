@@ -24,6 +24,7 @@ from zktrace_server.net.secure import TlsGate
 from zktrace_server.net.service import Service
 from zktrace_server.net.sockets import AVAILABLE, Listener, Sockets
 from zktrace_server.net.sockets import listen as listen_together
+from zktrace_server.net.wire import VARIABLE
 from zktrace_server.storage.directory import StorageError
 
 log: Final = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ async def serve(config: Config) -> str | None:
     loop = asyncio.get_running_loop()
     service: Service
     if config.quorum is not None:
-        service = MemberService(config, config.quorum, loop)
+        faults = os.environ.get(VARIABLE)
+        service = MemberService(config, config.quorum, loop, Path(faults) if faults else None)
         try:
             await service.listen()
         except ConfigError:

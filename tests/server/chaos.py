@@ -3,19 +3,20 @@ ZooKeeper promises (``zktrace_server.sim.history``):
 
     python -m tests.server.chaos --rounds 100
 
-Each round one server - the leader every other time - gets SIGKILL or SIGSTOP; then the time is
-taken until a write gets through again. Prints how many operations were checked, and what is wrong.
+Each round one server - the leader every other time - gets SIGKILL or SIGSTOP, or is cut off from
+the others; then the time is taken until a write gets through again. Prints how many operations
+were checked, and what is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,9 @@ from kazoo.exceptions import KazooException
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.retry import KazooRetry
 
+from zktrace_server.chaos import act
 from zktrace_server.local import Local
+from zktrace_server.net.wire import LOOK_S
 from zktrace_server.sim.history import READ, SYNC, WRITE, Op, check
 
 PATHS: Final = ("/a", "/b", "/c")
@@ -33,6 +36,8 @@ PATHS: Final = ("/a", "/b", "/c")
 TICK_MS: Final = 400
 #: Until the ensemble must be there again, in ms: twice what the limits allow.
 AGAIN_MS: Final = 2 * TICK_MS * (10 + 5)
+#: What ends it.
+AGAIN: Final = {"kill": "restart", "pause": "resume", "partition": "heal"}
 #: For a loaded machine to start processes; not part of what is measured.
 _PATIENCE_S: Final = 120.0
 
@@ -104,9 +109,12 @@ class Client(threading.Thread):
 
 @dataclass(slots=True)
 class Outcome:
-    """`again_ms`: of each round, the time until a write got through."""
+    """`again_ms`: of each round, the time until a write got through; `hurt`: rounds by what was
+    done.
+    """
 
     rounds: int = 0
+    hurt: Counter[str] = field(default_factory=Counter)
     ops: int = 0
     unknown: int = 0
     again_ms: list[float] = field(default_factory=list)
@@ -157,17 +165,17 @@ def _round(
 ) -> None:
     leaders = [sid for sid in local.sids() if local.mode(sid) == "leader"]
     sid = leaders[0] if lead and leaders else chance.choice(local.sids())
-    kill = chance.random() < 0.6
-    local.signal(sid, signal.SIGKILL if kill else signal.SIGSTOP)
+    how = chance.choices(("kill", "pause", "partition"), (4, 3, 3))[0]
     since = time.monotonic_ns()
+    deque(act(local, how, [str(sid)]))
+    if how == "partition":
+        time.sleep(2 * LOOK_S)  # until both sides know
+        since = time.monotonic_ns()
+    outcome.hurt[how] += 1
     after = _write_after(clients, since)
     outcome.again_ms.append((after - since) / 1e6)
     time.sleep(chance.random())
-    if kill:
-        local.stop([sid])
-        local.start(sid)
-    else:
-        local.signal(sid, signal.SIGCONT)
+    deque(act(local, AGAIN[how], [str(sid)]))
     local.wait()
     time.sleep(chance.random() / 2)
 
@@ -193,11 +201,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         outcome = campaign(Path(name) / "ensemble", given.rounds, given.seed)
     again = sorted(outcome.again_ms)
+    hurt = ", ".join(f"{how} {count}" for how, count in sorted(outcome.hurt.items()))
     late = [ms for ms in again if ms > AGAIN_MS]
     print(
-        f"{outcome.rounds} rounds, {outcome.ops} operations ({outcome.unknown} unanswered), "
-        f"{len(outcome.wrong)} wrong; a write got through after {again[len(again) // 2]:.0f} ms "
-        f"(median), {again[-1]:.0f} ms at most; {len(late)} later than {AGAIN_MS} ms"
+        f"{outcome.rounds} rounds ({hurt}), {outcome.ops} operations "
+        f"({outcome.unknown} unanswered), {len(outcome.wrong)} wrong; "
+        f"a write got through after {again[len(again) // 2]:.0f} ms (median), "
+        f"{again[-1]:.0f} ms at most; {len(late)} later than {AGAIN_MS} ms"
     )
     for line in outcome.wrong[:20]:
         print(line)

@@ -23,6 +23,7 @@ from zktrace.wire.election import (
 from zktrace.wire.jute import WireError
 from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.net.drops import Drops, ended
+from zktrace_server.net.wire import Line, Wire
 
 log: Final = logging.getLogger(__name__)
 
@@ -42,8 +43,11 @@ class Listener(Protocol):
 class ElectionPort:
     """`hello` is what every connection of ours begins with."""
 
-    def __init__(self, sid: int, ensemble: Ensemble, told: Listener, drops: Drops) -> None:
+    def __init__(
+        self, sid: int, ensemble: Ensemble, told: Listener, drops: Drops, wire: Wire
+    ) -> None:
         self.sid = sid
+        self.wire = wire
         self.drops = drops
         self.told = told
         self._ensemble = ensemble
@@ -90,6 +94,7 @@ class ElectionPort:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
+                await self.wire.reach(sid)
                 await loop.create_connection(
                     lambda: Channel(self, sid), member.host, member.election_port
                 )
@@ -131,6 +136,7 @@ class Channel(asyncio.Protocol):
         self._port = port
         self._known = sid
         self._transport: asyncio.Transport
+        self._line: Line
         self._buffer = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._ours = sid is not None
@@ -145,12 +151,13 @@ class Channel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._line = Line(self._port.wire, transport, self._known)
         peer = transport.get_extra_info("peername") or ("", 0)
         self._address = f"{peer[0]}:{peer[1]}"
         if not self._ours:
             self._timer = asyncio.get_running_loop().call_later(CONNECT_S, self._silent)
             return
-        transport.write(self._port.hello)
+        self._line.write(self._port.hello)
         if self.sid > self._port.sid:
             self.end(None)
         else:
@@ -182,7 +189,7 @@ class Channel(asyncio.Protocol):
             if not same:
                 self._port.dial(hello.sid, knocked=True)
             return False
-        self._known = hello.sid
+        self._known = self._line.sid = hello.sid
         self._port.opened(self)
         return True
 
@@ -210,14 +217,14 @@ class Channel(asyncio.Protocol):
         self._transport.abort()
 
     def write(self, frame: bytes) -> None:
-        self._transport.write(frame)
+        self._line.write(frame)
 
     def end(self, why: str | None) -> None:
         """Closes it. None: as it has to be, nobody needs to hear of it."""
         if why is not None:
             self._tell(why)
         self._told = True
-        self._transport.close()
+        self._line.close()
 
     def _tell(self, why: str) -> None:
         if not self._told:

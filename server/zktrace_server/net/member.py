@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from zktrace.wire.election import Notification
@@ -29,6 +30,7 @@ from zktrace_server.net.quorum import QuorumConnection
 from zktrace_server.net.service import Peer as ClientPeer
 from zktrace_server.net.service import Service
 from zktrace_server.net.stats import Stats
+from zktrace_server.net.wire import Wire
 from zktrace_server.storage import store
 from zktrace_server.storage.directory import Directories, StorageError
 from zktrace_server.storage.member import MemberStorage
@@ -47,8 +49,13 @@ class MemberService(Service):
     """`server` is a server that nobody reaches while `serving` is false."""
 
     def __init__(
-        self, config: Config, quorum: QuorumConfig, loop: asyncio.AbstractEventLoop
+        self,
+        config: Config,
+        quorum: QuorumConfig,
+        loop: asyncio.AbstractEventLoop,
+        faults: Path | None = None,
     ) -> None:
+        """`faults`: a file with what is to go wrong between servers (`net.wire`)."""
         own = replace(config.settings, server_id=quorum.sid)
         self.config = config = replace(config, settings=own)
         self.quorum = quorum
@@ -78,7 +85,8 @@ class MemberService(Service):
         self._told_state = ""
         self._mismatches = 0
         self._drops = Drops(loop.time)
-        self.election = ElectionPort(quorum.sid, quorum.ensemble, self, self._drops)
+        self._wire = Wire(loop, faults)
+        self.election = ElectionPort(quorum.sid, quorum.ensemble, self, self._drops, self._wire)
         self._listeners: list[asyncio.Server] = []
         self._choose_snapshot_size()
 
@@ -124,7 +132,7 @@ class MemberService(Service):
         own = self.quorum.ensemble.members[self.quorum.sid]
         host = None if self.quorum.listen_on_all else own.host
         for port, factory in (
-            (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops)),
+            (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops, self._wire)),
             (own.election_port, self.election.accept),
         ):
             try:
@@ -148,6 +156,7 @@ class MemberService(Service):
         for listener in self._listeners:
             listener.close()
         self.election.close()
+        self._wire.close()
         for task in list(self._dials):
             task.cancel()
         for connection in list(self._links.values()):
@@ -318,8 +327,9 @@ class MemberService(Service):
         member = self.quorum.ensemble.members[sid]
         try:
             async with asyncio.timeout(max(0.1, self.quorum.limits.tick_ms / 1000)):
+                await self._wire.reach(sid)
                 await self._loop.create_connection(
-                    lambda: QuorumConnection(self, self._links, self._drops, sid),
+                    lambda: QuorumConnection(self, self._links, self._drops, self._wire, sid),
                     member.host,
                     member.quorum_port,
                 )

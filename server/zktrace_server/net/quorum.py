@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.net.drops import Drops, ended
+from zktrace_server.net.wire import Line, Wire
 
 #: More than this waiting to be sent: a learner that takes nothing is cut off. A snapshot of a large
 #: tree has to fit.
@@ -32,19 +33,23 @@ class QuorumConnection(asyncio.Protocol):
         owner: Owner,
         carried: dict[Link, QuorumConnection],
         drops: Drops,
+        wire: Wire,
         sid: int | None = None,
     ) -> None:
         self._owner = owner
+        self._wire = wire
         self._drops = drops
         self._told = False
         self._carried = carried
         self._sid = sid
         self._transport: asyncio.Transport
+        self._line: Line
         self._link: Link
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._line = Line(self._wire, transport, self._sid)
         peer = transport.get_extra_info("peername") or ("", 0)
         address = f"{peer[0]}:{peer[1]}"
         if self._sid is None:
@@ -63,16 +68,17 @@ class QuorumConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Sends what the core has left in the link."""
-        link = self._link
+        link, line = self._link, self._line
         if link.out:
             out, link.out = link.out, []
-            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
-            if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            line.sid = link.sid if self._sid is None else self._sid
+            line.write(b"".join(out) if len(out) > 1 else out[0])
+            if line.unsent > MAX_UNSENT:
                 self._tell(f"it has not read {MAX_UNSENT} bytes that it was sent")
                 self._transport.abort()
         if link.closed:
             self._tell(link.why)
-            self._transport.close()
+            line.close()
 
     def abort(self) -> None:
         """This server ends."""

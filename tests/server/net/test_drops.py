@@ -15,6 +15,7 @@ from zktrace_server.core.quorum.link import Link
 from zktrace_server.net.drops import MOST, WINDOW_S, Drops
 from zktrace_server.net.election import ElectionPort
 from zktrace_server.net.quorum import QuorumConnection
+from zktrace_server.net.wire import Wire
 
 
 def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -78,14 +79,15 @@ class _Deaf:
 
 def _election() -> Callable[[], asyncio.Protocol]:
     members = {sid: f"127.0.0.1:{sid}:{sid + 10}" for sid in (1, 2, 3)}
-    drops = Drops(asyncio.get_running_loop().time)
-    return ElectionPort(2, parse_ensemble(members, {}, {}), _Deaf(), drops).accept
+    loop = asyncio.get_running_loop()
+    ensemble = parse_ensemble(members, {}, {})
+    return ElectionPort(2, ensemble, _Deaf(), Drops(loop.time), Wire(loop)).accept
 
 
 def _quorum() -> Callable[[], asyncio.Protocol]:
     owner = _Deaf()
-    drops = Drops(asyncio.get_running_loop().time)
-    return lambda: QuorumConnection(owner, owner.carried, drops)
+    loop = asyncio.get_running_loop()
+    return lambda: QuorumConnection(owner, owner.carried, Drops(loop.time), Wire(loop))
 
 
 async def _talk(

@@ -5,13 +5,20 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
+from kazoo.client import KazooClient
 
 from tests.server.chaos import campaign
 from zktrace_server.chaos import act
 from zktrace_server.local import Local, LocalError
+from zktrace_server.net.wire import Faults
+
+_PATIENCE_S: Final = 120.0
 
 
 def test_killed_and_stopped_under_load(tmp_path: Path) -> None:
@@ -79,3 +86,74 @@ def test_what_cannot_be_done(tmp_path: Path, action: str, names: list[str], reas
         local.make(3, 0, 500)
     with pytest.raises(LocalError, match=reason):
         list(act(local, action, names))
+
+
+def test_a_partition_and_its_end(tmp_path: Path) -> None:
+    """The leader alone on one side: the others elect one, it serves nobody, and comes back."""
+    local = Local(tmp_path / "parted")
+    local.make(3, 0, 200)
+    try:
+        for sid in local.sids():
+            local.start(sid)
+        local.wait()
+        leader = next(sid for sid in local.sids() if local.mode(sid) == "leader")
+        others = [sid for sid in local.sids() if sid != leader]
+        told = list(act(local, "partition", ["leader"]))
+        assert told == [f"{leader} | {others[0]} {others[1]}"]
+        until(lambda: any(local.mode(sid) == "leader" for sid in others))
+        until(lambda: local.mode(leader) == "not serving")
+        status = list(act(local, "status", [str(leader)]))
+        assert status[0].endswith(f"cut off from {others[0]} {others[1]}")
+        client = KazooClient(",".join(f"127.0.0.1:{local.port(sid)}" for sid in others))
+        client.start(60)
+        client.create("/while-parted", b"")
+        client.stop()
+        client.close()
+
+        assert len(list(act(local, "heal", []))) == 3
+        local.wait()
+        assert local.mode(leader) == "follower"
+        client = KazooClient(f"127.0.0.1:{local.port(leader)}")
+        client.start(60)
+        client.sync("/while-parted")
+        assert client.exists("/while-parted") is not None
+        list(act(local, "slow", [str(leader)], 300))
+        until(lambda: _write_s(client) > 0.3)
+        list(act(local, "heal", [str(leader)]))
+        until(lambda: _write_s(client) < 0.3)
+        client.stop()
+        client.close()
+    finally:
+        local.stop()
+
+
+def _write_s(client: KazooClient) -> float:
+    began = time.monotonic()
+    client.set("/while-parted", b"")
+    return time.monotonic() - began
+
+
+def until(good: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not good():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_faults_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "faults"
+    assert Faults.read(path) == Faults()
+    Faults(frozenset({3, 1}), 7).write(path)
+    assert Faults.read(path) == Faults(frozenset({1, 3}), 7)
+    for text, wrong in (
+        ("[]", "no JSON object"),
+        ('{"cut": 1}', "no list of servers"),
+        ('{"cut": ["1"]}', "no list of servers"),
+        ('{"delay_ms": -1}', "no number of milliseconds"),
+        ("{", "Expecting"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=wrong):
+            Faults.read(path)
+    Faults().write(path)
+    assert not path.exists()
