@@ -128,14 +128,15 @@ class JavaServer:
         self._process: subprocess.Popen[bytes] | None = None
         if sid is not None:
             (self.data / "myid").write_text(f"{sid}\n")
-        given = {
+        self.given = {
             **CONFIG,
             "dataDir": str(self.data),
             "clientPort": str(port),
             "clientPortAddress": _HOST,
             **config,
         }
-        self._config.write_text("".join(f"{key}={value}\n" for key, value in given.items()))
+        """Its zoo.cfg."""
+        self._config.write_text("".join(f"{key}={value}\n" for key, value in self.given.items()))
 
     @property
     def hosts(self) -> str:

@@ -80,6 +80,17 @@ class Mixed(list[JavaServer]):
         logs = "\n".join(f"--- {s.sid}\n{s.log.read_text()[-3000:]}" for s in self)
         raise AssertionError(f"not within {PATIENCE_S:.0f} s; {self.modes()}\n{logs}")
 
+    def replace(self, sid: int, kind: str) -> JavaServer:
+        """Another program in the place and on the data of a server, which has to be ended; it is
+        not started.
+        """
+        before = self.of(sid)
+        assert not before.running
+        self[sid - 1] = program(kind)(
+            before.data.parent, before.address[1], before.given, sid=before.sid
+        )
+        return self[sid - 1]
+
     def start(self) -> None:
         for server in self:
             server.start()
@@ -89,6 +100,11 @@ class Mixed(list[JavaServer]):
     def stop(self) -> None:
         for server in self:
             server.stop()
+
+
+def program(kind: str) -> type[JavaServer]:
+    """What runs a server of that kind."""
+    return OurMember if kind.lower() == "o" else JavaServer
 
 
 def make(
@@ -112,9 +128,8 @@ def make(
             **({"peerType": "observer"} if kind.isupper() else {}),
             **config,
         }
-        program = OurMember if kind.lower() == "o" else JavaServer
         where = directory / str(number + 1)
-        servers.append(program(where, free[3 * number], own, sid=number + 1))
+        servers.append(program(kind)(where, free[3 * number], own, sid=number + 1))
     return servers
 
 

@@ -21,7 +21,7 @@ from kazoo.exceptions import (
 )
 from kazoo.retry import KazooRetry
 
-from tests.server.quorum.mixed import PATIENCE_S, Mixed, mixed
+from tests.server.quorum.mixed import PATIENCE_S, Mixed, mixed, program
 
 #: Of which nobody knows what became.
 _UNKNOWN = (ConnectionLoss, SessionExpiredError, OperationTimeoutError, ConnectionClosedError)
@@ -171,6 +171,33 @@ def test_observers_both_ways(tmp_path: Path, kinds: str) -> None:
         writer.end()
         trees = [_tree(server.hosts) for server in servers if server.running]
         assert all(tree == trees[0] for tree in trees)
+        _nothing_differs(servers)
+
+
+@pytest.mark.parametrize(("before", "after"), [("j", "o"), ("o", "j")])
+def test_rolling_replacement(tmp_path: Path, before: str, after: str) -> None:
+    """One server after the other is ended, the leader last, and the other program goes on with its
+    data and its zoo.cfg, while clients work.
+    """
+    with mixed(tmp_path, before * 3) as servers:
+        writer = Writer(servers.hosts)
+        writer.start()
+        writer.more(servers)
+        for _ in range(3):
+            # Whoever leads at the time is the last of those that are left.
+            left = [server for server in servers if type(server) is program(before)]
+            one = next((server for server in left if server.mode() != "leader"), left[0])
+            one.stop()
+            writer.more(servers)
+            assert one.sid is not None
+            servers.replace(one.sid, after).start()
+            servers.all_serve()
+            writer.more(servers)
+        assert {type(server) for server in servers} == {program(after)}
+        writer.end()
+        trees = [_tree(server.hosts) for server in servers]
+        assert trees[0] == trees[1] == trees[2]
+        assert not {f"/load/{name}" for name in writer.known} - set(trees[0])
         _nothing_differs(servers)
 
 
