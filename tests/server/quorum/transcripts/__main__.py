@@ -1,0 +1,9 @@
+"""Writes all transcripts anew; what changed is for version control to show."""
+
+from __future__ import annotations
+
+from tests.server.quorum.transcripts import files, replay
+
+for path in files():
+    path.write_text(replay(path.read_text(encoding="utf-8")), encoding="utf-8")
+    print(path.name)
