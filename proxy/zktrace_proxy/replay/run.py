@@ -11,20 +11,19 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from zktrace.wire.jute import WireError
 from zktrace.wire.message import frame
-from zktrace.wire.opcodes import CLOSE_SESSION, OPS, op_name
+from zktrace.wire.opcodes import CLOSE_SESSION
 from zktrace.wire.records import ConnectRequest, ConnectResponse
 from zktrace_proxy.compare.canonical import Finding, Judge, Verdict
 from zktrace_proxy.compare.outcome import Divergence, Outcome
-from zktrace_proxy.messages.exchanges import CONNECT_OP
-from zktrace_proxy.messages.maps import MASK, Maps, Names, Session
+from zktrace_proxy.messages.maps import Maps, Names, Session
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.connection import Connection, EventKey
-from zktrace_proxy.replay.effects import paths_of
 from zktrace_proxy.replay.live import open_wire, reason
+from zktrace_proxy.replay.names import path_of, request_name, session_text
 from zktrace_proxy.replay.order import Mode, Order
 from zktrace_proxy.replay.prelude import Prelude, PreludeError
 from zktrace_proxy.replay.prepare import Plan, connect_of
@@ -332,7 +331,7 @@ class Replayer:
             self.report.sent += 1
             if live is not None:
                 latency = self.now_ns() - step.sent_ns
-                self.report.latency(_name(exchange.opcode), exchange.latency_ns, latency)
+                self.report.latency(request_name(exchange.opcode), exchange.latency_ns, latency)
             if not self.fast:
                 ideal = self._begin + (exchange.sent_ns - self.plan.first_ns) / 1e9 / (
                     self.options.speed or 1.0
@@ -371,7 +370,7 @@ class Replayer:
 
     def _note(self, step: Step, finding: Finding) -> None:
         exchange = step.exchange
-        name = _name(exchange.opcode)
+        name = request_name(exchange.opcode)
         self.outcome.exchange(name, finding)
         if finding.verdict is Verdict.different:
             self.outcome.diverged(
@@ -379,7 +378,7 @@ class Replayer:
                     session_text(step.session),
                     exchange.index,
                     name,
-                    _path(exchange),
+                    path_of(exchange),
                     exchange.sent_ns,
                     exchange.zxid,
                     finding,
@@ -469,7 +468,7 @@ class Replayer:
                 for key in connection.give_up_events(step):
                     self.report.stall(
                         Stall(session_text(step.session), step.exchange.index,
-                              op_name(step.exchange.opcode), key[2], now - self._begin)
+                              request_name(step.exchange.opcode), key[2], now - self._begin)
                     )  # fmt: skip
                 connection.pump()
                 self.pump_others(connection)
@@ -502,25 +501,3 @@ class Replayer:
             if all(c.pongs > before or c.wire is None for c, before in waiting):
                 break
             await asyncio.sleep(0.01)
-
-
-_NAMES: Final = {op.number: op.name for op in OPS} | {CONNECT_OP: "connect"}
-
-
-def _name(opcode: int) -> str:
-    return _NAMES.get(opcode) or op_name(opcode)
-
-
-def session_text(session: int) -> str:
-    """As events show it."""
-    return f"0x{session & MASK:016x}" if session > 0 else f"unknown-{-session}"
-
-
-def _path(exchange: Any) -> str | None:
-    from zktrace.wire.message import decode_body
-
-    try:
-        paths = paths_of(decode_body(exchange.opcode, "request", exchange.request[8:]))
-    except WireError:
-        return None
-    return paths[0] if paths else None
