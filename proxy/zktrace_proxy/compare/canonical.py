@@ -82,32 +82,15 @@ class Judge:
         opcode = exchange.opcode
         if opcode in WRITES and exchange.zxid:
             maps.zxids.learn(exchange.zxid, int.from_bytes(live[4:12], "big", signed=True))
-        if makes and recorded[12:16] == live[12:16]:
-            self._learn_names(opcode, recorded, live)
+        if makes:
+            names = maps.names
+            for mine, other in created_names(exchange, live):
+                # anything else is another name, not another number
+                if names.to_live(mine[:-10]) == other[:-10]:
+                    names.learn(mine, other[len(names.prefix) :])
         if maps.offsets.by_path and opcode in CREATES and exchange.error == 0:
             body = decode_body(opcode, "request", exchange.request[8:])
             maps.offsets.forget(getattr(body, "path", None) or "")
-
-    def _learn_names(self, opcode: int, recorded: bytes, live: bytes) -> None:
-        try:
-            ours = decode_body(opcode, "reply", recorded[16:])
-            theirs = decode_body(opcode, "reply", live[16:])
-        except WireError:
-            return  # told where the replies are judged
-        if isinstance(ours, MultiResponse) and isinstance(theirs, MultiResponse):
-            pairs: list[tuple[Any, Any]] = [
-                (one.body, two.body) for one, two in zip(ours.results, theirs.results, strict=False)
-            ]
-        else:
-            pairs = [(ours, theirs)]
-        names = self._maps.names
-        for one, two in pairs:
-            mine, other = getattr(one, "created_path", None), getattr(two, "created_path", None)
-            if not mine or not other or not (mine[-10:] + other[-10:]).isdigit():
-                continue
-            # anything else is another name, not another number
-            if names.to_live(mine[:-10]) == other[:-10]:
-                names.learn(mine, other[len(names.prefix) :])
 
     # ---- replies
 
@@ -332,6 +315,32 @@ class Judge:
             return None
         path = event.path or ""
         return event.type, event.state, self._maps.names.to_recorded(path) if live else path
+
+
+def created_names(exchange: Exchange, live: bytes | None) -> list[tuple[str, str]]:
+    """Names with numbers that a create, or a multi, made: the recorded and the live one."""
+    recorded = exchange.reply
+    if recorded is None or live is None or recorded[12:16] != live[12:16]:
+        return []
+    try:
+        ours = decode_body(exchange.opcode, "reply", recorded[16:])
+        theirs = decode_body(exchange.opcode, "reply", live[16:])
+    except WireError:
+        return []  # failures, and what is told where the replies are judged
+    if isinstance(ours, MultiResponse) and isinstance(theirs, MultiResponse):
+        pairs: list[tuple[Any, Any]] = [
+            (one.body, two.body) for one, two in zip(ours.results, theirs.results, strict=False)
+        ]
+    else:
+        pairs = [(ours, theirs)]
+    names = [
+        (getattr(one, "created_path", None), getattr(two, "created_path", None))
+        for one, two in pairs
+    ]
+    return [
+        (mine, other) for mine, other in names
+        if mine and other and (mine[-10:] + other[-10:]).isdigit()
+    ]  # fmt: skip
 
 
 #: Opcodes whose successful reply has its own zxid.

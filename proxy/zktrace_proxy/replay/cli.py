@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -119,17 +120,70 @@ def replay(
     drop_lost: Annotated[
         bool, typer.Option("--drop-lost", help="Leave out requests that got no reply.")
     ] = False,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            show_default=False,
+            help="The other way round: stand in for the recorded server here, and answer clients.",
+        ),
+    ] = None,
+    unmatched: Annotated[
+        str,
+        typer.Option(
+            metavar="model|refuse|forward=SERVER",
+            help="With --serve, for requests that the recording does not have: ask the tree that "
+            "the recorded writes made; answer SystemError; ask another server.",
+        ),
+    ] = "model",
+    client: Annotated[
+        list[str],
+        typer.Option(
+            metavar="IP[:PORT]",
+            show_default=False,
+            help="With --serve: only this recorded client is to come; what the others wrote "
+            "happens by itself. May be repeated.",
+        ),
+    ] = [],  # noqa: B006
+    require_all: Annotated[
+        bool,
+        typer.Option(
+            "--require-all",
+            help="With --serve: exit status 1 if recorded requests were never asked for.",
+        ),
+    ] = False,
+    keep_connections: Annotated[
+        bool,
+        typer.Option(
+            "--keep-connections",
+            help="With --serve: do not lose connections that were lost in the recording.",
+        ),
+    ] = False,
     client_port: ClientPort = [],  # noqa: B006
     json: JsonOption = False,
 ) -> None:
-    """Send recorded requests to a live server.
+    """Send recorded requests to a live server, or answer as one.
 
     In an order that gives the recorded results. One live connection stands for each recorded one.
     Sessions, names of sequential nodes, zxids and versions are mapped. Exit status: 0 done; 1 with
-    --compare: the target answered differently; 2 it could not be done, or not all of it.
+    --compare: the target answered differently, with --require-all: not all was asked for; 2 it
+    could not be done, or not all of it.
     """
+    if serve is not None:
+        if to is not None:
+            raise Failure("--to or --serve, not both")
+        raise typer.Exit(
+            _serve(
+                serve, unmatched, client, require_all, not keep_connections, json,
+                lambda: _plan(sources, client_port, only, server, since, until),
+            )
+        )  # fmt: skip
+    if unmatched != "model" or client or require_all or keep_connections:
+        raise Failure(
+            "--unmatched, --client, --require-all and --keep-connections are about --serve"
+        )
     if to is None and not plan_only:
-        raise Failure("where to? give --to HOST:PORT (or --plan)")
+        raise Failure("where to? give --to HOST:PORT, --serve HOST:PORT or --plan")
     options = _options(
         to or "127.0.0.1:0", order, speed, max_think, versions, prefix, auth, session_timeout,
         wait=wait, reply_timeout=reply_timeout, start_state=not no_start, drop_lost=drop_lost,
@@ -162,6 +216,29 @@ def replay(
         raise typer.Exit(status)
 
 
+def _serve(
+    at: str,
+    unmatched: str,
+    clients: list[str],
+    require_all: bool,
+    faithful: bool,
+    json: bool,
+    read: Callable[[], Plan],
+) -> int:
+    from zktrace_proxy.replay.standin import command
+
+    address = command.address("--serve", at, listening=True)
+    kind = command.otherwise(unmatched)
+    plan = read()
+    try:
+        return command.serve(
+            plan, address, kind, clients=clients, require_all=require_all, faithful=faithful,
+            json=json,
+        )  # fmt: skip
+    finally:
+        plan.close()
+
+
 def _options(
     to: str,
     order: str,
@@ -173,16 +250,11 @@ def _options(
     session_timeout: str | None,
     **limits: Any,
 ) -> Options:
-    from zktrace_proxy.addresses import resolve
-    from zktrace_proxy.plane import PlaneError
     from zktrace_proxy.replay.order import Mode
     from zktrace_proxy.replay.rewrite import Versions
     from zktrace_proxy.replay.run import Options
+    from zktrace_proxy.replay.standin.command import address
 
-    try:
-        host, _, port = resolve(to)[0].rpartition(":")
-    except PlaneError as error:
-        raise Failure(f"--to: {error}") from None
     if order not in Mode.__members__:
         raise Failure(f"--order: {order!r} is none of {', '.join(Mode)}")
     if versions not in Versions.__members__:
@@ -191,7 +263,7 @@ def _options(
     if prefix and not (prefix.startswith("/") and "//" not in prefix):
         raise Failure(f"--prefix: {prefix!r} is no path such as /replay1")
     return Options(
-        (host.strip("[]"), int(port)),
+        address("--to", to),
         Mode[order],
         _speed(speed),
         _duration("--max-think", max_think),

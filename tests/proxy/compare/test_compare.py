@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from tests.proxy.conftest import ROOT
 from tests.proxy.replay.support import (
     Bug,
     Faulty,
+    command,
     compared,
     record,
     recorder,
@@ -26,23 +24,6 @@ from tests.server.ourzk import ours
 from zktrace_proxy.compare.match import match
 from zktrace_proxy.compare.page import page
 from zktrace_proxy.compare.recording import Talk
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "proxy")])
-    code = (
-        "import sys, typer; from zktrace.cli.main import run; "
-        "from zktrace_proxy.compare.cli import compare; "
-        "app = typer.Typer(add_completion=False); app.command()(compare); "
-        "sys.exit(run(sys.argv[1:], app, 'zktrace compare'))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +100,7 @@ def test_a_lost_watch_event_is_a_difference(recording: Path, tmp_path: Path) -> 
 def test_the_command_says_so_by_its_status_as_text_json_and_page(
     recording: Path, tmp_path: Path
 ) -> None:
-    same = command(str(recording), str(recording))
+    same = command("compare", str(recording), str(recording))
     assert (same.returncode, same.stderr) == (0, "")
     assert " 0 different" in same.stdout
 
@@ -127,7 +108,7 @@ def test_the_command_says_so_by_its_status_as_text_json_and_page(
         return payload[:12] + b"\xff\xff\xff\x9c" if number == 3 and len(payload) > 16 else payload
 
     other = faulty(recording, tmp_path, bug)
-    differs = command(str(recording), str(other), "--html", str(tmp_path / "page.html"))
+    differs = command("compare", str(recording), str(other), "--html", str(tmp_path / "page.html"))
     assert differs.returncode == 1, differs.stderr
     assert "DIFFERS" in differs.stdout
     assert "OK -> " in differs.stdout
@@ -135,7 +116,7 @@ def test_the_command_says_so_by_its_status_as_text_json_and_page(
     assert "<!doctype html>" in text
     assert "http" not in text, "a page of its own asks for nothing else"
     assert "Differences, in order" in text
-    found = json.loads(command(str(recording), str(other), "--json").stdout)
+    found = json.loads(command("compare", str(recording), str(other), "--json").stdout)
     assert found["differences"] == len(found["divergences"]) + found["more_divergences"]
     assert found["divergences"][0]["what"] == "error"
     assert not found["divergences"][0]["consequence"]
@@ -143,10 +124,10 @@ def test_the_command_says_so_by_its_status_as_text_json_and_page(
 
 def test_what_cannot_be_compared_is_an_unusable_call(recording: Path, tmp_path: Path) -> None:
     for other in ("tcp_tls.pcap", "file_noise.pcap"):
-        done = command(str(recording), str(ROOT / "pcaps" / other))
+        done = command("compare", str(recording), str(ROOT / "pcaps" / other))
         assert done.returncode == 2, done.stdout
         assert done.stderr.count("\n") == 1
-    done = command(str(recording), str(tmp_path / "none"))
+    done = command("compare", str(recording), str(tmp_path / "none"))
     assert done.returncode == 2
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.proxy.conftest import ROOT
 from zktrace_proxy.compare.pairwise import Comparison, compare
 from zktrace_proxy.compare.recording import Recording
 from zktrace_proxy.messages.reader import Reader
@@ -21,6 +25,35 @@ from zktrace_server.load import Options as Load
 from zktrace_server.load import run as load
 
 Address = tuple[str, int]
+
+_CODE = (
+    "import importlib, sys, typer; from zktrace.cli.main import run; name = sys.argv[1]; "
+    "module = importlib.import_module(f'zktrace_proxy.{name}.cli'); "
+    "app = typer.Typer(add_completion=False); app.command()(getattr(module, name)); "
+    "sys.exit(run(sys.argv[2:], app, f'zktrace {name}'))"
+)
+
+
+def started(name: str, *arguments: str) -> subprocess.Popen[str]:
+    """``zktrace NAME`` under way: replay, compare, scrub. As it is here, whatever is installed."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "proxy")])
+    return subprocess.Popen(
+        [sys.executable, "-c", _CODE, name, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``zktrace NAME``, until it ends."""
+    process = started(name, *arguments)
+    try:
+        out, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
 
 
 @contextmanager

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,28 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.conftest import ROOT
-from tests.proxy.replay.support import Faulty, planned, record, replayed
+from tests.proxy.replay.support import Faulty, command, planned, record, replayed
 from tests.server.ourzk import ours
 from zktrace_proxy.replay.report import plan_lines
 
 PCAPS = ROOT / "pcaps"
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "proxy")])
-    code = (
-        "import sys, typer; from zktrace.cli.main import run; "
-        "from zktrace_proxy.replay.cli import replay; "
-        "app = typer.Typer(add_completion=False); app.command()(replay); "
-        "sys.exit(run(sys.argv[1:], app, 'zktrace replay'))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +91,19 @@ def test_a_target_that_is_down_or_silent_is_an_unusable_call(
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        done = command(str(recording), "--to", f"127.0.0.1:{free.getsockname()[1]}")
+        done = command("replay", str(recording), "--to", f"127.0.0.1:{free.getsockname()[1]}")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "refused" in done.stderr
     done = command(
-        str(recording), "--to", f"127.0.0.1:{silent[1]}", "--reply-timeout", "0.5", "--speed", "max"
+        "replay",
+        str(recording),
+        "--to",
+        f"127.0.0.1:{silent[1]}",
+        "--reply-timeout",
+        "0.5",
+        "--speed",
+        "max",
     )
     assert done.returncode == 2
     assert "no reply within 0.5 s" in done.stdout
@@ -201,14 +188,14 @@ def test_reads_only_need_the_nodes_that_were_there(recording: Path, tmp_path: Pa
     ],
 )
 def test_an_unusable_call_is_one_line(arguments: list[str], words: str) -> None:
-    done = command(str(PCAPS / "25_kazoo_ops.pcap"), *arguments)
+    done = command("replay", str(PCAPS / "25_kazoo_ops.pcap"), *arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_the_plan_as_json(recording: Path) -> None:
-    done = command(str(recording), "--plan", "--json")
+    done = command("replay", str(recording), "--plan", "--json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["unseen_writes"] == 0

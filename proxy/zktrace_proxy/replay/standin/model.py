@@ -83,6 +83,12 @@ class Model:
         # events that the request itself sets off go first
         return connection.out.pop()[4:]
 
+    def say(self, connection: Connection, answer: bytes | None) -> None:
+        """To be sent behind what the connection's `out` has."""
+        if answer is not None:
+            connection.out.append(frame(answer))
+            self.server.dirty[connection] = None
+
     def begin_session(self, connection: Connection, payload: bytes) -> bytes | None:
         """The core's answer to a ConnectRequest. A new session takes no zxid: those of the
         recording are for what it has.

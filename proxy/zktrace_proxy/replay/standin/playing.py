@@ -9,22 +9,21 @@ that are not recognised are for the tree, or refused, or somebody else's. No inp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from zktrace.wire.errors import error_name
-from zktrace.wire.jute import WireError
-from zktrace.wire.message import decode_body
-from zktrace.wire.multi import MultiRequest, MultiResponse
 from zktrace.wire.opcodes import AUTH, BY_NUMBER, CLOSE_SESSION, op_name
-from zktrace.wire.records import ReplyHeader, Stat
+from zktrace.wire.records import ReplyHeader
+from zktrace_proxy.compare.canonical import created_names
 from zktrace_proxy.messages.exchanges import Exchange
-from zktrace_proxy.messages.maps import MASK, Names
+from zktrace_proxy.messages.maps import Names
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.effects import Effects, effects, parent
 from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.standin.answers import Answers, data_of, data_paths, time_of
 from zktrace_proxy.replay.standin.model import Connection, Model
 from zktrace_proxy.replay.standin.script import (
     ELSEWHERE,
@@ -119,6 +118,7 @@ class Stage:
         self._players: dict[int, Player] = {}
         #: recorded session: live one
         self._live: dict[int, int] = {}
+        self._answers = Answers(self._names, self._live)
         self._written: dict[str, int] = {}
         self._own: dict[int, Player] = {}
         self._next_other = 0
@@ -164,12 +164,15 @@ class Stage:
 
     # ---- requests
 
-    def request(self, player: Player, payload: bytes) -> tuple[bytes | None, bool]:
-        """The answer, and whether somebody else is to be asked for it (then it is None)."""
+    def request(self, player: Player, payload: bytes) -> bool:
+        """Answers a request, into the connection's `out`: events that it sets off come behind.
+        False: somebody else is to be asked for it.
+        """
         opcode = int.from_bytes(payload[4:8], "big", signed=True)
         if opcode == AUTH:
             # credentials may have been taken out of the recording: whoever has one is believed
-            return self.model.ask(player.connection, payload), False
+            self.model.say(player.connection, self.model.ask(player.connection, payload))
+            return True
         body = body_of(opcode, payload)
         key = key_of(opcode, body, self._names.to_recorded)
         if not player.chosen:
@@ -180,9 +183,9 @@ class Stage:
             return self._unmatched(player, payload, key)
         self._others(line.number)
         self._passed(player, line)
-        answer = self._play(player, line, payload, body)
+        self.model.say(player.connection, self._play(player, line, payload, body))
         self._move(player, line)
-        return answer, False
+        return True
 
     def _find(self, player: Player, key: Key, body: Any) -> Line | None:
         """The first line from here on; one that was passed over, if there is none."""
@@ -231,7 +234,7 @@ class Stage:
         known = exchange.opcode in BY_NUMBER and exchange.opcode < _KEEPERS
         if known and _is_write(exchange):
             return self._play_write(connection, line, payload, body, found)
-        model.observe(found, self._names.to_live, self._owner, at_ms)
+        model.observe(found, self._names.to_live, self._answers.owner, at_ms)
         model.advance(exchange.zxid)
         if known:
             if model.ask(connection, payload) is None:
@@ -240,32 +243,34 @@ class Stage:
             model.alive(connection)
             model.follow(found, self._names.to_live, at_ms)
             self._write(line, exchange.reply, payload)
-        return self._as_recorded(exchange, payload)[0]
+        return self._answers.reply(exchange, payload, self.model.tree.last_zxid)[0]
 
     def _play_write(
         self, connection: Connection, line: Line, payload: bytes, body: Any, found: Effects
     ) -> bytes | None:
         exchange, model = line.exchange, self.model
-        reply, failed = self._as_recorded(exchange, payload)
+        reply, failed = self._answers.reply(exchange, payload, self.model.tree.last_zxid)
         at_ms = exchange.answered_ns // _NS_PER_MS
         if failed:
             model.alive(connection)
-            model.observe(found, self._names.to_live, self._owner, at_ms)
+            model.observe(found, self._names.to_live, self._answers.owner, at_ms)
             model.advance(exchange.zxid)
             return reply
         model.advance(exchange.zxid - 1)
         model.foresee(found, self._names.to_live, at_ms)
         wall_ms, now_ms = model.server.wall_ms, model.server.now_ms
-        model.server.set_time(_time_of(found.reply) or at_ms, now_ms)
+        model.server.set_time(time_of(found.reply) or at_ms, now_ms)
         answer = model.ask(connection, payload)
         model.server.set_time(wall_ms, now_ms)
         if answer is not None and answer[12:16] != bytes(4):
             self.tally.failed[error_name(_error(answer))] += 1
-        self._learn(exchange, answer)
+        for mine, other in created_names(exchange, answer):
+            # names that the client chose otherwise, or that got other numbers
+            self._names.learn(mine, other)
         self._write(line, answer, payload)
-        if _data(body) != _data(found.request):
+        if data_of(body) != data_of(found.request):
             self.tally.other_data += 1
-            for path in _data_paths(body, self._names.to_recorded):
+            for path in data_paths(body, self._names.to_recorded):
                 self._written["n" + path] = ELSEWHERE
         return answer
 
@@ -305,94 +310,26 @@ class Stage:
         written = self._written
         return all(written.get(key, _NO_WRITE) == number for key, number in line.before)
 
-    # ---- answers
+    # ---- what the recording does not have
 
-    def _as_recorded(self, exchange: Exchange, payload: bytes) -> tuple[bytes, bool]:
-        """The recorded reply under live names; whether it is of a failure."""
-        assert exchange.reply is not None
-        header = ReplyHeader(
-            int.from_bytes(payload[:4], "big", signed=True),
-            self.model.tree.last_zxid,
-            exchange.error or 0,
-        )
-        rest = exchange.reply[16:]
-        failed = bool(header.err)
-        try:
-            reply = decode_body(exchange.opcode, "reply", rest) if not failed else None
-        except WireError:
-            reply = None
-        if isinstance(reply, MultiResponse):
-            failed = any(result.err for result in reply.results)
-            for result in reply.results:
-                self._rename(result.body, exchange)
-            rest = reply.encode()
-        elif reply is not None:
-            self._rename(reply, exchange)
-            rest = reply.encode()
-        return header.encode() + rest, failed
-
-    def _rename(self, body: Any, exchange: Exchange) -> None:
-        names = self._names
-        stat = getattr(body, "stat", None)
-        if isinstance(stat, Stat):
-            stat.ephemeral_owner = self._owner(stat.ephemeral_owner)
-        if names.is_identity:
-            return
-        made = getattr(body, "created_path", None)
-        if made:
-            body.created_path = names.to_live(made)
-        children = getattr(body, "children", None)
-        if children:
-            asked = body_of(exchange.opcode, exchange.request)
-            base = (getattr(asked, "path", None) or "").rstrip("/")
-            whole = [one if one.startswith("/") else f"{base}/{one}" for one in children]
-            body.children = [
-                names.to_live(path)
-                if one.startswith("/")
-                else names.to_live(path).rpartition("/")[2]
-                for one, path in zip(children, whole, strict=True)
-            ]
-
-    def _owner(self, recorded: int) -> int:
-        live = self._live.get(recorded & MASK)
-        return recorded if live is None else live
-
-    def _learn(self, exchange: Exchange, answer: bytes | None) -> None:
-        """Names that the client chose otherwise, or that got other numbers."""
-        if answer is None or answer[12:16] != bytes(4) or exchange.reply is None:
-            return
-        try:
-            ours = decode_body(exchange.opcode, "reply", exchange.reply[16:])
-            theirs = decode_body(exchange.opcode, "reply", answer[16:])
-        except WireError:
-            return
-        if isinstance(ours, MultiResponse) and isinstance(theirs, MultiResponse):
-            pairs: list[tuple[Any, Any]] = [
-                (one.body, two.body) for one, two in zip(ours.results, theirs.results, strict=False)
-            ]
-        else:
-            pairs = [(ours, theirs)]
-        for one, two in pairs:
-            mine, other = getattr(one, "created_path", None), getattr(two, "created_path", None)
-            if mine and other and mine[-10:].isdecimal() and other[-10:].isdecimal():
-                self._names.learn(mine, other)
-
-    def _unmatched(self, player: Player, payload: bytes, key: Key) -> tuple[bytes | None, bool]:
+    def _unmatched(self, player: Player, payload: bytes, key: Key) -> bool:
+        model, connection = self.model, player.connection
         name = f"{op_name(key[0])} {key[1]}".rstrip()
         self.tally.unmatched[name] += 1
         if len(self.tally.strange) < KEPT:
             self.tally.strange.append((name, _nearest(player.part, key)))
-        closing = key[0] == CLOSE_SESSION
-        if self.otherwise is Otherwise.refuse and not closing:
-            self.model.alive(player.connection)
-            xid = int.from_bytes(payload[:4], "big", signed=True)
-            return ReplyHeader(xid, self.model.tree.last_zxid, _SYSTEM_ERROR).encode(), False
-        if self.otherwise is Otherwise.forward and not closing:
-            self.model.alive(player.connection)
-            return None, True
-        answer = self.model.ask(player.connection, payload)
-        self._elsewhere(payload, answer)
-        return answer, False
+        if self.otherwise is Otherwise.model or key[0] == CLOSE_SESSION:
+            answer = model.ask(connection, payload)
+            self._elsewhere(payload, answer)
+            model.say(connection, answer)
+            return True
+        model.alive(connection)
+        if self.otherwise is Otherwise.forward:
+            return False
+        xid = int.from_bytes(payload[:4], "big", signed=True)
+        header = ReplyHeader(xid, model.tree.last_zxid, _SYSTEM_ERROR)
+        model.say(connection, header.encode())
+        return True
 
     # ---- where the recording is
 
@@ -449,7 +386,7 @@ class Stage:
                 if self._holds(later):
                     at_ms = later.exchange.answered_ns // _NS_PER_MS
                     found = effects(later.exchange)
-                    self.model.observe(found, self._names.to_live, self._owner, at_ms)
+                    self.model.observe(found, self._names.to_live, self._answers.owner, at_ms)
                 return
 
     def _go_on(self) -> None:
@@ -515,27 +452,6 @@ def _succeeded(reply: bytes | None) -> bool:
     if reply is None:
         return True
     return reply[12:16] == bytes(4)
-
-
-def _time_of(reply: Any) -> int:
-    """When a write was made, in ms since 1970, by the Stat in its reply; 0: it has none."""
-    if isinstance(reply, MultiResponse):
-        return max((_time_of(one.body) for one in reply.results), default=0)
-    stat = getattr(reply, "stat", None)
-    return stat.mtime if isinstance(stat, Stat) else 0
-
-
-def _data(body: Any) -> list[bytes | None]:
-    if isinstance(body, MultiRequest):
-        return [one for op in body.ops for one in _data(op.body)]
-    return [body.data or b""] if hasattr(body, "data") else []
-
-
-def _data_paths(body: Any, to_recorded: Callable[[str], str]) -> list[str]:
-    if isinstance(body, MultiRequest):
-        return [one for op in body.ops for one in _data_paths(op.body, to_recorded)]
-    path = getattr(body, "path", None)
-    return [to_recorded(path)] if path and hasattr(body, "data") else []
 
 
 def _nearest(part: Part | None, key: Key) -> str:

@@ -7,6 +7,7 @@ elsewhere it does not. All lines are held in memory. No input or output beyond t
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -47,12 +48,10 @@ class Line:
     #: of each node, or list of children, that it reads or writes: number of the write before it
     before: tuple[tuple[str, int], ...]
     writes: tuple[str, ...]
-    #: it looks at more than it names
-    wide: bool
-    #: place in its session
-    place: int
     #: watch events before it that no recorded write explains
     unexplained: tuple[bytes, ...] = ()
+    #: place in its session
+    place: int = 0
     asked: bool = False
 
     @property
@@ -73,6 +72,26 @@ class Part:
     counts: Counter[Key] = field(default_factory=Counter)
     #: number of its first line
     first: int = 0
+
+    def settle(self) -> None:
+        """All lines are known: one connection behind the other, as the client had it. In the order
+        of all, what got no reply stands behind the next connect.
+        """
+        ranks: dict[int, int] = {}
+        for line in self.lines:
+            ranks.setdefault(line.exchange.conn, len(ranks))
+
+        def place(line: Line) -> tuple[int, float]:
+            # the end of a session by time has no place of its own on the connection
+            index = line.exchange.index
+            return ranks[line.exchange.conn], index if index >= 0 else math.inf
+
+        self.lines.sort(key=place)
+        for number, line in enumerate(self.lines):
+            line.place = number
+            if line.kind == steps.REQUEST:
+                self.by_key[line.key].append(line)
+                self.counts[line.key] += 1
 
     def requests(self) -> list[Line]:
         """Those that a client asks for: no connects, no ends, no credentials."""
@@ -127,6 +146,7 @@ def script(plan: Plan, clients: Collection[str] = ()) -> Script:
     parts: list[Part] = []
     others: list[tuple[Part, Line]] = []
     for part in reader.parts.values():
+        part.settle()
         if not clients or _is_of(part.client, clients):
             parts.append(part)
         else:
@@ -150,7 +170,7 @@ class _Reader:
         self._looked: dict[tuple[int, str], int] = {}
 
     def take(self, number: int, exchange: Exchange, notes: tuple[Any, ...]) -> None:
-        kind, sid, _, reads, writes, wide, _ = notes
+        kind, sid, _, reads, writes, *_ = notes
         part = self.parts.get(sid)
         if part is None:
             client = self._conversations[exchange.conn].client
@@ -160,8 +180,8 @@ class _Reader:
         asked = kind == steps.REQUEST
         body = body_of(exchange.opcode, exchange.request) if asked else None
         line = Line(
-            number, exchange, kind, key_of(exchange.opcode, body), before, writes, wide,
-            len(part.lines), tuple(one for one in exchange.events if not self._explained(sid, one)),
+            number, exchange, kind, key_of(exchange.opcode, body), before, writes,
+            tuple(one for one in exchange.events if not self._explained(sid, one)),
         )  # fmt: skip
         for key in writes:
             written[key] = number
@@ -170,9 +190,6 @@ class _Reader:
         for path in paths_of(body) if body is not None else ():
             self._looked[sid, "n" + path] = self._looked[sid, "c" + path] = number
         part.lines.append(line)
-        if asked:
-            part.by_key[line.key].append(line)
-            part.counts[line.key] += 1
 
     def _explained(self, sid: int, payload: bytes) -> bool:
         """Whether a recorded write since the session last looked there set a watch off."""

@@ -168,24 +168,18 @@ class Client:
         answer = self._of.model.begin_session(self.connection, payload)
         if self.connection.state is State.OPEN:
             self._player = stage.connected(self.connection)
-        if answer is not None:
-            self._writer.write(frame(answer))
+        self._of.model.say(self.connection, answer)
 
     async def _request(self, payload: bytes) -> None:
         assert self._player is not None
+        model = self._of.model
         if payload[:8] == _PING:
-            answer = self._of.model.ask(self.connection, payload)
+            model.say(self.connection, model.ask(self.connection, payload))
             if self._elsewhere is not None:
                 self._elsewhere.ping()
-        else:
-            answer, pass_on = self._of.stage.request(self._player, payload)
-            if pass_on:
-                self._of.flush()
-                answer = await self._passed_on(payload)
-        if answer is not None:
-            # events that precede it are in the connection's `out`
-            self.flush()
-            self._writer.write(frame(answer))
+        elif not self._of.stage.request(self._player, payload):
+            self._of.flush()
+            model.say(self.connection, await self._passed_on(payload))
 
     async def _passed_on(self, payload: bytes) -> bytes:
         assert self._of.forward is not None
