@@ -11,9 +11,11 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pcaps import zab
 from pcaps.scenes_tcp import SCENES as TCP
 from pcaps.scenes_zk import SCENES as ZK
 from pcaps.wraps import wraps
@@ -42,10 +44,14 @@ def of_scene(name: str, scene: Scene, what: str) -> dict[str, bytes]:
     if scene.secrets:
         meta["secrets_that_must_never_be_shown"] = scene.secrets
     meta["expect"] = scene.expectation()
-    data = pcap_bytes((net.record(seg) for seg in scene.segs), nanoseconds=True)
+    return _file(name, (net.record(seg) for seg in scene.segs)) | _truth(f"{name}.json", meta)
+
+
+def _file(name: str, records: Iterable[Record]) -> dict[str, bytes]:
+    data = pcap_bytes(records, nanoseconds=True)
     if len(data) > _LARGE:
-        return {f"{name}.pcap.gz": gzip.compress(data, mtime=0)} | _truth(f"{name}.json", meta)
-    return {f"{name}.pcap": data} | _truth(f"{name}.json", meta)
+        return {f"{name}.pcap.gz": gzip.compress(data, mtime=0)}
+    return {f"{name}.pcap": data}
 
 
 def damaged(records: list[Record]) -> dict[str, bytes]:
@@ -135,6 +141,11 @@ def made() -> dict[str, bytes]:
         for name, scene in scenes.items():
             what = (scene.__doc__ or "").strip()
             out |= of_scene(f"{prefix}_{name}", scene(), what)
+    for name, what, packets, expect, counts in zab.captures():
+        meta = {"description": what, "synthetic": True, "expect": expect}
+        out |= (
+            _file(name, packets) | _truth(f"{name}.json", meta) | _truth(f"{name}.ref.json", counts)
+        )
     out |= damaged(records)
     out |= snapped()
     return out

@@ -12,6 +12,7 @@ notification; the quorum port tells from when on the new leader served (UPTODATE
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -125,11 +126,12 @@ def elections(
     openers = {row["conn"]: row["sid"] for row in ordered if row["type"] == "initial"}
     records: list[_Record] = []
     observers: set[Any] = set()
+    served = sorted(shake.ts_ns for shake in handshakes if shake.type == "UPTODATE")
     for row in ordered:
         if row["type"] == "notification":
             to_opener = row["direction"] == "to_opener"
             receiver = openers.get(row["conn"]) if to_opener else sids.get(row["server"])
-            _fold(records, row, _sender(row, sids), receiver, observers)
+            _fold(records, row, _sender(row, sids), receiver, observers, served)
     first_seen = dict(epochs_before or {})
     for shake in sorted(handshakes):
         if shake.type in ("LEADERINFO", "NEWLEADER") and shake.epoch is not None:
@@ -167,8 +169,24 @@ def _sender(row: _Row, sids: Mapping[str, int]) -> Any:
     return row["client"]
 
 
+def _again(record: _Record, row: _Row, served: Sequence[int]) -> bool:
+    """Whether somebody looks again after a leader of this election has served: in a later round,
+    since one who has only just started begins with the first.
+    """
+    at = bisect_right(served, record.start)
+    if at == len(served) or served[at] >= row["ts_ns"]:
+        return False
+    last = max((vote.round or 0 for vote in record.voting()), default=0)
+    return (row["election_epoch"] or 0) > last
+
+
 def _fold(
-    records: list[_Record], row: _Row, sender: Any, receiver: int | None, observers: set[Any]
+    records: list[_Record],
+    row: _Row,
+    sender: Any,
+    receiver: int | None,
+    observers: set[Any],
+    served: Sequence[int],
 ) -> None:
     record = records[-1] if records else None
     if row["state"] != "LOOKING":
@@ -200,7 +218,7 @@ def _fold(
             record.notifications += 1
             return
         record = None
-    elif record is not None and ts - record.end > _SILENT_NS:
+    elif record is not None and (ts - record.end > _SILENT_NS or _again(record, row, served)):
         record = None
     if record is None:
         record = _Record(ts, ts)

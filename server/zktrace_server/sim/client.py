@@ -106,7 +106,10 @@ class Client:
                 self._ask_something()
             elif not self._under_way:
                 self._send(-2, op.PING, b"")
-        pace = self.pace_us if not self.quiet else self._timeout_ms * 200
+        # Its session must not end for its own silence: all that it says is said in turns.
+        pace = (
+            min(self.pace_us, self._timeout_ms * 300) if not self.quiet else self._timeout_ms * 200
+        )
         world.after(world.chance.randrange(pace // 10, pace * 2), self._turn)
 
     def _connect(self) -> None:

@@ -28,6 +28,8 @@ class World:
         self.cut: set[tuple[int, int]] = set()
         #: Extra delay of packets to and from a host, in microseconds.
         self.slow: dict[int, int] = {}
+        #: Told of all that is sent, where somebody wants to hear it (None is the end).
+        self.tap: Callable[[Pipe, bytes | None], None] | None = None
         self._queue: list[tuple[int, int, Action]] = []
         self._number = 0
         self._stalled: list[Pipe] = []
@@ -86,7 +88,7 @@ class Pipe:
         self, world: World, source: int, target: int, deliver: Callable[[bytes | None], None]
     ) -> None:
         self._world = world
-        self._ends = (source, target)
+        self.ends = (source, target)
         self._deliver = deliver
         self._on_way: deque[bytes | None] = deque()
         self._last_us = 0
@@ -96,8 +98,10 @@ class Pipe:
     def send(self, data: bytes | None) -> None:
         if self._broken:
             return
+        if self._world.tap is not None:
+            self._world.tap(self, data)
         self._on_way.append(data)
-        when = max(self._last_us, self._world.now_us + self._world.delay_us(*self._ends))
+        when = max(self._last_us, self._world.now_us + self._world.delay_us(*self.ends))
         self._last_us = when
         self._world.at(when, self._arrive)
 
@@ -109,7 +113,7 @@ class Pipe:
     def _arrive(self) -> None:
         if not self._on_way:
             return
-        if self._world.blocked(*self._ends):
+        if self._world.blocked(*self.ends):
             if not self._stalled:
                 self._stalled = True
                 self._world.stall(self)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.quorum.transcripts import files, replay
+from tests.server.quorum.transcripts import files, rewritten
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.stem)
 def test_transcript(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert replay(text) == text
+    assert rewritten(text) == text
 
 
 def test_the_readme_shows_one() -> None:

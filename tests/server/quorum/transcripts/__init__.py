@@ -25,7 +25,7 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from zktrace.wire import zxid as zxids
 from zktrace.wire.election import Notification
@@ -40,7 +40,7 @@ from zktrace_server.core.quorum.packets import Packet, PacketReader
 from zktrace_server.sim.checks import Checks
 from zktrace_server.sim.cluster import LIMITS, SETTINGS
 from zktrace_server.sim.node import Node
-from zktrace_server.sim.world import Connection, World
+from zktrace_server.sim.world import Connection, Pipe, World
 
 HERE: Final = Path(__file__).parent
 _CLIENT: Final = 100
@@ -74,21 +74,41 @@ class _Spoken(Node):
             self.script.say(f"{self.sid} closes: {link.why}")
         super()._send_link(link)
 
+    def add_link(self, link: Link, connection: Connection, is_a: bool) -> None:
+        if is_a:
+            self.script.linked(connection)
+        super().add_link(link, connection, is_a)
+
     def _vote(self, sid: int, vote: Notification) -> None:
         self.script.voted(self.sid, sid, vote)
         super()._vote(sid, vote)
 
 
-class Script:
-    """Runs commands; `lines` is what they gave."""
+class Wire(Protocol):
+    """Who writes down the bytes (``pcaps/zab.py``)."""
 
-    def __init__(self) -> None:
+    def carried(self, now_us: int, pipe: Pipe, data: bytes | None) -> None: ...
+    def dialled(self, now_us: int, connection: Connection, server: bool) -> None: ...
+    def voted(self, now_us: int, sid: int, target: int, vote: Notification) -> None: ...
+    def crashed(self, now_us: int, sid: int) -> None: ...
+
+
+class Script:
+    """Runs commands; `lines` is what they gave, `packets` all that went over the quorum port,
+    `writes` the paths that clients asked for and whether they got an answer, by their host.
+    """
+
+    def __init__(self, wire: Wire | None = None) -> None:
         self.lines: list[str] = []
+        self.packets: list[Packet] = []
+        self.writes: dict[int, list[tuple[str | None, bool]]] = {}
+        self._wire = wire
         self._world = World(0)
         self._world.chance = _NoChance()
+        if wire is not None:
+            self._world.tap = lambda pipe, data: wire.carried(self._world.now_us, pipe, data)
         self._nodes: dict[int, _Spoken] = {}
-        self._readers: dict[object, PacketReader] = {}
-        self._ends: dict[object, tuple[int, int]] = {}
+        self._readers: dict[Pipe, PacketReader] = {}
         self._told = {"votes": False, "pings": False}
         self._quiet = False
         self._clients = 0
@@ -99,16 +119,24 @@ class Script:
 
     # --- what servers say ---------------------------------------------------------------------
 
-    def sent(self, sid: int, pipe: object, data: bytes) -> None:
+    def sent(self, sid: int, pipe: Pipe, data: bytes) -> None:
         """Bytes of the quorum port."""
         reader = self._readers.setdefault(pipe, PacketReader())
-        target = pipe._ends[1]  # type: ignore[attr-defined]
         for packet in reader.feed(data):
+            self.packets.append(packet)
             if packet.type != p.PING or self._told["pings"]:
-                self.say(f"{sid} > {target} {_packet(packet)}")
+                self.say(f"{sid} > {pipe.ends[1]} {_packet(packet)}")
+
+    def linked(self, connection: Connection) -> None:
+        """A learner has connected."""
+        if self._wire is not None:
+            self._wire.dialled(self._world.now_us, connection, True)
 
     def voted(self, sid: int, target: int, vote: Notification) -> None:
         """A notification."""
+        there = self._nodes[target].peer is not None and not self._world.blocked(sid, target)
+        if self._wire is not None and there:
+            self._wire.voted(self._world.now_us, sid, target, vote)
         if self._told["votes"]:
             state = State(vote.state).name
             self.say(
@@ -148,6 +176,8 @@ class Script:
     def _do_crash(self, *sids: str) -> None:
         for sid in sids:
             self._nodes[int(sid)].crash()
+            if self._wire is not None:
+                self._wire.crashed(self._world.now_us, int(sid))
 
     def _do_cut(self, *sids: str) -> None:
         side = set(map(int, sids))
@@ -210,17 +240,21 @@ class Script:
         connection = Connection(world, host, sid, answers.append, at_server)
         side = node.accept_client(connection)
         assert side is not None, f"server {sid} serves nobody"
+        if self._wire is not None:
+            self._wire.dialled(world.now_us, connection, False)
+        written = self.writes.setdefault(host, [])
 
-        def ask(data: bytes) -> None:
+        def ask(data: bytes, path: str | None = None) -> None:
             before = len(answers)
             connection.to_b.send(len(data).to_bytes(4, "big") + data)
             # What is not answered in this time waits for servers that are not there.
             world.run(world.now_us + 20_000, lambda: len(answers) > before)
+            written.append((path, len(answers) > before))
 
         ask(ConnectRequest(0, 0, _TIMEOUT_MS, 0, bytes(16), False).encode())
         for xid, path in enumerate(paths, 1):
             body = CreateRequest(path, b"", _OPEN, 0).encode()
-            ask(struct.pack(">ii", xid, op.CREATE) + body)
+            ask(struct.pack(">ii", xid, op.CREATE) + body, path)
             world.run(world.now_us + 1000)
 
 
@@ -246,15 +280,20 @@ def commands(text: str) -> Iterator[str]:
             yield line
 
 
-def replay(text: str) -> str:
-    """The file as it ought to be."""
-    script = Script()
+def replay(text: str, wire: Wire | None = None) -> Script:
+    """Runs the commands of a file."""
+    script = Script(wire)
     for line in commands(text):
         if not line or line.startswith("#"):
             script.lines.append(line)
         else:
             script.do(line)
-    return "\n".join(script.lines) + "\n"
+    return script
+
+
+def rewritten(text: str) -> str:
+    """The file as it ought to be."""
+    return "\n".join(replay(text).lines) + "\n"
 
 
 def files() -> list[Path]:

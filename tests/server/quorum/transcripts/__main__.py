@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.server.quorum.transcripts import files, replay
+from tests.server.quorum.transcripts import files, rewritten
 
 for path in files():
-    path.write_text(replay(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
     print(path.name)
