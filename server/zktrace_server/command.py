@@ -220,6 +220,10 @@ def ensemble_command(
         int, typer.Option(metavar="N", min=0, max=99, help="Servers that do not.")
     ] = 0,
     tick: Annotated[int, typer.Option(metavar="MS", min=10, help="tickTime.")] = 2000,
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Write the configurations only, and say where it will be."),
+    ] = False,
 ) -> None:
     """Run an ensemble on this machine.
 
@@ -232,6 +236,9 @@ def ensemble_command(
     try:
         if not local.sids():
             local.make(size, observers, tick)
+        if prepare:
+            typer.echo(local.connect)
+            return
         run(local)
     except (LocalError, OSError) as error:
         typer.echo(f"zktrace server: {error}", err=True)

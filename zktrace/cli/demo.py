@@ -1,4 +1,4 @@
-"""``zktrace demo``: a server, a workload, a capture and the page, on this machine alone.
+"""``zktrace demo``: an ensemble, a workload, a capture and the page, on this machine alone.
 
 What there is of rights decides how the traffic is seen, best first: on loopback, as ``serve -i``
 does; through the proxy, which needs none; or, where that is not built, a capture of a real ensemble
@@ -36,6 +36,7 @@ _PORT: Final = 8080
 _PORTS: Final = 20
 _LOAD: Final = ("mix,discovery,locks,config,kafka", "20", "400")
 """Workloads, clients, requests per second."""
+_ENSEMBLE: Final = ("server", "ensemble", "--size", "3", "--tick", "500")
 _FOREVER_S: Final = 10 * 365 * 86_400
 #: How long the last of what clients did may take to be on the page; a busy machine.
 _SHOWN_S: Final = 30.0
@@ -71,7 +72,7 @@ def demo(
         str, typer.Option("--interface", "-i", metavar="IFACE", help="Loopback's name.")
     ] = "lo" if sys.platform == "linux" else "lo0",
 ) -> None:
-    """Show all of it on this machine: server, clients, page.
+    """Show all of it on this machine: servers, clients, page.
 
     Everything is on loopback and in a temporary directory, and gone at the end (Ctrl-C).
     """
@@ -118,7 +119,7 @@ def _show(
     from zktrace.cli.crew import Ended
 
     try:
-        server, url = _capture(crew, directory, interface, http)
+        servers, url = _capture(crew, directory, interface, http)
     except Ended as ended:
         if "--http" in str(ended) or not REPLAYED.exists():
             raise Failure(str(ended)) from None
@@ -128,7 +129,7 @@ def _show(
     workloads, clients, rate = _LOAD
     load = crew.start(
         "the workload",
-        *("server", "load", "--connect", server, "--workload", workloads, "--clients", clients),
+        *("server", "load", "--connect", servers, "--workload", workloads, "--clients", clients),
         *("--rate", rate, "--seed", "1", "--keep", "--json"),
         *("--duration", str(seconds if once else _FOREVER_S)),
     )
@@ -147,26 +148,31 @@ def _show(
 
 
 def _capture(crew: Crew, directory: Path, interface: str, http: str) -> tuple[str, str]:
-    """A server, and what listens to it: where clients connect, and the page."""
+    """An ensemble, and what listens to it from its first election on: where clients connect, and
+    the page.
+    """
     from zktrace.cli.crew import Ended
 
-    server = _server(crew, directory)
-    host, port = server.rsplit(":", 1)
+    ensemble = directory / "ensemble"
+    servers = _prepared(crew, ensemble)
     try:
         page = crew.start(
-            "the capture", "serve", "-i", interface, "--client-port", server, "--http", http
+            "the capture", "serve", "-i", interface, *_ports(ensemble), "--http", http
         )
         try:
             url = _url(page)
         except Ended:
             crew.dismiss(page)
             raise
-        say(f"listening on {interface} to what clients and the server at {server} say")
-        return server, url
+        say(f"listening on {interface} to clients, servers and elections of {servers}")
+        _started(crew, ensemble)
+        return servers, url
     except Ended as ended:
         say(f"no capture on loopback ({ended})")
+    _started(crew, ensemble)
     proxy = crew.start(
-        "the proxy", "proxy", "run", "--listen", f"{host}:0", "--upstream", server, "--http", http
+        "the proxy",
+        *("proxy", "run", "--listen", "127.0.0.1:0", "--upstream", servers, "--http", http),
     )
     try:
         listens = proxy.said(r"(\S+:\d+) -> ")[1]
@@ -174,40 +180,48 @@ def _capture(crew: Crew, directory: Path, interface: str, http: str) -> tuple[st
     except Ended:
         crew.dismiss(proxy)
         raise
-    say(f"a proxy at {listens} stands before the server at {server}: {port} is not listened to")
+    say(f"a proxy at {listens} stands before {servers}, which are not listened to")
     return listens, url
 
 
-def _server(crew: Crew, directory: Path) -> str:
-    """The reference server, and where it listens."""
-    data = directory / "data"
-    data.mkdir()
-    config = directory / "zoo.cfg"
-    for port in _candidates():
-        config.write_text(
-            f"dataDir={data}\nclientPortAddress=127.0.0.1\nclientPort={port}\ntickTime=2000\n"
-            "admin.enableServer=false\n"
-        )
-        from zktrace.cli.crew import Ended
+def _prepared(crew: Crew, directory: Path) -> str:
+    """Where clients of the ensemble will connect."""
+    from zktrace.cli.crew import Ended
 
-        member = crew.start("the server", "server", "run", str(config))
-        try:
-            return member.said(r"listening on (\S+:\d+)")[1]
-        except Ended as ended:
-            crew.dismiss(member)
-            if "cannot listen" not in str(ended):
-                raise Failure(f"the server ended: {ended}") from None
-    raise Failure("the server finds no free port")
+    member = crew.start("the ensemble", *_ENSEMBLE, "--dir", str(directory), "--prepare")
+    try:
+        return member.said(r"^\S+:\d+(?:,\S+:\d+)*$")[0]
+    except Ended as ended:
+        raise Failure(f"there is no ensemble: {ended}") from None
+    finally:
+        crew.dismiss(member)
 
 
-def _candidates() -> Iterator[int]:
-    """Free ports, as far as can be known; somebody else may take them first."""
-    import socket
+def _started(crew: Crew, directory: Path) -> None:
+    """The ensemble serves. Failure if it does not."""
+    from zktrace.cli.crew import Ended
 
-    for _ in range(5):
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port: int = taken.getsockname()[1]
-        yield port
+    member = crew.start("the ensemble", *_ENSEMBLE, "--dir", str(directory))
+    try:
+        modes = member.said(r"zktrace server: (.*); Ctrl-C")[1]
+    except Ended as ended:
+        raise Failure(f"the ensemble ended: {ended}") from None
+    say(f"three servers: {modes}")
+
+
+def _ports(directory: Path) -> list[str]:
+    """Options that name the ports of the servers, as their configurations have them."""
+    options = []
+    for config in sorted(directory.glob("*/zoo.cfg")):
+        for line in config.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition("=")
+            if key == "clientPort":
+                options += ["--client-port", f"127.0.0.1:{value}"]
+            elif key == f"server.{config.parent.name}":
+                host, quorum, election, *_ = value.split(":")
+                options += ["--quorum-port", f"{host}:{quorum}"]
+                options += ["--election-port", f"{host}:{election}"]
+    return options
 
 
 def _free_port() -> int:

@@ -123,8 +123,10 @@ async function strip() {
   const down = Object.entries(source.interfaces ?? {}).filter(([, state]) => state !== "up").map(([name, state]) => `${name} is ${state}`);
   const oneIn = coverage.sampling?.one_in ?? 1;
   if (oneIn > 1) down.push(`only 1 of ${count(oneIn)} connections (budget)`);
+  const where = (source.listening ?? "").replace(/TCP ports (\S+, ){4,}\S+/, (all) => `${all.split(", ").length} TCP ports`);
+  $("source").title = where === source.listening ? "" : source.listening ?? "";
   $("source").textContent = source.listening && source.state === "reading"
-    ? [source.listening, ...down, `${source.engine} engine`].join(" · ")
+    ? [where, ...down, `${source.engine} engine`].join(" · ")
     : `${source.names.map((name) => name.split("/").pop()).join(", ")} · ${how} · ${source.engine} engine`;
   const seen = `${count(coverage.packets)} packets, ${count(coverage.exchanges?.complete ?? 0)} exchanges. `;
   $("coverage").replaceChildren(seen, it.not_seen.length ? h("b", null, `Not seen: ${it.not_seen.join("; ")}`) : "Nothing missing that is known of.",

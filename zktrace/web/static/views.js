@@ -313,7 +313,7 @@ export async function coverage(ask) {
 export async function ensemble(ask) {
   const it = await ask("ensemble", {});
   if (!it.available) return [h("h1", null, "Ensemble"), h("p", null, `Nothing to show: ${it.reason}.`)];
-  const { leaders, learners, elections } = it.report;
+  const { leaders, learners, elections, sessions } = it.report;
   const us = (name) => (row) => row[name] === null ? "–" : h("span", { title: `max ${duration(row[name].max)}` }, `${duration(row[name].p50)} / ${duration(row[name].p99)}`);
   return [
     h("h1", null, "Ensemble"),
@@ -334,14 +334,43 @@ export async function ensemble(ask) {
       { name: "sid", label: "sid", num: true, cell: (row) => row.sid ?? "–" },
       { name: "role", label: "role", cell: (row) => row.role ?? "unknown" },
       { name: "leader", label: "of", class: "mono", cell: (row) => row.leader },
+      { name: "sync", label: "brought up by", cell: (row) => row.sync ? h("span", { title: row.sync.duration_us === null ? "" : `in ${duration(row.sync.duration_us)}` }, synced(row.sync)) : "–" },
       { name: "acks", label: "acks", num: true, cell: (row) => count(row.acks) },
       { name: "ack", label: "ack p50 / p99", num: true, cell: us("ack_us") },
+      { name: "disk", label: "its disk p50 / p99", num: true, cell: us("disk_us") },
       { name: "ping", label: "ping p50 / p99", num: true, cell: us("ping_us") },
       { name: "behind", label: "most zxids behind", num: true, cell: (row) => count(row.lag?.max_zxids) },
       { name: "ended", label: "connection", cell: (row) => row.ended === null ? "open" : h("span", { class: "bad" }, `${row.ended} ${clock(row.ended_ns, 3)}`) },
     ], learners),
-    h("p", null, `${count(elections.length)} elections were seen.`),
+    h("h2", null, "Elections"),
+    table("Elections", [
+      { name: "time", label: "time", class: "mono", cell: (row) => clock(row.start_ns, 3) },
+      { name: "what", label: "what", cell: (row) => row.kind === "join" ? "joined a leader that was there" : "election" },
+      { name: "took", label: "took", num: true, cell: (row) => duration(row.duration_us) },
+      { name: "winner", label: "winner", num: true, cell: (row) => row.winner ?? "–" },
+      { name: "epoch", label: "epoch", num: true, cell: (row) => row.epoch ?? "–" },
+      { name: "leader", label: "leader", class: "mono", cell: (row) => row.leader ?? "–" },
+      { name: "serving", label: "served from", class: "mono", cell: (row) => row.serving_ns === null ? "–" : clock(row.serving_ns, 3) },
+      { name: "cause", label: "because", cell: (row) => cause(row.cause) },
+    ], elections),
+    h("h2", null, "Sessions that moved or expired"),
+    table("Sessions that moved or expired", [
+      { name: "time", label: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
+      { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
+      { name: "what", label: "what", cell: (row) => row.to === undefined ? h("span", { class: "bad" }, "expired") : `moved from ${row.from ?? "?"} to ${row.to}` },
+    ], [...sessions.moves, ...sessions.expiries].sort((a, b) => b.ts_ns - a.ts_ns).slice(0, 100)),
   ];
+}
+
+function synced(sync) {
+  if (sync.snapshot_bytes !== null) return `${sync.type}, ${bytes(sync.snapshot_bytes)}`;
+  return sync.txns ? `${sync.type}, ${count(sync.txns)} txns` : sync.type;
+}
+
+function cause(it) {
+  if (it === null) return "not seen";
+  if (it.what === "no_leader_seen") return "no leader was seen before";
+  return `${count(it.connections)} connection${it.connections === 1 ? "" : "s"} to ${it.leader} ended at ${clock(it.ts_ns, 3)}`;
 }
 
 // Of many sensors: who they are, and what came of them.
