@@ -124,6 +124,7 @@ class Node:
         self.peer = None
         self.term += 1
         self.disk.crash(self.world.chance)
+        self._disk_free = 0
         for connection, is_a in self._links.values():
             connection.crash(is_a)
         for connection, _ in self._clients.values():

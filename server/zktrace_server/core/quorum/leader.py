@@ -236,7 +236,17 @@ class Leader:
         """Leader.waitForEpochAck."""
         if self._ensemble.votes(sid):
             self._know_epoch.add(sid)
+        self._epoch_begins()
+
+    def _epoch_begins(self) -> None:
+        """A quorum knows the epoch, and all that this server was elected for is on its disk. Before
+        that the epoch may not be its current one: after a crash it would have the epoch without the
+        history, and win over those who have the history. (Java's servers write their log out before
+        they look for a leader: SyncRequestProcessor.shutdown.)
+        """
         if self.sid not in self._know_epoch or not self._ensemble.has_quorum(self._know_epoch):
+            return
+        if not self._replica.settled:
             return
         self._storage.save_current_epoch(self.epoch)
         self.phase = Phase.SYNCHRONIZATION
@@ -304,6 +314,8 @@ class Leader:
             self._committed(self.proposals.ack(self.sid, zxid))
         elif self.phase is Phase.SYNCHRONIZATION:
             self._own_history()
+        elif self.phase is Phase.EPOCH_ACKS:
+            self._epoch_begins()
 
     def _own_history(self) -> None:
         if self._replica.settled:

@@ -7,6 +7,7 @@ A ``.txt`` file beside this one is commands, each followed by what came of it, i
     start SID...                at once
     crash SID...                with the loss of what is not synced
     cut SID...                  off from all others, both ways; `heal` ends it
+    disk SID MS                 how long its disk takes from now on
     run MS                      lets time pass
     write SID PATH...           a client of that server creates these znodes, one after the other
     fill SID COUNT              the same for COUNT of them, told in one line
@@ -50,10 +51,10 @@ _OPEN: Final = [ACL(31, Id("world", "anyone"))]
 
 
 class _NoChance(random.Random):
-    """The least of all that may happen, and nothing that is rare."""
+    """The least of all that may happen, nothing that is rare; a crash loses what is not synced."""
 
     def random(self) -> float:
-        return 0.5
+        return 0.4
 
     def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
         return 0 if stop is None else start
@@ -178,6 +179,10 @@ class Script:
             self._nodes[int(sid)].crash()
             if self._wire is not None:
                 self._wire.crashed(self._world.now_us, int(sid))
+
+    def _do_disk(self, sid: str, ms: str) -> None:
+        us = int(ms) * 1000
+        self._nodes[int(sid)].disk_us = (us, us + 1)
 
     def _do_cut(self, *sids: str) -> None:
         side = set(map(int, sids))
