@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from zktrace_proxy.plane import Listener, PlaneError
+from zktrace_proxy.plane import Listener, PlaneError, Upstream
 
 
 def resolve(text: str, *, listening: bool = False) -> tuple[str, ...]:
@@ -32,9 +32,16 @@ def resolve(text: str, *, listening: bool = False) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def listeners(listen: Sequence[str], upstream: str | None) -> tuple[Listener, ...]:
+def _host(text: str) -> str:
+    return text.strip().rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+def listeners(
+    listen: Sequence[str], upstream: str | None, *, name: str | None = None
+) -> tuple[Listener, ...]:
     """What ``--listen ADDR[=SERVER,...]`` and ``--upstream SERVER,...`` say together.
 
+    `name`: what the certificates of servers are to be for, rather than the hosts that are given.
     A chroot behind the servers, as in ZooKeeper's connect strings, is refused: the proxy does not
     change paths.
 
@@ -52,9 +59,13 @@ def listeners(listen: Sequence[str], upstream: str | None) -> tuple[Listener, ..
             raise PlaneError(
                 f"{servers!r} has a chroot: it belongs into the clients' connect string"
             )
-        behind = [found for server in servers.split(",") for found in resolve(server)]
+        behind = dict.fromkeys(
+            Upstream(found, name or _host(server))
+            for server in servers.split(",")
+            for found in resolve(server)
+        )
         own = resolve(address, listening=True)[0]
-        if own in behind:
+        if own in (one.address for one in behind):
             raise PlaneError(f"{address} would relay to itself")
         made.append(Listener(own, tuple(behind)))
     return tuple(made)

@@ -6,8 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,13 +14,49 @@ from zktrace.cli.failure import Failure
 from zktrace.cli.options import HashKey, HashSessions, hashing_key
 from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
 from zktrace_proxy import command_fault
+from zktrace_proxy.options import (
+    ClientCertificate,
+    ConnectTimeout,
+    Drain,
+    Faults,
+    HealthCheck,
+    HttpAddress,
+    Keep,
+    Listen,
+    Lossy,
+    MaxConnections,
+    MaxFrame,
+    RecordFile,
+    RedactData,
+    Rotate,
+    Scripts,
+    Secrets,
+    Servers,
+    SlowReader,
+    Snaplen,
+    TlsCert,
+    TlsClientCa,
+    TlsClientCert,
+    UpstreamCa,
+    UpstreamCert,
+    UpstreamDown,
+    UpstreamName,
+    UpstreamTls,
+    UpstreamVerify,
+    VerifyUpstream,
+    WhenServersDown,
+    seconds,
+    size,
+)
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from zktrace_proxy.hooks.runner import Hooks
-    from zktrace_proxy.plane import Listener, Plane, Record
+    from zktrace_proxy.plane import Plane, Record
     from zktrace_proxy.rules import Rule
+    from zktrace_proxy.tls import Tls, ToClients, ToServers
+    from zktrace_proxy.upstreams import Upstreams
 
 app = typer.Typer(
     help="Stand between clients and servers: relay, decode, record.",
@@ -31,25 +66,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-#: How often names of servers are looked up again.
-_RESOLVE_S = 30.0
-
-
-class UpstreamDown(StrEnum):
-    """As :data:`zktrace_proxy.plane.WhenDown`."""
-
-    accept = "accept"
-    reset = "reset"
-    close_listener = "close-listener"
-
-
-#: How often it is looked whether recording works.
-_LOOK_S = 1.0
 #: How long decoding may take to end.
 _END_S = 10.0
-
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SPANS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 app.add_typer(command_fault.app, name="fault")
@@ -69,137 +87,33 @@ def _root() -> None:
 
 @app.command()
 def run(
-    listen: Annotated[
-        list[str],
-        typer.Option(
-            metavar="ADDR[=SERVER,...]",
-            show_default=False,
-            help="Where clients connect: ADDR:PORT, :PORT for all addresses; with = and the "
-            "servers behind this one listener. May be repeated, as for a listener per member.",
-        ),
-    ] = [],  # noqa: B006
-    upstream: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SERVER,...",
-            show_default=False,
-            help="Servers behind the listeners that name none: HOST:PORT. New connections go to "
-            "them in turn.",
-        ),
-    ] = None,
-    record: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Record all traffic to this pcapng file. Session passwords, credentials, SASL "
-            "tokens and hashes in ACLs are zeros in it.",
-        ),
-    ] = None,
-    rotate: Annotated[
-        list[str],
-        typer.Option(
-            metavar="SIZE|TIME",
-            show_default=False,
-            help="Begin a new, numbered file at this size (256M) or after this time (1h); both "
-            "may be given.",
-        ),
-    ] = [],  # noqa: B006
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="Of rotated files, how many are left."
-        ),
-    ] = None,
-    secrets: Annotated[bool, typer.Option("--record-secrets", help="Record secrets, too.")] = False,
-    data_bytes: Annotated[
-        int | None,
-        typer.Option(
-            "--snaplen",
-            min=0,
-            metavar="BYTES",
-            show_default=False,
-            help="Of each node's data, record so many bytes, and zeros for the others.",
-        ),
-    ] = None,
-    redact_data: Annotated[
-        bool, typer.Option("--redact-data", help="Record no node's data: --snaplen 0.")
-    ] = False,
-    http: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDR:PORT",
-            show_default=False,
-            help="Where to offer the page, the JSON API and metrics, as zktrace serve does.",
-        ),
-    ] = None,
-    lossy: Annotated[
-        bool,
-        typer.Option(
-            "--lossy",
-            help="When decoding or recording does not keep up, leave packets out (and count them) "
-            "rather than let the traffic wait.",
-        ),
-    ] = False,
-    slow_reader: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            metavar="SECONDS",
-            show_default=False,
-            help="Reset connections of which one side takes nothing for so long.",
-        ),
-    ] = None,
-    connect_timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="For a server to accept.")
-    ] = 5.0,
-    upstream_down: Annotated[
-        UpstreamDown,
-        typer.Option(
-            help="What clients get while no server accepts: they wait (accept), are reset, or are "
-            "refused until one does (close-listener)."
-        ),
-    ] = UpstreamDown.reset,
-    drain: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="When it is told to end: accept nobody, and end connections when nothing is under "
-            "way on them, spread over this time. Then what is left is reset.",
-        ),
-    ] = 0.0,
-    max_frame: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            help="Frames above this are relayed, but neither put together nor looked at by faults "
-            "and hooks.",
-        ),
-    ] = "16M",
-    max_connections: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Connections at once; more are reset.")
-    ] = 20_000,
-    fault: Annotated[
-        list[str],
-        typer.Option(
-            metavar="RULE",
-            show_default=False,
-            help="A fault from the start: ACTION [VALUE] [KEY=VALUE ...] [when FILTER]. May be "
-            "repeated; more are given by zktrace proxy fault.",
-        ),
-    ] = [],  # noqa: B006
-    script: Annotated[
-        list[str],
-        typer.Option(
-            "--script",
-            "-s",
-            metavar="FILE",
-            show_default=False,
-            help="Python hooks that see or change what goes through; read again when the file "
-            "changes. May be repeated. See docs/hooks.md.",
-        ),
-    ] = [],  # noqa: B006
+    listen: Listen = [],  # noqa: B006
+    upstream: Servers = None,
+    record: RecordFile = None,
+    rotate: Rotate = [],  # noqa: B006
+    keep: Keep = None,
+    secrets: Secrets = False,
+    data_bytes: Snaplen = None,
+    redact_data: RedactData = False,
+    http: HttpAddress = None,
+    lossy: Lossy = False,
+    slow_reader: SlowReader = None,
+    health_check: HealthCheck = 0.0,
+    connect_timeout: ConnectTimeout = 5.0,
+    upstream_down: WhenServersDown = UpstreamDown.reset,
+    drain: Drain = 0.0,
+    max_frame: MaxFrame = "16M",
+    max_connections: MaxConnections = 20_000,
+    fault: Faults = [],  # noqa: B006
+    script: Scripts = [],  # noqa: B006
+    tls_cert: TlsCert = [],  # noqa: B006
+    tls_client_ca: TlsClientCa = None,
+    tls_client_cert: TlsClientCert = ClientCertificate.required,
+    upstream_tls: UpstreamTls = False,
+    upstream_ca: UpstreamCa = None,
+    upstream_cert: UpstreamCert = None,
+    upstream_verify: VerifyUpstream = UpstreamVerify.full,
+    upstream_name: UpstreamName = None,
     token: Token = None,
     allow_host: AllowHost = [],  # noqa: B006
     metrics_top: MetricsTop = 0,
@@ -211,10 +125,17 @@ def run(
     Ctrl-C ends it, and its connections; clients connect again by themselves.
     """
     from zktrace_proxy.addresses import listeners
+    from zktrace_proxy.attend import Attendant
     from zktrace_proxy.plane import Config, PlaneError, create
+    from zktrace_proxy.tls import NO_TLS, Tls, TlsError, key_log
+    from zktrace_proxy.upstreams import Upstreams
 
     site = None if http is None else Site(http, token, allow_host)
     key = hashing_key(hash_sessions, hash_key)
+    tls = Tls(
+        _clients(tls_cert, tls_client_ca, tls_client_cert),
+        _servers(upstream_tls, upstream_ca, upstream_cert, upstream_verify, upstream_name),
+    )
     # Also where interrupts were ignored, as in the background of a script: the recording is
     # written to its end.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -226,7 +147,8 @@ def run(
         try:
             rules = _rules(fault)
             hooks = _hooks(script)
-            wanted = listeners(listen, upstream)
+            wanted = listeners(listen, upstream, name=upstream_name)
+            keys = key_log() if tls != NO_TLS else None
             plane = create(
                 Config(
                     wanted,
@@ -240,25 +162,41 @@ def run(
                     observers=int(bool(script)),
                     record=_record(record, rotate, keep, secrets, 0 if redact_data else data_bytes),
                     rules=rules,
+                    tls=tls,
                 )
             )
-        except PlaneError as error:
+            stack.callback(plane.stop)
+            upstreams = Upstreams(
+                plane,
+                listen,
+                upstream,
+                wanted,
+                servers=tls.servers,
+                every_s=health_check,
+                timeout_s=connect_timeout,
+                told=_say,
+            )
+        except (PlaneError, TlsError) as error:
             raise Failure(str(error)) from None
-        stack.callback(plane.stop)
         try:
             if hooks is not None:
                 hooks.start(plane, tap=int(site is not None))
                 stack.callback(hooks.stop)
             for one, address in zip(wanted, plane.addresses(), strict=True):
-                _say(f"{address} -> {', '.join(one.upstreams)}")
+                _say(f"{address} -> {', '.join(server.address for server in one.upstreams)}")
             if record is not None:
                 _say(f"recording to {record}")
-                stack.callback(_watch(plane).set)
-            stack.callback(_resolving(plane, listen, upstream, wanted).set)
+            _tell_tls(tls, keys)
+            attendant = Attendant(plane, tls, _say, upstreams.reload)
+            if tls != NO_TLS and hasattr(signal, "SIGHUP"):
+                signal.signal(signal.SIGHUP, lambda *_: attendant.reload())
+            for thread in (attendant, upstreams):
+                thread.start()
+                stack.callback(thread.stop)
             if site is None:
                 threading.Event().wait()
             else:
-                _show(plane, site, metrics_top, key, rules, drain)
+                _show(plane, upstreams, site, metrics_top, key, rules, drain)
         except KeyboardInterrupt:
             pass  # the way to end it
         _drain(plane, drain)
@@ -285,18 +223,53 @@ def _more_files() -> None:
 
 
 def _frame_limit(text: str) -> int:
-    size = _size(text)
-    if size is None or not 64 <= size <= 1 << 28:
+    given = size(text)
+    if given is None or not 64 <= given <= 1 << 28:
         raise Failure(f"--max-frame: {text!r} is no size from 1k to 256M")
-    return size
+    return given
 
 
-def _size(text: str) -> int | None:
-    """Bytes of ``256M``; None: it is no size."""
-    number, unit = text[:-1], text[-1:]
-    if unit not in ("k", "M", "G") or not _number(number):
+def _clients(cert: list[str], ca: str | None, demand: ClientCertificate) -> ToClients | None:
+    from zktrace_proxy.tls import Identity, ToClients
+
+    if not cert:
+        if ca is not None:
+            raise Failure("--tls-client-ca is about clients that speak TLS: give --tls-cert")
         return None
-    return int(float(number) * _UNITS[unit.lower()])
+    if ca is None and demand is not ClientCertificate.required:
+        raise Failure("--tls-client-cert is about --tls-client-ca FILE")
+    required = demand is ClientCertificate.required
+    return ToClients(tuple(map(Identity.of, cert)), ca, required)
+
+
+def _servers(
+    wanted: bool, ca: str | None, cert: str | None, verify: UpstreamVerify, name: str | None
+) -> ToServers | None:
+    from zktrace_proxy.tls import Identity, ToServers
+
+    if not wanted:
+        if ca or cert or name or verify is not UpstreamVerify.full:
+            raise Failure(
+                "--upstream-ca, --upstream-cert, --upstream-verify and --upstream-name are about "
+                "--upstream-tls"
+            )
+        return None
+    if ca is None and verify is not UpstreamVerify.none:
+        raise Failure(
+            "--upstream-tls: who has signed the servers' certificates? Give --upstream-ca FILE, or "
+            "--upstream-verify none"
+        )
+    if ca is not None and verify is UpstreamVerify.none:
+        raise Failure("--upstream-verify none looks at no certificate: it does not go with a CA")
+    return ToServers(verify.value, ca, None if cert is None else Identity.of(cert), name)
+
+
+def _tell_tls(tls: Tls, keys: str | None) -> None:
+    """What is not as safe as TLS sounds."""
+    if tls.servers is not None and tls.servers.verify == "none":
+        _say("THE CERTIFICATES OF SERVERS ARE NOT VERIFIED (--upstream-verify none)")
+    if keys is not None:
+        _say(f"session keys are written to {keys} (SSLKEYLOGFILE): who has it can read the traffic")
 
 
 def _rules(texts: list[str]) -> tuple[Rule, ...]:
@@ -327,6 +300,7 @@ def _hooks(scripts: list[str]) -> Hooks | None:
 
 def _show(
     plane: Plane,
+    upstreams: Upstreams,
     site: Site,
     metrics_top: int,
     key: bytes | None,
@@ -337,13 +311,15 @@ def _show(
     from zktrace_proxy import http
     from zktrace_proxy.faults import Faults
     from zktrace_proxy.feed import TapFeed
+    from zktrace_proxy.measures import measures
 
     picture = Picture(hash_key=key)
+    picture.measures = lambda: measures(plane, upstreams)
     feed = TapFeed(picture, plane, ", ".join(plane.addresses()))
     feed.start()
     try:
         faults = Faults(plane, rules)
-        site.serve(picture, metrics_top, lambda app: http.add(app, faults))
+        site.serve(picture, metrics_top, lambda app: http.add(app, faults, upstreams))
     finally:
         _drain(plane, drain)
         plane.stop()
@@ -361,64 +337,23 @@ def _drain(plane: Plane, over_s: float) -> None:
         _say(f"{plural(left, 'connection')} cut: something was under way after {over_s:g} s")
 
 
-def _resolving(
-    plane: Plane, listen: list[str], upstream: str | None, now: tuple[Listener, ...]
-) -> threading.Event:
-    """Looks names of servers up again and again: new connections go where they lead then."""
-    from zktrace_proxy.addresses import listeners
-    from zktrace_proxy.plane import PlaneError
-
-    ended = threading.Event()
-
-    def look() -> None:
-        known = [one.upstreams for one in now]
-        while not ended.wait(_RESOLVE_S):
-            try:
-                found = [one.upstreams for one in listeners(listen, upstream)]
-            except PlaneError:
-                continue  # a resolver that fails for a while: what is known stays
-            for index, (old, new) in enumerate(zip(known, found, strict=True)):
-                if set(old) != set(new):
-                    plane.set_upstreams(index, new)
-                    _say(f"{plane.addresses()[index]} -> {', '.join(new)}")
-                    known[index] = new
-
-    threading.Thread(target=look, name="zktrace-resolve", daemon=True).start()
-    return ended
-
-
-def _watch(plane: Plane) -> threading.Event:
-    """Says when recording fails, and when it works again."""
-    ended = threading.Event()
-
-    def look() -> None:
-        told = None
-        while not ended.wait(_LOOK_S):
-            problem = plane.recorded()[2]
-            if problem != told:
-                _say(f"RECORDING FAILS: {problem}" if problem else "recording works again")
-            told = problem
-
-    threading.Thread(target=look, name="zktrace-watch", daemon=True).start()
-    return ended
-
-
 def _told(plane: Plane) -> None:
     """The last lines: what went through."""
     from zktrace.export.summary import plural
-    from zktrace.export.text import size
+    from zktrace.export.text import size as shown
 
     counted = plane.counters()
     recorded, files, problem = plane.recorded()
     _say(
         f"{plural(counted['accepted'], 'connection')}, "
-        f"{size(counted['bytes_to_server'])} to servers, "
-        f"{size(counted['bytes_to_client'])} to clients"
-        + (f"; {size(recorded)} recorded in {files:,} files" if files > 1 else "")
-        + (f"; {size(recorded)} recorded" if files == 1 else "")
+        f"{shown(counted['bytes_to_server'])} to servers, "
+        f"{shown(counted['bytes_to_client'])} to clients"
+        + (f"; {shown(recorded)} recorded in {files:,} files" if files > 1 else "")
+        + (f"; {shown(recorded)} recorded" if files == 1 else "")
     )
     wrong = {
         "unreachable": ("connection", " reset as no server accepted"),
+        "tls_failures": ("connection", " of clients with whom TLS failed"),
         "refused": ("connection", " refused (--max-connections)"),
         "slow_readers": ("connection", " reset for a slow reader"),
         "faulted": ("connection", " ended by a fault"),
@@ -451,20 +386,12 @@ def _record(
     rotate_bytes: int | None = None
     rotate_s: float | None = None
     for text in rotate:
-        number, unit = text[:-1], text[-1:]
-        if unit in "smhd" and unit and _number(number):
-            rotate_s = float(number) * _SPANS[unit]
-        elif (size := _size(text)) is not None:
-            rotate_bytes = size
+        if (time := seconds(text)) is not None:
+            rotate_s = time
+        elif (most := size(text)) is not None:
+            rotate_bytes = most
         else:
             raise Failure(f"--rotate: {text!r} is neither a size (256M, 1G) nor a time (30m, 1h)")
     if keep is not None and not rotate:
         raise Failure("--keep is about rotated files: give --rotate")
     return Record(path, rotate_bytes, rotate_s, keep, not secrets, data_bytes)
-
-
-def _number(text: str) -> bool:
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False

@@ -1,4 +1,5 @@
-"""``/api/faults``: rules of a running proxy, listed, given and taken back over HTTP.
+"""``/api/faults``: rules of a running proxy, listed, given and taken back over HTTP; and
+``/api/upstreams``: the servers behind it.
 
 :mod:`zktrace.web.security` stands before it, as before the rest of the API: the token, the Host
 header, and no request that changes something from another site's page.
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from zktrace.web.answers import Problem, json_bytes
 from zktrace_proxy.faults import Fault, Faults, TooMany
 from zktrace_proxy.rules import MAX_RULE, RuleError
+from zktrace_proxy.upstreams import Upstreams
 
 
 class RuleGiven(BaseModel):
@@ -47,6 +49,21 @@ class Removed(BaseModel):
     removed: int
 
 
+class UpstreamRow(BaseModel):
+    listener: str
+    server: str
+    name: str = Field(description="The host that was given, which its certificate is to be for")
+    up: bool | None = Field(description="None: it was not checked (--health-check)")
+    mode: str | None = Field(description="leader, follower, standalone ..., as srvr says it")
+    why: str | None = Field(description="Why the latest check failed")
+    failures: int = Field(description="Checks that failed in a row")
+    since: float | None = Field(description="When `up` last changed; seconds since 1970")
+
+
+class UpstreamList(BaseModel):
+    rows: list[UpstreamRow]
+
+
 def _row(fault: Fault) -> dict[str, Any]:
     return {
         "id": fault.id,
@@ -62,8 +79,31 @@ def _json(body: Any, status: int = 200) -> Response:
     return Response(json_bytes(body), status, media_type="application/json")
 
 
-def add(app: FastAPI, faults: Faults) -> None:
+def add(app: FastAPI, faults: Faults, upstreams: Upstreams) -> None:
     """The routes."""
+
+    @app.get(
+        "/api/upstreams",
+        response_model=UpstreamList,
+        summary="Servers behind each listener, and how they are",
+        tags=["upstreams"],
+    )
+    def servers() -> Response:
+        listening = upstreams.listening()
+        rows = [
+            {
+                "listener": listening[one.listener],
+                "server": one.address,
+                "name": one.name,
+                "up": one.up,
+                "mode": one.mode,
+                "why": one.why,
+                "failures": one.failures,
+                "since": one.since_s,
+            }
+            for one in upstreams.health()
+        ]
+        return _json({"rows": rows})
 
     @app.get("/api/faults", response_model=FaultList, summary="Rules in force", tags=["faults"])
     def listed() -> Response:

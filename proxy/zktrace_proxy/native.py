@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from zktrace.wire.layout import schema_text
-from zktrace_proxy.plane import Config, Decision, PlaneError, Question, Verdict
+from zktrace_proxy.plane import Config, Decision, PlaneError, Question, Upstream, Verdict
+from zktrace_proxy.tls import NO_TLS, Identity, Tls, TlsError, key_log, read
 
 
 def _ms(seconds: float) -> int:
@@ -31,6 +32,31 @@ def _ops() -> tuple[list[int], list[int]]:
     return paths, watches
 
 
+def _shown(identity: Identity) -> tuple[str, bytes, bytes]:
+    return identity.certificate, read(identity.certificate), read(identity.key)
+
+
+def _tls(tls: Tls) -> tuple[Any, Any]:
+    """What the files hold, for clients and for servers.
+
+    :raises TlsError: one cannot be read.
+    """
+    clients: Any = None
+    servers: Any = None
+    if tls.clients is not None:
+        ca = tls.clients.ca
+        signers = None if ca is None else ((ca, read(ca)), tls.clients.required)
+        clients = [_shown(one) for one in tls.clients.identities], signers
+    if tls.servers is not None:
+        given = tls.servers
+        servers = (
+            given.verify,
+            None if given.ca is None else (given.ca, read(given.ca)),
+            None if given.identity is None else _shown(given.identity),
+        )
+    return clients, servers
+
+
 class NativePlane:
     """See :class:`zktrace_proxy.plane.Plane`."""
 
@@ -40,8 +66,12 @@ class NativePlane:
         except ImportError as error:
             raise Missing(f"zktrace's native engine was not built here ({error})") from None
         record = config.record
+        self._tls = config.tls
         paths, watches = _ops()
         try:
+            if config.tls != NO_TLS:
+                key_log()
+            clients, servers = _tls(config.tls)
             self._relay = Relay(
                 [(listener.address, list(listener.upstreams)) for listener in config.listeners],
                 spill_limit=config.spill_limit,
@@ -66,10 +96,12 @@ class NativePlane:
                 paths=paths,
                 watches=watches,
                 rules=[rule.form(number) for number, rule in enumerate(config.rules, 1)],
+                tls_clients=clients,
+                tls_servers=servers,
             )
         except OSError as error:
             raise PlaneError(error.strerror or str(error)) from None
-        except ValueError as error:
+        except (TlsError, ValueError) as error:
             raise PlaneError(str(error)) from None
 
     def addresses(self) -> list[str]:
@@ -100,8 +132,17 @@ class NativePlane:
         made, forgotten = self._relay.decisions()
         return [Decision(**one) for one in made], forgotten
 
-    def set_upstreams(self, listener: int, servers: Sequence[str]) -> None:
+    def set_upstreams(self, listener: int, servers: Sequence[Upstream]) -> None:
         self._relay.set_upstreams(listener, servers)
+
+    def reload_tls(self) -> None:
+        try:
+            self._relay.set_tls(*_tls(self._tls))
+        except (TlsError, ValueError) as error:
+            raise PlaneError(str(error)) from None
+
+    def notices(self) -> tuple[list[str], int]:
+        return self._relay.notices()
 
     def drain(self, over_s: float) -> int:
         return self._relay.drain(_ms(over_s))

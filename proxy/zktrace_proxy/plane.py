@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+
+from zktrace_proxy.tls import NO_TLS, Tls
 
 if TYPE_CHECKING:
     from zktrace_proxy.rules import Rule
@@ -31,15 +33,32 @@ class PlaneError(Exception):
     """There is no plane, or it cannot start; the text is one line that says why."""
 
 
+class Upstream(NamedTuple):
+    """A server: ``IP:PORT``, IPv6 in brackets; and the name that its certificate is to be for."""
+
+    address: str
+    name: str
+
+    @classmethod
+    def of(cls, address: str) -> Upstream:
+        """One without a name but its address."""
+        return cls(address, address.rpartition(":")[0].strip("[]"))
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where clients connect, and the servers behind; each ``IP:PORT``, IPv6 in brackets.
+    """Where clients connect (``IP:PORT``, IPv6 in brackets), and the servers behind.
 
     New connections go to the servers in turn, and to the next one where one does not answer.
     """
 
     address: str
-    upstreams: tuple[str, ...]
+    upstreams: tuple[Upstream, ...]
+
+    @classmethod
+    def to(cls, address: str, *servers: str) -> Listener:
+        """To servers without names."""
+        return cls(address, tuple(map(Upstream.of, servers)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +93,7 @@ class Config:
     numbered behind these, which are never waited for. `when_down`: what
     clients get while no server accepts: they wait, are reset, or are refused by the kernel until
     one does. `rules` are in force from the start, and
-    numbered from 1.
+    numbered from 1. `tls`: with whom TLS is spoken; what is seen of the traffic is decrypted then.
     """
 
     listeners: tuple[Listener, ...]
@@ -90,6 +109,7 @@ class Config:
     max_frame: int = MAX_FRAME
     when_down: WhenDown = "reset"
     rules: tuple[Rule, ...] = ()
+    tls: Tls = NO_TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +187,17 @@ class Plane(Protocol):
     def decisions(self) -> tuple[list[Decision], int]:
         """What rules did since this was asked last; how much of it was forgotten by then."""
 
-    def set_upstreams(self, listener: int, servers: Sequence[str]) -> None:
+    def set_upstreams(self, listener: int, servers: Sequence[Upstream]) -> None:
         """The servers behind a listener from now on (``IP:PORT``), for new connections."""
+
+    def reload_tls(self) -> None:
+        """Reads the files of TLS again: for connections from now on.
+
+        :raises PlaneError: one cannot be used; what was there before stays.
+        """
+
+    def notices(self) -> tuple[list[str], int]:
+        """With whom TLS failed since this was last asked, and why; how many more there were."""
 
     def drain(self, over_s: float) -> int:
         """Accepts nobody any more, and ends connections when nothing is under way on them, spread

@@ -15,6 +15,7 @@ from zktrace_proxy.addresses import listeners
 from zktrace_proxy.faults import Faults
 from zktrace_proxy.plane import Config, Decision, Plane, create
 from zktrace_proxy.rules import parse
+from zktrace_proxy.tls import NO_TLS
 
 _TICK_S: Final = 0.01
 
@@ -89,7 +90,9 @@ def between(
         at = [listen] if isinstance(listen, str) else list(listen)
     rules = tuple(parse(text) for text in faults)
     pairs = [f"{address}={servers}" for address, servers in zip(at, behind, strict=True)]
-    wanted = replace(Config(listeners(pairs, None), taps=0, rules=rules), **config)
+    servers = config.get("tls", NO_TLS).servers
+    name = None if servers is None else servers.name
+    wanted = replace(Config(listeners(pairs, None, name=name), taps=0, rules=rules), **config)
     plane = create(wanted)
     try:
         yield Between(plane, Faults(plane, rules))

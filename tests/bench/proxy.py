@@ -27,7 +27,7 @@ from tests.support.javazk import free_ports
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: (connections, requests under way on each), as the limits are stated for; and one alone.
 CELLS: Final = ((1, 1), (64, 1), (64, 16))
-_COMMAND: Final = "import sys; from zktrace_proxy.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND: Final = "import sys; from zktrace_proxy.cli import main; sys.exit(main(sys.argv[1:]))"
 _HAPROXY: Final = """\
 global
   nbthread 1
@@ -43,7 +43,7 @@ listen zookeeper
 """
 
 
-def _compiled(name: str, directory: Path) -> Path:
+def compiled(name: str, directory: Path) -> Path:
     program = directory / name
     source = Path(__file__).with_name(f"{name}.c")
     subprocess.run(["cc", "-O2", "-o", str(program), str(source)], check=True)
@@ -51,7 +51,7 @@ def _compiled(name: str, directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _running(*command: str, ready: str | None = None) -> Iterator[int]:
+def running_program(*command: str, ready: str | None = None) -> Iterator[int]:
     """A program, by its number; ended with the block."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "proxy")])
     process = subprocess.Popen(
@@ -84,13 +84,13 @@ def main() -> None:
         sys.exit("haproxy is missing (Debian: haproxy; make system-deps)")
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         directory = Path(name)
-        zkload, zkanswer = (_compiled(one, directory) for one in ("zkload", "zkanswer"))
+        zkload, zkanswer = (compiled(one, directory) for one in ("zkload", "zkanswer"))
         behind, *ports = free_ports(5)
-        answering = stack.enter_context(_running(str(zkanswer), str(behind), ready="ready"))
+        answering = stack.enter_context(running_program(str(zkanswer), str(behind), ready="ready"))
         os.sched_setaffinity(answering, {min(os.sched_getaffinity(0))})
         config = directory / "haproxy.cfg"
         config.write_text(_HAPROXY.format(listen=ports[0], behind=behind))
-        proxy = [sys.executable, "-c", _COMMAND, "run", "--upstream", f"127.0.0.1:{behind}"]
+        proxy = [sys.executable, "-c", COMMAND, "run", "--upstream", f"127.0.0.1:{behind}"]
         page = ["--http", "127.0.0.1:0"]
         commands = {
             "HAProxy": ([haproxy, "-db", "-f", str(config)], None),
@@ -104,7 +104,7 @@ def main() -> None:
         running = {}
         for (title, (command, ready)), port in zip(commands.items(), ports, strict=True):
             listen = [] if title == "HAProxy" else ["--listen", f"127.0.0.1:{port}"]
-            pid = stack.enter_context(_running(*command, *listen, ready=ready))
+            pid = stack.enter_context(running_program(*command, *listen, ready=ready))
             pin(pid)
             running[title] = pid, port
         print(

@@ -17,7 +17,7 @@ def test_addresses_are_resolved() -> None:
 
 def test_listeners_have_their_own_servers_or_the_common_ones() -> None:
     made = listeners(["127.0.0.1:1", "127.0.0.1:2=127.0.0.1:3"], "127.0.0.1:4,127.0.0.1:5")
-    assert [(one.address, one.upstreams) for one in made] == [
+    assert [(one.address, tuple(to.address for to in one.upstreams)) for one in made] == [
         ("127.0.0.1:1", ("127.0.0.1:4", "127.0.0.1:5")),
         ("127.0.0.1:2", ("127.0.0.1:3",)),
     ]

@@ -21,7 +21,7 @@ from tests.conftest import needs_native
 from tests.proxy.traffic import exchange, tapped
 from tests.server.ourzk import ours
 from zktrace.engine.base import ENGINE_VARIABLE
-from zktrace_proxy.plane import Config, Listener, Plane, PlaneError, Record, create
+from zktrace_proxy.plane import Config, Listener, Plane, PlaneError, Record, Upstream, create
 from zktrace_proxy.rules import parse
 
 WAIT_S = 60.0
@@ -49,7 +49,7 @@ def shown(one: socket.socket) -> str:
 
 @contextmanager
 def relaying(*upstreams: str, **config: Any) -> Iterator[Plane]:
-    listener = Listener("127.0.0.1:0", upstreams)
+    listener = Listener.to("127.0.0.1:0", *upstreams)
     plane = create(Config((listener,), **{"taps": 0, **config}))
     try:
         yield plane
@@ -230,7 +230,7 @@ def test_servers_may_change_for_new_connections(server: socket.socket) -> None:
     ):
         other.settimeout(WAIT_S)
         with connect(plane) as first, accept(server) as behind:
-            plane.set_upstreams(0, [shown(other)])
+            plane.set_upstreams(0, [Upstream.of(shown(other))])
             with connect(plane), accept(other):
                 first.sendall(b"stays")
                 assert behind.recv(5) == b"stays"
@@ -242,7 +242,7 @@ def test_ipv6(server: socket.socket) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
         six.settimeout(WAIT_S)
         port = six.getsockname()[1]
-        plane = create(Config((Listener("[::1]:0", (f"[::1]:{port}",)),), taps=1))
+        plane = create(Config((Listener.to("[::1]:0", f"[::1]:{port}"),), taps=1))
         try:
             own = int(plane.addresses()[0].rpartition(":")[2])
             with socket.create_connection(("::1", own), WAIT_S) as client, accept(six) as behind:
@@ -283,6 +283,6 @@ def test_what_the_python_plane_cannot_do_is_told(plane_kind: str, tmp_path: Any)
     if plane_kind == "native":
         return
     with pytest.raises(PlaneError, match="a recording needs zktrace's native engine"):
-        create(Config((Listener("127.0.0.1:0", ("127.0.0.1:1",)),), record=Record(str(tmp_path))))
+        create(Config((Listener.to("127.0.0.1:0", "127.0.0.1:1"),), record=Record(str(tmp_path))))
     with pytest.raises(PlaneError, match="a fault needs zktrace's native engine"):
-        create(Config((Listener("127.0.0.1:0", ("127.0.0.1:1",)),), rules=(parse("down"),)))
+        create(Config((Listener.to("127.0.0.1:0", "127.0.0.1:1"),), rules=(parse("down"),)))

@@ -139,7 +139,7 @@ def main() -> int:
         nonlocal done, told, number
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            plane = create(Config((Listener("127.0.0.1:0", (f"127.0.0.1:{port}",)),), taps=0))
+            plane = create(Config((Listener.to("127.0.0.1:0", f"127.0.0.1:{port}"),), taps=0))
             try:
                 while True:
                     with lock:

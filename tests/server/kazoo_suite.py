@@ -34,10 +34,6 @@ _WANTED: Final = (
     "objgraph",
 )
 _LEFT_OUT: Final = ("test_gevent_handler.py", "test_eventlet_handler.py")
-#: kazoo's zoo.cfg asks for Netty's connections. Debian's zookeeper.jar does not name all of it, and
-#: a server without these takes connections and answers none.
-_NETTY: Final = ("netty-codec.jar", "netty-resolver.jar")
-
 #: Properties and zoo.cfg are handed on; classpath and main class are not.
 _JAVA: Final = """\
 #!{python}
@@ -55,12 +51,6 @@ def prepare(directory: Path) -> Path:
     return python
 
 
-def classpath() -> list[Path]:
-    """Java's server, with all that it needs for TLS."""
-    jars = CLASSPATH[0].parent
-    return [*CLASSPATH, *(jars / name for name in _NETTY if (jars / name).exists())]
-
-
 def main() -> int:
     """Runs it, and gives pytest's exit status."""
     parser = argparse.ArgumentParser()
@@ -71,7 +61,7 @@ def main() -> int:
         python = prepare(directory / "venv")
         environment = {
             **os.environ,
-            "ZOOKEEPER_CLASSPATH": os.pathsep.join(map(str, classpath())),
+            "ZOOKEEPER_CLASSPATH": os.pathsep.join(map(str, CLASSPATH)),
             "ZOOKEEPER_VERSION": "3.9.5",
             "ZOOKEEPER_CLUSTER_SIZE": "1",
         }

@@ -23,19 +23,29 @@ class Certificates:
             *("-days", "3650"),
         )
 
-    def issue(self, name: str, subject: str, *, rsa: bool = False) -> Path:
-        """A certificate with its key, both in one PEM file."""
+    def issue(
+        self,
+        name: str,
+        subject: str,
+        *,
+        rsa: bool = False,
+        names: str = "IP:127.0.0.1,DNS:localhost",
+        days: int = 3650,
+    ) -> Path:
+        """A certificate with its key, both in one PEM file; with negative days one that has
+        expired.
+        """
         key, request, made = (self._directory / f"{name}.{end}" for end in ("key", "csr", "crt"))
         kind = ("rsa:2048",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
         extensions = self._directory / f"{name}.ext"
-        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        extensions.write_text(f"subjectAltName={names}\n")
         _openssl(
             *("req", "-newkey", *kind, "-nodes", "-utf8", "-keyout", key, "-out", request),
             *("-subj", subject, "-multivalue-rdn"),
         )
         _openssl(
             *("x509", "-req", "-in", request, "-CA", self.authority, "-CAkey", self._key),
-            *("-CAcreateserial", "-days", "3650", "-extfile", extensions, "-out", made),
+            *("-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", made),
         )
         whole = self._directory / f"{name}.pem"
         whole.write_text(key.read_text() + made.read_text() + self.authority.read_text())

@@ -31,13 +31,15 @@ from typing import Final
 import pytest
 
 _JARS: Final = Path("/usr/share/java")
-#: The manifest of zookeeper.jar names what else it needs; what logs is for the user to choose.
+#: The manifest of zookeeper.jar names what else it needs; what logs is for the user to choose. Of
+#: Netty it does not name all, and a server that uses it (for TLS) answers nobody without these.
 #: Jars of another release, separated by colons, may be given instead.
+_WANTED: Final = ("zookeeper", "slf4j-simple", "netty-codec", "netty-resolver")
 _GIVEN: Final = os.environ.get("ZKTRACE_ZOOKEEPER_CLASSPATH", "")
 CLASSPATH: Final = (
     tuple(Path(jar) for jar in _GIVEN.split(os.pathsep))
     if _GIVEN
-    else (_JARS / "zookeeper.jar", _JARS / "slf4j-simple.jar")
+    else tuple(_JARS / f"{name}.jar" for name in _WANTED)
 )
 _REQUIRED: Final = os.environ.get("ZKTRACE_REQUIRE_JAVA", "") not in ("", "0")
 _HOST: Final = "127.0.0.1"

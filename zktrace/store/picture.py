@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Protocol, cast
 
@@ -23,6 +23,7 @@ from zktrace.capture.keep import Ring
 from zktrace.engine.base import EngineOptions, LiveEngine, Rows, abilities, create
 from zktrace.engine.live import Listening
 from zktrace.store.kept import Kept, RowKept
+from zktrace.store.measure import Measure
 from zktrace.store.notes import Notes
 from zktrace.store.part import EMPTY, Key, Part, merge
 from zktrace.store.recent import RECENT_ROWS, Latest
@@ -155,6 +156,8 @@ class Picture:
         """Where the latest packets are kept."""
         self.more: Callable[[], Mapping[str, int]] = dict
         """Counters of the coverage that the engine does not know."""
+        self.measures: Callable[[], Iterable[Measure]] = tuple
+        """Metrics of whoever feeds it."""
         self._fed_at = time.monotonic()
         self.started_at = time.time()
 

@@ -178,6 +178,12 @@ class PictureCollector:
                 family.add_metric([key], value)
             yield family
         yield from self._seen(coverage)
+        for one in picture.measures():
+            kind = CounterMetricFamily if one.grows else GaugeMetricFamily
+            own = kind(f"zktrace_{one.name}", one.words, labels=one.labels)
+            for values, value in one.rows:
+                own.add_metric(values, value)
+            yield own
 
     def _ops(self, part: Part) -> Iterator[Any]:
         requests = CounterMetricFamily("zktrace_requests", "Requests seen.", labels=["op"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
+import ssl
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -17,17 +17,25 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from zktrace_proxy.fallback.tap import Flow, Queue, Tap
-from zktrace_proxy.plane import Config, Decision, Listener, PlaneError, Question, Verdict
+from zktrace_proxy.fallback.wire import Plain, Secured, Slow, Wire, reset
+from zktrace_proxy.plane import (
+    Config,
+    Decision,
+    Listener,
+    PlaneError,
+    Question,
+    Upstream,
+    Verdict,
+)
+from zktrace_proxy.tls import TlsError, client_context, server_context
 
-_CHUNK: Final = 64 * 1024
 _BACKLOG: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.05
-_LINGER_0: Final = struct.pack("ii", 1, 0)
+#: How long a client may take to agree on TLS.
+_HANDSHAKE_S: Final = 10.0
+#: Lines that wait to be read.
+_NOTICES: Final = 64
 _NATIVE: Final = "needs zktrace's native engine, which was not built here"
-
-
-class _Slow(Exception):
-    """One side takes nothing for too long."""
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -43,20 +51,6 @@ def _shown(where: Any) -> str:
     return f"[{where[0]}]:{where[1]}" if ":" in where[0] else f"{where[0]}:{where[1]}"
 
 
-def _reset(*sockets: socket.socket) -> None:
-    """Makes closing a reset."""
-    for one in sockets:
-        try:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
-        except OSError:
-            pass  # it has no connection any more
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 class AsyncioPlane:
     """The plane."""
 
@@ -66,14 +60,19 @@ class AsyncioPlane:
                 raise PlaneError(f"{what} {_NATIVE}")
         if config.when_down != "reset":
             raise PlaneError(f"--upstream-down {config.when_down} {_NATIVE}")
+        if config.tls.clients is not None and len(config.tls.clients.identities) > 1:
+            raise PlaneError(f"more than one certificate {_NATIVE}")
         self._config = config
+        self._contexts = self._read_tls()
+        self._notices: list[str] = []
+        self._more_notices = 0
         lossless = [config.lossless] * config.taps + [False] * config.observers
         self._queues = [Queue(config.tap_limit, one) for one in lossless]
         self._tap = Tap(self._queues)
         self._counted = dict.fromkeys(
             (
                 *("accepted", "open", "unreachable", "upstream_failures", "refused", "resets"),
-                *("slow_readers", "faulted", "drained", "accept_failures"),
+                *("slow_readers", "faulted", "drained", "accept_failures", "tls_failures"),
                 *("bytes_to_server", "bytes_to_client"),
             ),
             0,
@@ -97,6 +96,16 @@ class AsyncioPlane:
         self._connections: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name="zktrace-relay", daemon=True)
         self._thread.start()
+
+    def _read_tls(self) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+        tls = self._config.tls
+        try:
+            return (
+                None if tls.clients is None else server_context(tls.clients),
+                None if tls.servers is None else client_context(tls.servers),
+            )
+        except TlsError as error:
+            raise PlaneError(str(error)) from None
 
     def _bind(self, listener: Listener) -> socket.socket:
         host, port = _split(listener.address)
@@ -148,8 +157,28 @@ class AsyncioPlane:
     def decisions(self) -> tuple[list[Decision], int]:
         return [], 0
 
-    def set_upstreams(self, listener: int, servers: Sequence[str]) -> None:
+    def set_upstreams(self, listener: int, servers: Sequence[Upstream]) -> None:
         self._upstreams[listener] = tuple(servers)
+
+    def reload_tls(self) -> None:
+        self._contexts = self._read_tls()
+
+    def notices(self) -> tuple[list[str], int]:
+        told = self._notices, self._more_notices
+        self._notices, self._more_notices = [], 0
+        return told
+
+    def _notice(self, whom: str, error: Exception) -> None:
+        if isinstance(error, TimeoutError):
+            why = "nothing came of it in time"
+        else:
+            said = (getattr(error, name, None) for name in ("verify_message", "reason"))
+            why = next(filter(None, said), None) or str(error)
+        line = f"TLS with {whom}: {why}"
+        if len(self._notices) < _NOTICES:
+            self._notices.append(line)
+        else:
+            self._more_notices += 1
 
     def drain(self, over_s: float) -> int:
         """Knows no frames: waits for those who end by themselves."""
@@ -213,7 +242,7 @@ class AsyncioPlane:
             full = self._counted["open"] >= self._config.max_connections
             if full or self._draining.is_set():
                 self._counted["refused"] += 1
-                _reset(client)
+                reset(client)
                 client.close()
                 continue
             self._counted["open"] += 1
@@ -225,52 +254,84 @@ class AsyncioPlane:
         self._connections.discard(task)
         self._counted["open"] -= 1
 
-    async def _connect(self, index: int) -> tuple[socket.socket, tuple[str, int]] | None:
+    async def _greet(self, client: socket.socket, address: Any) -> Wire | None:
+        """The client's side; None: TLS does not come about with it."""
+        plain = Plain(client, self._config.slow_reader_s)
+        context = self._contexts[0]
+        if context is None:
+            return plain
+        secured = Secured(plain, context, None)
+        try:
+            await asyncio.wait_for(secured.handshake(), _HANDSHAKE_S)
+        except (OSError, Slow) as error:
+            self._counted["tls_failures"] += 1
+            self._notice(f"client {_shown(address)}", error)
+            return None
+        return secured
+
+    async def _reach(self, upstream: Upstream) -> tuple[Wire, tuple[str, int]]:
+        """A connection to that server; what was opened for one that fails is closed."""
+        host, port = _split(upstream.address)
+        server = socket.socket(_family(host), socket.SOCK_STREAM)
+        try:
+            server.setblocking(False)
+            await self._loop.sock_connect(server, (host, port))
+            plain = Plain(server, self._config.slow_reader_s)
+            context = self._contexts[1]
+            if context is None:
+                return plain, (host, port)
+            secured = Secured(plain, context, upstream.name)
+            try:
+                await secured.handshake()
+            except OSError as error:
+                self._notice(f"server {upstream.address}", error)
+                raise
+            return secured, (host, port)
+        except BaseException:
+            server.close()
+            raise
+
+    async def _connect(self, index: int) -> tuple[Wire, tuple[str, int]] | None:
         upstreams = self._upstreams[index]
         first = self._turns[index]
         self._turns[index] = first + 1
         for number in range(len(upstreams)):
-            host, port = _split(upstreams[(first + number) % len(upstreams)])
-            server = socket.socket(_family(host), socket.SOCK_STREAM)
-            server.setblocking(False)
-            connecting = self._loop.sock_connect(server, (host, port))
+            reaching = self._reach(upstreams[(first + number) % len(upstreams)])
             try:
-                await asyncio.wait_for(connecting, self._config.connect_timeout_s)
-            except (OSError, TimeoutError):
+                return await asyncio.wait_for(reaching, self._config.connect_timeout_s)
+            except (OSError, TimeoutError, Slow):
                 self._counted["upstream_failures"] += 1
-                server.close()
-            except BaseException:
-                server.close()
-                raise
-            else:
-                return server, (host, port)
         return None
 
     async def _connection(self, index: int, client: socket.socket, address: Any) -> None:
         sockets = [client]
+        client.setblocking(False)
         try:
+            greeted = await self._greet(client, address)
+            if greeted is None:
+                return
             found = await self._connect(index)
             if found is None:
                 self._counted["unreachable"] += 1
-                _reset(client)
+                reset(client)
                 return
             server, upstream = found
-            sockets.append(server)
+            sockets.append(server.socket)
             for one in sockets:
-                one.setblocking(False)
                 try:
                     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 except OSError:
                     pass  # it is gone, which reading from it tells
             flow = Flow(self._tap, address, upstream, time.time_ns())
-            await self._relay(client, server, flow)
+            await self._relay(greeted, server, flow)
         except asyncio.CancelledError:
-            _reset(*sockets)
+            for one in sockets:
+                reset(one)
         finally:
             for one in sockets:
                 one.close()
 
-    async def _relay(self, client: socket.socket, server: socket.socket, flow: Flow) -> None:
+    async def _relay(self, client: Wire, server: Wire, flow: Flow) -> None:
         ways: list[Coroutine[Any, Any, None]] = [
             self._way(0, client, server, flow),
             self._way(1, server, client, flow),
@@ -284,49 +345,27 @@ class AsyncioPlane:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if errors:
-            slow = any(isinstance(error, _Slow) for error in errors)
+            slow = any(isinstance(error, Slow) for error in errors)
             self._counted["slow_readers" if slow else "resets"] += 1
             flow.reset(1, time.time_ns())
-            _reset(client, server)
-            if not all(isinstance(error, _Slow | OSError) for error in errors):
+            reset(client.socket)
+            reset(server.socket)
+            if not all(isinstance(error, Slow | OSError) for error in errors):
                 raise ExceptionGroup("relaying", [e for e in errors if isinstance(e, Exception)])
 
-    async def _way(
-        self, direction: int, source: socket.socket, sink: socket.socket, flow: Flow
-    ) -> None:
+    async def _way(self, direction: int, source: Wire, sink: Wire, flow: Flow) -> None:
         name = "bytes_to_client" if direction else "bytes_to_server"
         while True:
             while self._tap.presses:
                 self._room.clear()
                 if self._tap.presses:
                     await self._room.wait()
-            data = await self._loop.sock_recv(source, _CHUNK)
+            data = await source.receive()
             ts_ns = time.time_ns()
             if not data:
                 flow.fin(direction, ts_ns)
-                try:
-                    sink.shutdown(socket.SHUT_WR)
-                except OSError:
-                    pass  # that side is gone, which reading from it tells
+                await sink.end()
                 return
             flow.data(direction, data, ts_ns)
-            await self._send(sink, data)
+            await sink.send(data)
             self._counted[name] += len(data)
-
-    async def _send(self, sink: socket.socket, data: bytes) -> None:
-        rest = memoryview(data)
-        while True:
-            try:
-                rest = rest[sink.send(rest) :]
-            except BlockingIOError:
-                pass
-            if not rest:
-                return
-            writable = self._loop.create_future()
-            self._loop.add_writer(sink, _set, writable)
-            try:
-                await asyncio.wait_for(writable, self._config.slow_reader_s)
-            except TimeoutError:
-                raise _Slow from None
-            finally:
-                self._loop.remove_writer(sink)

@@ -59,7 +59,7 @@ def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def recorder(server: Address, file: Path) -> Iterator[Address]:
     """A proxy in front of a server that records; where clients connect."""
-    listener = Listener("127.0.0.1:0", (f"{server[0]}:{server[1]}",))
+    listener = Listener.to("127.0.0.1:0", f"{server[0]}:{server[1]}")
     plane = create(Config((listener,), record=Record(str(file)), taps=0))
     try:
         host, _, port = plane.addresses()[0].rpartition(":")

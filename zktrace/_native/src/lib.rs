@@ -95,6 +95,8 @@ mod python_rules;
 #[cfg(feature = "python")]
 pub mod python_tables;
 #[cfg(feature = "python")]
+mod python_tls;
+#[cfg(feature = "python")]
 pub mod python_windows;
 #[cfg(feature = "python")]
 mod quorum_table;

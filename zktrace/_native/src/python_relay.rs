@@ -12,9 +12,11 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::python_live::text;
 use crate::python_rules::{debug_holds, decision, definition, question, verdict};
+use crate::python_tls::{tls, Clients, Servers};
 use crate::relay::desk::{Message, Verdict};
 use crate::relay::facts::Ops;
 use crate::relay::recording::{Options, Recording};
+use crate::relay::upstreams::Upstream;
 use crate::relay::{start, Config, Listener, Queue, Relay, WhenDown};
 
 /// A running data plane; see `zktrace_proxy.plane.Plane`.
@@ -28,6 +30,16 @@ pub struct PyRelay {
 fn address(text: &str) -> PyResult<SocketAddr> {
     text.parse()
         .map_err(|_| PyValueError::new_err(format!("{text:?} is not IP:PORT")))
+}
+
+fn servers(given: &[(String, String)]) -> PyResult<Vec<Upstream>> {
+    let one = |(at, name): &(String, String)| {
+        Ok(Upstream {
+            address: address(at)?,
+            name: name.as_str().into(),
+        })
+    };
+    given.iter().map(one).collect()
 }
 
 /// path, rotate_bytes, rotate_ms, keep, redact, data_kept
@@ -44,10 +56,10 @@ type Record = (
 impl PyRelay {
     #[new]
     #[pyo3(signature = (listeners, *, spill_limit, slow_reader_ms, connect_timeout_ms, max_connections, tap_limit,
-                        lossless, taps, record, max_frame, when_down, paths, watches, rules))]
+                        lossless, taps, record, max_frame, when_down, paths, watches, rules, tls_clients, tls_servers))]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        listeners: Vec<(String, Vec<String>)>,
+        listeners: Vec<(String, Vec<(String, String)>)>,
         spill_limit: usize,
         slow_reader_ms: Option<u64>,
         connect_timeout_ms: u64,
@@ -61,17 +73,15 @@ impl PyRelay {
         paths: Vec<i32>,
         watches: Vec<i32>,
         rules: Vec<Bound<'_, PyAny>>,
+        tls_clients: Option<Clients>,
+        tls_servers: Option<Servers>,
     ) -> PyResult<Self> {
         let listeners = listeners
             .iter()
             .map(|(listen, upstreams)| {
-                let upstreams = upstreams
-                    .iter()
-                    .map(|one| address(one))
-                    .collect::<PyResult<_>>()?;
                 Ok(Listener {
                     address: address(listen)?,
-                    upstreams,
+                    upstreams: servers(upstreams)?,
                 })
             })
             .collect::<PyResult<_>>()?;
@@ -93,6 +103,7 @@ impl PyRelay {
                 watches: watches.into_iter().collect(),
             },
             rules: rules.iter().map(definition).collect::<PyResult<_>>()?,
+            tls: tls(tls_clients, tls_servers)?,
         };
         let taps: Vec<_> = taps
             .into_iter()
@@ -170,13 +181,20 @@ impl PyRelay {
     }
 
     /// The servers behind a listener from now on.
-    fn set_upstreams(&self, listener: usize, servers: Vec<String>) -> PyResult<()> {
-        let servers = servers
-            .iter()
-            .map(|one| address(one))
-            .collect::<PyResult<_>>()?;
-        self.relay.set_upstreams(listener, servers);
+    fn set_upstreams(&self, listener: usize, given: Vec<(String, String)>) -> PyResult<()> {
+        self.relay.set_upstreams(listener, servers(&given)?);
         Ok(())
+    }
+
+    /// Certificates and keys of connections from now on.
+    fn set_tls(&self, clients: Option<Clients>, servers: Option<Servers>) -> PyResult<()> {
+        self.relay.set_tls(tls(clients, servers)?);
+        Ok(())
+    }
+
+    /// What went wrong with TLS since it was last asked, and how much more of it there was.
+    fn notices(&self) -> (Vec<String>, u64) {
+        self.relay.notices.take()
     }
 
     /// Ends connections between two frames, over this time; how many were still open then.

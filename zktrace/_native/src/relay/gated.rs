@@ -1,11 +1,9 @@
 //! Moves what goes through a gate: reads into it, sends what its lanes have due, and keeps its time.
 
 use std::io::ErrorKind;
-use std::net::Shutdown;
 use std::task::{ready, Context, Poll};
 use std::time::Instant;
 
-use socket2::SockRef;
 use tokio::time::sleep_until;
 
 use super::desk::Message;
@@ -79,7 +77,13 @@ impl Pair {
             self.flow.note(&mut self.shared.tapping(), &note, now_ns());
         }
         if std::mem::take(&mut gate.moving) {
-            self.holding = takeover::begin(&self.shared, &self.flow, &self.track, &self.others);
+            self.holding = takeover::begin(
+                &self.shared,
+                &self.flow,
+                &self.track,
+                &self.others,
+                self.orders.borrow().tls.clone(),
+            );
         }
     }
 
@@ -95,10 +99,10 @@ impl Pair {
                 break;
             };
             if piece.end {
+                // It fails when that side is gone, which reading from it tells.
+                let _ = ready!(self.sockets[to].poll_end(cx));
                 gate.lanes[from].sent(0);
                 self.halves[from].told = true;
-                // It fails when that side is gone, which reading from it tells.
-                let _ = SockRef::from(&self.sockets[to]).shutdown(Shutdown::Write);
                 if from == 1 {
                     self.flow.fin(&mut self.shared.tapping(), 1, now_ns());
                 }
@@ -125,7 +129,10 @@ impl Pair {
                 Err(_) => return Poll::Ready(Err(End::Reset(to))),
             }
         }
-        Poll::Ready(Ok(()))
+        self.halves[from].blocked = self.sockets[to].holds();
+        let flushed = ready!(self.sockets[to].poll_flushed(cx));
+        self.halves[from].blocked = false;
+        Poll::Ready(flushed.map_err(|_| End::Reset(to)))
     }
 
     /// As `step`, with a gate.

@@ -3,7 +3,8 @@
 //! One thread with a loop of its own, which never takes Python's lock. A connection's bytes are sent on at once,
 //! then copied to the tap (`tap`), as packets of a pcapng stream: what decodes and what records read the same
 //! bytes as from any capture. What cannot be sent waits in a bounded buffer, and meanwhile nothing more is read from
-//! the side that it came from (`pair`).
+//! the side that it came from (`pair`). A side is a socket, or TLS over one (`wire`; `tls` has certificates and keys): what is
+//! copied is decrypted then. `dial` finds a server for a connection.
 //!
 //! Each connection's frames are counted as they pass (`track`). Where a rule (`rules`) may concern it, its bytes go through a
 //! `gate`, which puts frames together, asks the rules about them (`facts`), and lets what passes into the `lane` of its
@@ -16,16 +17,19 @@
 
 pub mod decisions;
 pub mod desk;
+mod dial;
 pub mod facts;
 mod gate;
 mod gate_ask;
 mod gate_frames;
 mod gated;
 mod lane;
+pub mod notices;
 mod pair;
 pub mod program;
 pub mod recording;
 pub mod redact;
+mod redact_bodies;
 pub mod rules;
 mod serve;
 mod stale;
@@ -33,8 +37,10 @@ mod takeover;
 mod tap;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod track;
 pub mod upstreams;
+mod wire;
 
 pub use serve::{start, Relay};
 pub use tap::{Queue, SNAPLEN};
@@ -63,6 +69,8 @@ pub struct Config {
     pub ops: facts::Ops,
     /// In force from the start.
     pub rules: Vec<rules::Definition>,
+    /// What clients and servers speak.
+    pub tls: tls::Tls,
 }
 
 /// What a client gets while no server behind its listener accepts.
@@ -80,7 +88,7 @@ pub enum WhenDown {
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub address: SocketAddr,
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<upstreams::Upstream>,
 }
 
 /// What happened so far. Only grows, but for `open`.
@@ -92,6 +100,8 @@ pub struct Counters {
     pub unreachable: AtomicU64,
     /// Attempts at an upstream that failed.
     pub upstream_failures: AtomicU64,
+    /// Clients with whom TLS failed.
+    pub tls_failures: AtomicU64,
     /// Over `max_connections`.
     pub refused: AtomicU64,
     /// Ended by a reset of one side, which the other was given, too.
@@ -114,13 +124,14 @@ pub struct Counters {
 impl Counters {
     /// Names and values.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 14] {
+    pub fn all(&self) -> [(&'static str, u64); 15] {
         let read = |value: &AtomicU64| value.load(Relaxed);
         [
             ("accepted", read(&self.accepted)),
             ("open", read(&self.open)),
             ("unreachable", read(&self.unreachable)),
             ("upstream_failures", read(&self.upstream_failures)),
+            ("tls_failures", read(&self.tls_failures)),
             ("refused", read(&self.refused)),
             ("resets", read(&self.resets)),
             ("slow_readers", read(&self.slow_readers)),

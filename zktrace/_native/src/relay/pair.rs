@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -11,8 +10,6 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, Sleep};
 
@@ -21,6 +18,8 @@ use super::rules::Rules;
 use super::serve::{Orders, Shared};
 use super::tap::{now_ns, TapFlow, CHUNK};
 use super::track::Track;
+use super::upstreams::Upstream;
+use super::wire::Wire;
 
 /// Reads of one direction before others have their turn.
 pub(super) const TURNS: usize = 16;
@@ -64,7 +63,7 @@ pub enum End {
 pub struct Pair {
     pub(super) shared: Rc<Shared>,
     /// Client, server.
-    pub(super) sockets: [TcpStream; 2],
+    pub(super) sockets: [Wire; 2],
     /// From the client, from the server.
     pub(super) halves: [Half; 2],
     pub(super) flow: TapFlow,
@@ -72,7 +71,7 @@ pub struct Pair {
     pub(super) slow: Option<Pin<Box<Sleep>>>,
     pub(super) track: Track,
     /// Rules that are given meanwhile.
-    orders: watch::Receiver<Orders>,
+    pub(super) orders: watch::Receiver<Orders>,
     pub(super) rules: Rules,
     /// Where rules may concern the connection.
     pub(super) gate: Option<Box<Gate>>,
@@ -84,7 +83,7 @@ pub struct Pair {
     /// It is to end as soon as nothing is under way.
     pub draining: bool,
     /// Servers that its session could be moved to.
-    pub(super) others: Vec<SocketAddr>,
+    pub(super) others: Vec<Upstream>,
     /// Whoever holds the session at another server, until this is dropped.
     pub(super) holding: Option<oneshot::Sender<()>>,
 }
@@ -92,11 +91,11 @@ pub struct Pair {
 impl Pair {
     pub fn new(
         shared: Rc<Shared>,
-        client: TcpStream,
-        server: TcpStream,
+        client: Wire,
+        server: Wire,
         flow: TapFlow,
         orders: watch::Receiver<Orders>,
-        others: Vec<SocketAddr>,
+        others: Vec<Upstream>,
     ) -> Self {
         let rules = Arc::clone(&orders.borrow().rules);
         let number = shared.numbered();
@@ -134,13 +133,14 @@ impl Pair {
             && self.track.session.is_some()
             && [0, 1].iter().all(|&from| self.track.left(from) == Some(0))
             && self.halves.iter().all(|half| half.spill.is_empty())
+            && !self.sockets.iter().any(Wire::holds)
             && self.gate.as_ref().is_none_or(|gate| gate.idle())
     }
 
     /// Ends both sides with a reset rather than an orderly close.
-    pub fn reset(&self) {
-        for socket in &self.sockets {
-            reset(socket);
+    pub fn reset(&mut self) {
+        for socket in &mut self.sockets {
+            socket.reset();
         }
     }
 
@@ -173,7 +173,8 @@ impl Pair {
         }
         half.spill = Vec::new();
         half.sent = 0;
-        Poll::Ready(Ok(()))
+        let flushed = ready!(self.sockets[to].poll_flushed(cx));
+        Poll::Ready(flushed.map_err(|_| End::Reset(to)))
     }
 
     /// Moves what there is in one direction. Ready: no more will come from there, and the other side knows.
@@ -188,9 +189,9 @@ impl Pair {
             }
             if self.halves[from].ended {
                 if !self.halves[from].told {
-                    self.halves[from].told = true;
                     // It fails when that side is gone, which reading from it tells.
-                    let _ = SockRef::from(&self.sockets[to]).shutdown(Shutdown::Write);
+                    let _ = ready!(self.sockets[to].poll_end(cx));
+                    self.halves[from].told = true;
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -249,8 +250,11 @@ impl Pair {
 
     /// Whether one side has taken nothing of what waits for it for too long.
     fn too_slow(&mut self, limit: Duration, cx: &mut Context<'_>) -> Option<End> {
-        let waits = |half: &Half| half.blocked || !half.spill.is_empty();
-        let from = self.halves.iter().position(waits);
+        let waits = |from: &usize| {
+            let half = &self.halves[*from];
+            half.blocked || !half.spill.is_empty() || self.sockets[1 - from].holds()
+        };
+        let from = [0, 1].into_iter().find(waits);
         let Some(from) = from else {
             self.slow = None;
             return None;
@@ -308,10 +312,4 @@ impl Future for Pair {
         }
         Poll::Pending
     }
-}
-
-/// Makes closing a reset: the other side learns that something was lost.
-pub fn reset(socket: &TcpStream) {
-    // It fails only for a socket that has no connection any more.
-    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }

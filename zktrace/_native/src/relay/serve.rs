@@ -12,16 +12,20 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{watch, Notify};
 use tokio::task::{spawn_local, LocalSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::decisions::Decisions;
 use super::desk::Desk;
+use super::dial::{connect, greet, reach, DOWN_PAUSE};
 use super::facts::{Facts, Ops};
-use super::pair::{reset, End, Pair};
+use super::notices::Notices;
+use super::pair::{End, Pair};
 use super::program::Tri;
 use super::rules::{Action, Definition, Rule, Rules};
 use super::tap::{now_ns, Queue, Tap, TapFlow};
-use super::upstreams::Turn;
+use super::tls::Tls;
+use super::upstreams::{Turn, Upstream};
+use super::wire::reset;
 use super::{add, Config, Counters, Listener, WhenDown};
 
 /// Connections that wait to be accepted.
@@ -30,9 +34,6 @@ const BACKLOG: u32 = 1024;
 const FLUSH: Duration = Duration::from_millis(5);
 /// How long to wait when accepting fails, as when there are no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How long to wait before servers of which none accepts are tried again.
-const DOWN_PAUSE: Duration = Duration::from_millis(250);
 /// How often whoever drains looks whether all have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
@@ -42,13 +43,14 @@ pub struct Shared {
     pub tap: RefCell<Tap>,
     pub spill_limit: usize,
     pub slow_reader: Option<Duration>,
-    connect_timeout: Duration,
+    pub connect_timeout: Duration,
     max_connections: usize,
-    when_down: WhenDown,
+    pub when_down: WhenDown,
     pub max_frame: usize,
     pub ops: Ops,
     pub decisions: Arc<Decisions>,
     pub desk: Arc<Desk>,
+    pub notices: Arc<Notices>,
     numbers: Cell<u64>,
     open: Cell<usize>,
     /// Told when a block of the tap begins.
@@ -78,7 +80,9 @@ pub struct Orders {
     stopping: bool,
     pub rules: Rules,
     /// Of each listener.
-    upstreams: Arc<Vec<Vec<SocketAddr>>>,
+    upstreams: Arc<Vec<Vec<Upstream>>>,
+    /// Of new connections.
+    pub tls: Tls,
     /// Nobody is accepted any more, and connections end within so long when they have nothing under way.
     drain: Option<Duration>,
 }
@@ -90,6 +94,7 @@ pub struct Relay {
     pub counters: Arc<Counters>,
     pub decisions: Arc<Decisions>,
     pub desk: Arc<Desk>,
+    pub notices: Arc<Notices>,
     orders: watch::Sender<Orders>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -128,7 +133,7 @@ impl Relay {
     }
 
     /// The servers behind a listener from now on; open connections stay where they are.
-    pub fn set_upstreams(&self, listener: usize, servers: Vec<SocketAddr>) {
+    pub fn set_upstreams(&self, listener: usize, servers: Vec<Upstream>) {
         self.orders.send_modify(|orders| {
             let mut all = orders.upstreams.to_vec();
             if let Some(own) = all.get_mut(listener) {
@@ -136,6 +141,11 @@ impl Relay {
             }
             orders.upstreams = Arc::new(all);
         });
+    }
+
+    /// Certificates and keys of connections from now on; open ones go on with theirs.
+    pub fn set_tls(&self, tls: Tls) {
+        self.orders.send_modify(|orders| orders.tls = tls);
     }
 
     /// Accepts nobody any more, and ends connections between two frames, spread over this time; waits for it. How many were
@@ -195,18 +205,24 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
         stopping: false,
         rules: Arc::new(given),
         upstreams: Arc::new(behind),
+        tls: config.tls.clone(),
         drain: None,
     });
     let counting = Arc::clone(&counters);
     let decisions = Decisions::new();
     let desk = Desk::new();
-    let deciding = (Arc::clone(&decisions), Arc::clone(&desk));
+    let notices = Arc::new(Notices::default());
+    let telling = Telling {
+        decisions: Arc::clone(&decisions),
+        desk: Arc::clone(&desk),
+        notices: Arc::clone(&notices),
+    };
     let thread = std::thread::Builder::new()
         .name("zktrace-relay".into())
         .spawn(move || {
             LocalSet::new().block_on(
                 &runtime,
-                run(config, bound, queues, counting, deciding, ordered),
+                run(config, bound, queues, counting, telling, ordered),
             );
         })?;
     Ok(Relay {
@@ -214,6 +230,7 @@ pub fn start(config: Config, queues: Vec<Arc<Queue>>) -> io::Result<Relay> {
         counters,
         decisions,
         desk,
+        notices,
         orders,
         thread: Mutex::new(Some(thread)),
     })
@@ -230,12 +247,19 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What others ask.
+struct Telling {
+    decisions: Arc<Decisions>,
+    desk: Arc<Desk>,
+    notices: Arc<Notices>,
+}
+
 async fn run(
     config: Config,
     bound: Vec<TcpListener>,
     queues: Vec<Arc<Queue>>,
     counters: Arc<Counters>,
-    (decisions, desk): (Arc<Decisions>, Arc<Desk>),
+    telling: Telling,
     mut orders: watch::Receiver<Orders>,
 ) {
     let shared = Rc::new(Shared {
@@ -248,8 +272,9 @@ async fn run(
         when_down: config.when_down,
         max_frame: config.max_frame,
         ops: config.ops,
-        decisions,
-        desk,
+        decisions: telling.decisions,
+        desk: telling.desk,
+        notices: telling.notices,
         numbers: Cell::new(0),
         open: Cell::new(0),
         begun: Notify::new(),
@@ -299,7 +324,8 @@ async fn accepting(
                 _ = stopping.wait_for(|orders| orders.stopping || orders.drain.is_some()) => return,
             }
             let order = turn.order(&orders.borrow().upstreams[index]);
-            if connect(&shared, &order).await.is_some() {
+            let tls = orders.borrow().tls.clone();
+            if connect(&shared, &tls, &order).await.is_some() {
                 listener = address.and_then(|address| listen(address).ok());
             }
             continue;
@@ -366,7 +392,7 @@ async fn connection(
     shared: Rc<Shared>,
     client: TcpStream,
     address: SocketAddr,
-    order: Vec<SocketAddr>,
+    order: Vec<Upstream>,
     mut orders: watch::Receiver<Orders>,
     gone: Rc<Notify>,
 ) {
@@ -376,8 +402,18 @@ async fn connection(
         reset(&client);
         return;
     }
+    // Both fail only when the connection is gone, which reading tells.
+    let _ = client.set_nodelay(true);
+    let tls = orders.borrow().tls.clone();
+    let greeted = tokio::select! {
+        greeted = greet(&shared, &tls, client, address) => greeted,
+        _ = orders.wait_for(|orders| orders.stopping) => None,
+    };
+    let Some(mut client) = greeted else {
+        return;
+    };
     let server = tokio::select! {
-        server = reach(&shared, &order, &client) => server,
+        server = reach(&shared, &tls, &order, &client) => server,
         _ = orders.wait_for(|orders| orders.stopping) => None,
     };
     let Some((server, upstream)) = server else {
@@ -387,13 +423,11 @@ async fn connection(
                 gone.notify_one();
             }
         }
-        reset(&client);
+        client.reset();
         return;
     };
-    // Both fail only when the connection is gone, which reading tells.
-    let _ = client.set_nodelay(true);
-    let _ = server.set_nodelay(true);
-    let mut flow = TapFlow::new(address, upstream);
+    let _ = server.socket().set_nodelay(true);
+    let mut flow = TapFlow::new(address, upstream.address);
     flow.open(&mut shared.tapping(), now_ns());
     let others = order.into_iter().filter(|one| *one != upstream).collect();
     orders.mark_unchanged();
@@ -405,7 +439,9 @@ async fn connection(
         orders.clone(),
         others,
     );
-    let mut drain_at = None;
+    // Spread, so that not all clients connect elsewhere at once.
+    let when = |over: Duration, spread| tokio::time::Instant::now() + over.mul_f64(spread);
+    let mut drain_at = orders.borrow().drain.map(|over| when(over, pair.spread()));
     let end = loop {
         tokio::select! {
             end = &mut pair => break Some(end),
@@ -415,8 +451,7 @@ async fn connection(
                     break None;
                 }
                 if let (Some(over), None) = (now.drain, drain_at) {
-                    // Spread, so that not all clients connect elsewhere at once.
-                    drain_at = Some(tokio::time::Instant::now() + over.mul_f64(pair.spread()));
+                    drain_at = Some(when(over, pair.spread()));
                 }
                 pair.given(now.rules);
             }
@@ -445,11 +480,11 @@ async fn connection(
 }
 
 /// Whether a rule has the listener down for this client.
-fn down(rules: &Rules, client: SocketAddr, order: &[SocketAddr]) -> bool {
+fn down(rules: &Rules, client: SocketAddr, order: &[Upstream]) -> bool {
     let Some(server) = order.first() else {
         return false;
     };
-    let facts = Facts::of(client, *server, None);
+    let facts = Facts::of(client, server.address, None);
     rules.iter().any(|rule| {
         matches!(rule.definition.action, Action::Down)
             && rule.concerns(&facts) == Tri::Yes
@@ -461,38 +496,4 @@ async fn until(at: Option<tokio::time::Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
     }
-}
-
-/// A server, as soon as one accepts: at once, or for as long as the client waits.
-async fn reach(
-    shared: &Shared,
-    order: &[SocketAddr],
-    client: &TcpStream,
-) -> Option<(TcpStream, SocketAddr)> {
-    loop {
-        let found = connect(shared, order).await;
-        if found.is_some() || shared.when_down != WhenDown::Accept {
-            return found;
-        }
-        let left = async {
-            // What it sends is left where it is; its end is seen only where it has sent nothing.
-            if !matches!(client.peek(&mut [0]).await, Ok(0) | Err(_)) {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = sleep(DOWN_PAUSE) => {}
-            () = left => return None,
-        }
-    }
-}
-
-async fn connect(shared: &Shared, order: &[SocketAddr]) -> Option<(TcpStream, SocketAddr)> {
-    for &upstream in order {
-        match timeout(shared.connect_timeout, TcpStream::connect(upstream)).await {
-            Ok(Ok(server)) => return Some((server, upstream)),
-            _ => add(&shared.counters.upstream_failures, 1),
-        }
-    }
-    None
 }

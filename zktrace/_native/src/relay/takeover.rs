@@ -4,19 +4,23 @@
 //! (org.apache.zookeeper.server.PrepRequestProcessor, org.apache.zookeeper.server.SessionTrackerImpl.checkSession). The new
 //! connection is held until the old one has ended, since its end would not end the session, but leave it without an owner.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::decisions::Decision;
+use super::dial;
 use super::serve::Shared;
 use super::tap::{now_ns, TapFlow};
+use super::tls::Tls;
 use super::track::{Session, Track};
+use super::upstreams::Upstream;
+use super::wire::Wire;
 
 /// How long the other server may take.
 const WAIT: Duration = Duration::from_secs(10);
@@ -26,7 +30,8 @@ pub fn begin(
     shared: &Rc<Shared>,
     flow: &TapFlow,
     track: &Track,
-    others: &[SocketAddr],
+    others: &[Upstream],
+    tls: Tls,
 ) -> Option<oneshot::Sender<()>> {
     let [client, server] = flow.ends();
     let session = track.session;
@@ -34,7 +39,7 @@ pub fn begin(
     let (shared, others) = (Rc::clone(shared), others.to_vec());
     spawn_local(async move {
         let taken = match session {
-            Some(session) => take(session, &others).await,
+            Some(session) => take(session, &others, &tls).await,
             None => Err("there is no session to move".to_owned()),
         };
         let detail = match &taken {
@@ -61,10 +66,15 @@ pub fn begin(
     Some(held)
 }
 
-async fn take(session: Session, others: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {
+async fn take(
+    session: Session,
+    others: &[Upstream],
+    tls: &Tls,
+) -> Result<(Wire, SocketAddr), String> {
     let mut why = "there is no other server to move the session to".to_owned();
-    for &other in others {
-        match timeout(WAIT, ask(session, other)).await {
+    for upstream in others {
+        let other = upstream.address;
+        match timeout(WAIT, ask(session, upstream, tls)).await {
             Ok(Ok(socket)) => return Ok((socket, other)),
             Ok(Err(error)) => why = format!("{other} did not take the session: {error}"),
             Err(_) => why = format!("{other} did not take the session in time"),
@@ -73,8 +83,8 @@ async fn take(session: Session, others: &[SocketAddr]) -> Result<(TcpStream, Soc
     Err(why)
 }
 
-async fn ask(session: Session, other: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpStream::connect(other).await?;
+async fn ask(session: Session, other: &Upstream, tls: &Tls) -> std::io::Result<Wire> {
+    let mut socket = dial::one(tls, other).await?;
     // protocolVersion, lastZxidSeen, timeOut, sessionId, passwd, readOnly; any server is recent enough.
     let body = [
         &0_i32.to_be_bytes()[..],
@@ -88,17 +98,18 @@ async fn ask(session: Session, other: SocketAddr) -> std::io::Result<TcpStream> 
     .concat();
     let mut ask = [&(body.len() as i32).to_be_bytes()[..], &body].concat();
     while !ask.is_empty() {
-        socket.writable().await?;
+        poll_fn(|cx| socket.poll_write_ready(cx)).await?;
         match socket.try_write(&ask) {
             Ok(count) => drop(ask.drain(..count)),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
+    poll_fn(|cx| socket.poll_flushed(cx)).await?;
     let mut track = Track::default();
     let mut answer = [0; 256];
     loop {
-        socket.readable().await?;
+        poll_fn(|cx| socket.poll_read_ready(cx)).await?;
         match socket.try_read(&mut answer) {
             Ok(0) => return Err(std::io::Error::other("it closed the connection")),
             Ok(count) if track.pass(1, &answer[..count]) => return Ok(socket),

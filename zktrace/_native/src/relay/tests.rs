@@ -22,7 +22,7 @@ fn config(upstreams: &[SocketAddr]) -> Config {
     Config {
         listeners: vec![Listener {
             address: "127.0.0.1:0".parse().unwrap(),
-            upstreams: upstreams.to_vec(),
+            upstreams: upstreams.iter().copied().map(Into::into).collect(),
         }],
         spill_limit: 64 * 1024,
         slow_reader: None,
@@ -32,6 +32,7 @@ fn config(upstreams: &[SocketAddr]) -> Config {
         max_frame: 16 << 20,
         ops: super::facts::Ops::default(),
         rules: Vec::new(),
+        tls: super::tls::Tls::default(),
     }
 }
 

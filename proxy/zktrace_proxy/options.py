@@ -1,0 +1,256 @@
+"""The options of ``zktrace proxy run``, as types that Typer reads, and the sizes in them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+
+class UpstreamDown(StrEnum):
+    """As :data:`zktrace_proxy.plane.WhenDown`."""
+
+    accept = "accept"
+    reset = "reset"
+    close_listener = "close-listener"
+
+
+class ClientCertificate(StrEnum):
+    """Whether clients must have one."""
+
+    required = "required"
+    optional = "optional"
+
+
+class UpstreamVerify(StrEnum):
+    """As :data:`zktrace_proxy.tls.Verify`."""
+
+    full = "full"
+    ca = "ca"
+    none = "none"
+
+
+Listen = Annotated[
+    list[str],
+    typer.Option(
+        metavar="ADDR[=SERVER,...]",
+        show_default=False,
+        help="Where clients connect: ADDR:PORT, :PORT for all addresses; with = and the "
+        "servers behind this one listener. May be repeated, as for a listener per member.",
+    ),
+]
+Servers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SERVER,...",
+        show_default=False,
+        help="Servers behind the listeners that name none: HOST:PORT. New connections go to "
+        "them in turn.",
+    ),
+]
+RecordFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Record all traffic to this pcapng file. Session passwords, credentials, SASL "
+        "tokens and hashes in ACLs are zeros in it.",
+    ),
+]
+Rotate = Annotated[
+    list[str],
+    typer.Option(
+        metavar="SIZE|TIME",
+        show_default=False,
+        help="Begin a new, numbered file at this size (256M) or after this time (1h); both "
+        "may be given.",
+    ),
+]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, show_default=False, help="Of rotated files, how many are left."
+    ),
+]
+Secrets = Annotated[bool, typer.Option("--record-secrets", help="Record secrets, too.")]
+Snaplen = Annotated[
+    int | None,
+    typer.Option(
+        "--snaplen",
+        min=0,
+        metavar="BYTES",
+        show_default=False,
+        help="Of each node's data, record so many bytes, and zeros for the others.",
+    ),
+]
+RedactData = Annotated[
+    bool, typer.Option("--redact-data", help="Record no node's data: --snaplen 0.")
+]
+HttpAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR:PORT",
+        show_default=False,
+        help="Where to offer the page, the JSON API and metrics, as zktrace serve does.",
+    ),
+]
+Lossy = Annotated[
+    bool,
+    typer.Option(
+        "--lossy",
+        help="When decoding or recording does not keep up, leave packets out (and count them) "
+        "rather than let the traffic wait.",
+    ),
+]
+SlowReader = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        metavar="SECONDS",
+        show_default=False,
+        help="Reset connections of which one side takes nothing for so long.",
+    ),
+]
+ConnectTimeout = Annotated[
+    float, typer.Option(min=0.001, metavar="SECONDS", help="For a server to accept.")
+]
+WhenServersDown = Annotated[
+    UpstreamDown,
+    typer.Option(
+        help="What clients get while no server accepts: they wait (accept), are reset, or are "
+        "refused until one does (close-listener)."
+    ),
+]
+Drain = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="When it is told to end: accept nobody, and end connections when nothing is under "
+        "way on them, spread over this time. Then what is left is reset.",
+    ),
+]
+MaxFrame = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Frames above this are relayed, but neither put together nor looked at by faults "
+        "and hooks.",
+    ),
+]
+MaxConnections = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Connections at once; more are reset.")
+]
+Faults = Annotated[
+    list[str],
+    typer.Option(
+        metavar="RULE",
+        show_default=False,
+        help="A fault from the start: ACTION [VALUE] [KEY=VALUE ...] [when FILTER]. May be "
+        "repeated; more are given by zktrace proxy fault.",
+    ),
+]
+Scripts = Annotated[
+    list[str],
+    typer.Option(
+        "--script",
+        "-s",
+        metavar="FILE",
+        show_default=False,
+        help="Python hooks that see or change what goes through; read again when the file "
+        "changes. May be repeated. See docs/hooks.md.",
+    ),
+]
+
+HealthCheck = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="Ask each server so often how it is (srvr); new connections go to those that are "
+        "well. 0: do not.",
+    ),
+]
+TlsCert = Annotated[
+    list[str],
+    typer.Option(
+        metavar="CERT[,KEY]",
+        show_default=False,
+        help="Clients speak TLS: the proxy's certificate with the chain behind it, and its key "
+        "where that is not in the same file; PEM. May be repeated: the one for the name that a "
+        "client asks for is shown, else the first.",
+    ),
+]
+TlsClientCa = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Clients show certificates that these authorities have signed.",
+    ),
+]
+TlsClientCert = Annotated[
+    ClientCertificate,
+    typer.Option(help="With --tls-client-ca: whether a client must have a certificate."),
+]
+UpstreamTls = Annotated[bool, typer.Option("--upstream-tls", help="Servers speak TLS.")]
+UpstreamCa = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        show_default=False,
+        help="Authorities that have signed the certificates of servers; PEM.",
+    ),
+]
+UpstreamCert = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CERT[,KEY]",
+        show_default=False,
+        help="The certificate that is shown to servers, and its key; PEM.",
+    ),
+]
+VerifyUpstream = Annotated[
+    UpstreamVerify,
+    typer.Option(
+        "--upstream-verify",
+        help="Of the certificates of servers: that an authority signed them for the server's name "
+        "(full), that it signed them (ca), or nothing (none).",
+    ),
+]
+UpstreamName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="The name that certificates of servers are to be for, rather than the hosts of "
+        "--upstream.",
+    ),
+]
+
+_UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def _number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+def size(text: str) -> int | None:
+    """Bytes of ``256M``; None: it is no size."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in ("k", "M", "G") or not _number(number):
+        return None
+    return int(float(number) * _UNITS[unit.lower()])
+
+
+def seconds(text: str) -> float | None:
+    """Seconds of ``30m``; None: it is no time."""
+    number, unit = text[:-1], text[-1:]
+    if not unit or unit not in "smhd" or not _number(number):
+        return None
+    return float(number) * _SPANS[unit]
