@@ -1,10 +1,10 @@
 """The requests that come most, answered from their bytes: without records, in a few steps.
 
-Three cases: what was asked before and is kept ready (`replies`); setData; create of a plain or an
-ephemeral node that is open to all. Each only where nothing is special about it: no quota, no right
-to be looked up, nothing promised that is not applied, nothing to refuse. Whatever is left goes the
-way that all requests can go, which `tests/server/core/test_fast.py` holds this one to: same txns,
-same replies, same events.
+Four cases: what was asked before and is kept ready (`replies`); getData without a watch; setData;
+create of a plain or an ephemeral node that is open to all. Each only where nothing is special about
+it: no quota, no right to be looked up, nothing promised that is not applied, nothing to refuse.
+Whatever is left goes the way that all requests can go, which `tests/server/core/test_fast.py` holds
+this one to: same txns, same replies, same events.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from zktrace_server.core.tree import DataTree
 _HEAD: Final = struct.Struct(">iiii").unpack_from
 _HEAD_SIZE: Final = 16
 _INT: Final = struct.Struct(">i").unpack_from
+_INT_BYTES: Final = struct.Struct(">i").pack
+_NULL: Final = _INT_BYTES(-1)
 _REPLY: Final = struct.Struct(">iiqi").pack
 _TXN: Final = struct.Struct(">qiqqi").pack
 _NUMBER_AND_DIGEST: Final = struct.Struct(">iiq").pack
 _FLAG_NUMBER_AND_DIGEST: Final = struct.Struct(">?iiq").pack
 _STAT_SIZE: Final = 68
+#: What a getData has besides its path: xid, opcode, the path's length, the watch flag.
+_GET_DATA_MORE: Final = 13
 
 _OPEN_KEY: Final = b"".join(entry.encode() for entry in rights.OPEN_ACL)
 #: How a create ends that is open to all: a vector of one ACL, then the flags.
@@ -71,6 +75,9 @@ class Fast:
                 if not self._set_data(connection, data, pos, after, xid, size):
                     break
                 zxid = self._tree.last_zxid
+            elif kind == op.GET_DATA and length == size + _GET_DATA_MORE:
+                if not self._get_data(connection, data, pos, after, xid, zxid):
+                    break
             elif kind == op.CREATE and size > 1:
                 if not self._create(connection, data, pos, after, xid, size):
                     break
@@ -85,6 +92,21 @@ class Fast:
             connection.received += count
             connection.last_xid, connection.last_kind = last, last_kind
         return pos
+
+    def _get_data(
+        self, connection: Connection, data: bytes, pos: int, after: int, xid: int, zxid: int
+    ) -> bool:
+        """Keeps the answer ready for whoever asks next."""
+        tree = self._tree
+        node = tree.nodes.get(data[pos + _HEAD_SIZE : after - 1].decode("utf-8", "replace"))
+        if node is None or data[after - 1] or not tree.acls.world[node.acl] & rights.READ:
+            return False
+        value = node.data
+        stat = node.stat_bytes(tree.extended)
+        body = _NULL + stat if value is None else _INT_BYTES(len(value)) + value + stat
+        connection.out.append(_REPLY(16 + len(body), xid, zxid, 0) + body)
+        tree.replies.keep(data[pos + 8 : after], body, node)
+        return True
 
     def _set_data(
         self, connection: Connection, data: bytes, pos: int, after: int, xid: int, size: int

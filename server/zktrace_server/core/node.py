@@ -157,15 +157,17 @@ def node_digest(path: str, node: Node) -> int:
         digest = node.digest = state_digest(
             path,
             node.data,
-            node.czxid,
-            node.mzxid,
-            node.pzxid,
-            node.ctime,
-            node.mtime,
-            node.version,
-            node.cversion,
-            node.aversion,
-            node.owner,
+            _DIGESTED(
+                node.czxid,
+                node.mzxid,
+                node.pzxid,
+                node.ctime,
+                node.mtime,
+                node.version,
+                node.cversion,
+                node.aversion,
+                node.owner,
+            ),
         )
     return digest
 
@@ -175,37 +177,25 @@ def stat_digest(path: str, data: bytes | None, stat: StatPersisted) -> int:
     return state_digest(
         path,
         data,
-        stat.czxid,
-        stat.mzxid,
-        stat.pzxid,
-        stat.ctime,
-        stat.mtime,
-        stat.version,
-        stat.cversion,
-        stat.aversion,
-        stat.ephemeral_owner,
+        _DIGESTED(
+            stat.czxid,
+            stat.mzxid,
+            stat.pzxid,
+            stat.ctime,
+            stat.mtime,
+            stat.version,
+            stat.cversion,
+            stat.aversion,
+            stat.ephemeral_owner,
+        ),
     )
 
 
-def state_digest(
-    path: str,
-    data: bytes | None,
-    czxid: int,
-    mzxid: int,
-    pzxid: int,
-    ctime: int,
-    mtime: int,
-    version: int,
-    cversion: int,
-    aversion: int,
-    owner: int,
-) -> int:
+def state_digest(path: str, data: bytes | None, stat: bytes) -> int:
     """DigestCalculator.calculateDigest. The root counts under its name ""."""
     if path.startswith(_UNDIGESTED):
         return 0
     crc = crc32(b"" if path == "/" else path.encode())
     if data:
         crc = crc32(data, crc)
-    return crc32(
-        _DIGESTED(czxid, mzxid, pzxid, ctime, mtime, version, cversion, aversion, owner), crc
-    )
+    return crc32(stat, crc)

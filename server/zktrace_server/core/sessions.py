@@ -69,7 +69,9 @@ class Sessions:
         session = self._by_id.get(session_id)
         if session is None or session.closing:
             return False
-        self._move(session, now_ms + timeout_ms)
+        # Most touches change nothing.
+        if ((now_ms + timeout_ms) // self._tick + 1) * self._tick != session.bucket:
+            self._move(session, now_ms + timeout_ms)
         return True
 
     def check(self, session_id: int) -> None:

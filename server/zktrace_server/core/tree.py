@@ -209,7 +209,7 @@ class DataTree:
         node = self.nodes.get(path)
         if node is None:
             raise KeeperError(NO_NODE)
-        self.digest -= node_digest(path, node)
+        before = node_digest(path, node) if node.digest is None else node.digest
         more = (len(data) if data else 0) - (len(node.data) if node.data else 0)
         node.data = data
         node.mtime = time_ms
@@ -218,7 +218,7 @@ class DataTree:
         node.digest = None
         if node.keys is not None:
             self.replies.forget(node)
-        self.digest += node_digest(path, node)
+        self.digest += node_digest(path, node) - before
         self.data_bytes += more
         if self.quotas:
             self._count(path, more, 0)

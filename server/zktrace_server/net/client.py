@@ -25,6 +25,7 @@ HIGH_WATER: Final = 1 << 20
 PIECE: Final = 2048
 #: Watch events come unasked: who lets this much of them pile up is cut off. Java has no limit.
 MAX_UNSENT: Final = 256 << 20
+_OPEN: Final = State.OPEN
 
 
 class ClientPort:
@@ -85,6 +86,7 @@ class ClientProtocol(asyncio.Protocol):
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = b""
+        self._full = False
         self.name = ""
         self.secure = False
 
@@ -115,9 +117,15 @@ class ClientProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         connection = self._connection
-        if connection is None or connection.state is State.ENDING:
+        if connection is None:
             return
-        if connection.state is State.NEW and not connection.received:
+        state = connection.state
+        if state is _OPEN and not self._waiting and len(data) <= PIECE:
+            self._take(connection, data)
+            return
+        if state is State.ENDING:
+            return
+        if state is State.NEW and not connection.received:
             word = (bytes(connection.rest) + data)[:4]
             if word in WORDS:
                 self._service.stats.received += 1
@@ -165,9 +173,11 @@ class ClientProtocol(asyncio.Protocol):
             self._connection = None
 
     def pause_writing(self) -> None:
+        self._full = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._full = False
         waiting, self._waiting = self._waiting, b""
         if self._connection is not None and waiting:
             self._handle(self._connection, waiting)
@@ -178,7 +188,7 @@ class ClientProtocol(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         self._transport.write(data)
-        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+        if self._full and self._transport.get_write_buffer_size() > MAX_UNSENT:
             log.warning("%s: closed, it does not read what it is sent", self.name)
             self._transport.abort()
 
