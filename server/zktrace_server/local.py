@@ -54,11 +54,11 @@ class Local:
         if self.sids():
             raise LocalError(f"{self.directory} has an ensemble already")
         count = size + observers
-        ports = _free_ports(3 * count)
+        ports = _free_ports(4 * count)
         lines = []
         for sid in range(1, count + 1):
             role = "observer" if sid > size else "participant"
-            quorum, election = ports[3 * sid - 2 : 3 * sid]
+            quorum, election = ports[4 * sid - 3 : 4 * sid - 1]
             lines.append(f"server.{sid}={HOST}:{quorum}:{election}:{role}")
         for sid in range(1, count + 1):
             home = self.directory / str(sid)
@@ -69,8 +69,11 @@ class Local:
                 "initLimit=10",
                 "syncLimit=5",
                 f"dataDir={home / 'data'}",
-                f"clientPort={ports[3 * sid - 3]}",
+                f"clientPort={ports[4 * sid - 4]}",
                 f"clientPortAddress={HOST}",
+                # Each its own: they would all want 8080.
+                f"admin.serverPort={ports[4 * sid - 1]}",
+                f"admin.serverAddress={HOST}",
                 "maxClientCnxns=0",
                 "4lw.commands.whitelist=*",
                 *(["peerType=observer"] if sid > size else []),

@@ -68,13 +68,13 @@ class Certificates:
         )
         return store
 
-    def java_trust(self) -> Path:
+    def java_trust(self, kind: str = "JKS") -> Path:
         """The authority, in a trust store of Java."""
-        store = self._directory / "trust.jks"
+        store = self._directory / f"trust.{kind.lower()}"
         store.unlink(missing_ok=True)
         _run(
             *("keytool", "-importcert", "-noprompt", "-alias", "ca", "-file", self.authority),
-            *("-storetype", "JKS", "-keystore", store, "-storepass", PASSWORD),
+            *("-storetype", kind, "-keystore", store, "-storepass", PASSWORD),
         )
         return store
 

@@ -73,6 +73,10 @@ class Refused(Exception):
     """A connection is closed without an answer; the text says why, for the log."""
 
 
+class NotServing(Refused):
+    """For no fault of the client's: told once for all, when the server serves again."""
+
+
 class Server:
     """`dirty` are the connections that have something to send, or are to be closed. `fast`: take
     the short way where there is one.

@@ -11,7 +11,7 @@ from typing import Final
 
 from zktrace.wire.fourletter import WORDS
 from zktrace_server.core.connection import Connection, State
-from zktrace_server.core.server import Refused
+from zktrace_server.core.server import NotServing, Refused
 from zktrace_server.net.fourletter import FourLetterWords
 from zktrace_server.net.service import Service
 
@@ -156,6 +156,8 @@ class ClientProtocol(asyncio.Protocol):
     def _take(self, connection: Connection, data: bytes) -> None:
         try:
             self._service.received(connection, data)
+        except NotServing as reason:
+            log.debug("%s: closed, %s", self.name, reason)
         except Refused as reason:
             log.info("%s: closed, %s", self.name, reason)
         except Exception:

@@ -3,8 +3,7 @@
 Layout and protection as in sun.security.provider.JavaKeyStore and KeyProtector: big-endian, a
 SHA-1 of password, a phrase and all bytes before it at the end; a private key is XORed with a key
 stream of SHA-1 that begins with a salt. It protects badly, but it is what there is. Certificates
-and keys come out as DER. A newer keytool writes PKCS12 under the same file name; that is said, not
-read.
+and keys come out as DER. A newer keytool writes PKCS12 under the same file name (`keystore`).
 """
 
 from __future__ import annotations
@@ -64,10 +63,8 @@ def read(data: bytes, password: str) -> KeyStore:
     """All entries of a store; keys must have the store's password."""
     if len(data) > _LARGEST:
         raise KeyStoreError("it is too large")
-    if data[:1] == b"\x30":
-        raise KeyStoreError("it is PKCS12, as newer keytools write")
     if len(data) < 12 + _DIGEST or struct.unpack_from(">I", data)[0] != _MAGIC:
-        raise KeyStoreError("it is no JKS file")
+        raise KeyStoreError("it is neither JKS nor PKCS12")
     secret = password.encode("utf-16-be")
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
     if not hmac.compare_digest(sha1(secret + _PHRASE + body).digest(), digest):

@@ -21,7 +21,7 @@ from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.peer import Peer
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import MemberServer
-from zktrace_server.core.server import Refused, Server
+from zktrace_server.core.server import NotServing, Server
 from zktrace_server.core.tree import DataTree
 from zktrace_server.net.config import Config, ConfigError, QuorumConfig
 from zktrace_server.net.drops import Drops
@@ -84,6 +84,7 @@ class MemberService(Service):
         self._applied = 0
         self._told_state = ""
         self._mismatches = 0
+        self._sent_away = 0
         self._drops = Drops(loop.time)
         self._wire = Wire(loop, faults)
         self.election = ElectionPort(quorum.sid, quorum.ensemble, self, self._drops, self._wire)
@@ -248,7 +249,8 @@ class MemberService(Service):
             peer = self._peers.get(connection)
             if peer is not None:
                 peer.close()
-            raise Refused("this server serves nobody at the moment")
+            self._sent_away += 1
+            raise NotServing("this server serves nobody at the moment")
         self._set_time()
         before = connection.received
         try:
@@ -346,7 +348,10 @@ class MemberService(Service):
             why = f" ({self.peer.why})" if self.peer.state is PeerState.LOOKING else ""
             leader = self.peer.election.leader if self.peer.learner is not None else None
             whom = f" server {leader}" if leader is not None else ""
-            log.info("%s%s%s, zxid 0x%x", mode, whom, why, self.replica.tree.last_zxid)
+            away, self._sent_away = self._sent_away, 0
+            clients = f"; closed {away} connections of clients before" if away else ""
+            zxid = self.replica.tree.last_zxid
+            log.info("%s%s%s, zxid 0x%x%s", mode, whom, why, zxid, clients)
         if self.replica.mismatches != self._mismatches:
             self._mismatches = self.replica.mismatches
             log.error("this server's tree differs from that of the server that made the last txns")

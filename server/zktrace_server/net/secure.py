@@ -56,7 +56,7 @@ class TlsGate(asyncio.Protocol):
             secured = await self._port.loop.start_tls(
                 transport,
                 self,
-                self._tls.context,
+                self._tls.context(),
                 server_side=True,
                 ssl_handshake_timeout=_HANDSHAKE_S,
             )

@@ -1,13 +1,14 @@
 """TLS for the client port (secureClientPort): the ssl.* keys of zoo.cfg as an SSLContext (X509Util,
 ClientX509Util).
 
-Key and trust stores are PEM or JKS files; what this server cannot do with others, or cannot check,
-is refused, since a server that is less safe than its configuration says is worse than none.
+What this server cannot read, or cannot check, is refused, since a server that is less safe than its
+configuration says is worse than none. With ``client.certReload`` stores that were written anew are
+read again when the next client comes (Java has a thread that watches their directories).
 """
 
 from __future__ import annotations
 
-import base64
+import logging
 import os
 import ssl
 import tempfile
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from zktrace_server.net import jks
+from zktrace_server.net.keystore import TYPES, Store, TlsError, check
 
-#: Files of these names have these types (KeyStoreFileType).
-_TYPES: Final = {".jks": "JKS", ".pem": "PEM", ".p12": "PKCS12", ".bcfks": "BCFKS"}
+__all__ = ["Tls", "TlsError", "from_values"]
+
+log: Final = logging.getLogger(__name__)
+
 _CLIENT_AUTH: Final = {
     "none": ssl.CERT_NONE,
     "want": ssl.CERT_OPTIONAL,
@@ -41,10 +44,6 @@ _IGNORED: Final = (
 )
 
 
-class TlsError(Exception):
-    """The keys or the files cannot be used; the text says which and why."""
-
-
 class Values(Protocol):
     """The keys of a configuration, each taken once."""
 
@@ -53,15 +52,56 @@ class Values(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the keys ask for."""
+
+    keys: Store
+    trust: Store | None
+    client_auth: str
+    protocols: str
+    ciphers: str | None
+
+    def context(self) -> ssl.SSLContext:
+        """Made of the files as they are now."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _choose_protocols(context, self.protocols)
+        _choose_ciphers(context, self.ciphers)
+        _load_keys(context, self.keys)
+        if self.trust is not None:
+            _load_trusted(context, self.trust)
+        context.verify_mode = _CLIENT_AUTH[self.client_auth]
+        return context
+
+    def state(self) -> tuple[object, ...]:
+        """Another one when a store has changed."""
+        return tuple(store.state() for store in (self.keys, self.trust) if store is not None)
+
+
 class Tls:
     """`verifies`: whether clients are asked for a certificate."""
 
-    context: ssl.SSLContext
-    verifies: bool
+    def __init__(self, wanted: _Wanted, *, reload: bool) -> None:
+        self._wanted = wanted
+        self._reload = reload
+        self._state = wanted.state()
+        self._context = wanted.context()
+        self.verifies = wanted.client_auth != "none"
+
+    def context(self) -> ssl.SSLContext:
+        """For the next client. What cannot be read leaves what there was, and is logged once."""
+        if self._reload and (state := self._wanted.state()) != self._state:
+            self._state = state
+            try:
+                self._context = self._wanted.context()
+            except TlsError as error:
+                log.error("the former certificates stay in use: %s", error)
+            else:
+                log.info("read the certificates again: %s", self._wanted.keys.path)
+        return self._context
 
 
 def from_values(values: Values, warn: Callable[[str], None]) -> Tls:
-    """The context that the ssl.* keys describe."""
+    """What the ssl.* keys describe."""
     for key in _REFUSED:
         if values.flag(key, False):
             raise TlsError(f"{key} is not supported: certificates are not checked for it")
@@ -69,26 +109,23 @@ def from_values(values: Values, warn: Callable[[str], None]) -> Tls:
         raise TlsError("ssl.context.supplier.class is a class of Java")
     for key in _IGNORED:
         values.text(key)
-    wanted = (values.text("ssl.clientAuth") or "need").lower()
-    if wanted not in _CLIENT_AUTH:
-        raise TlsError(f"ssl.clientAuth={wanted} is none of {', '.join(_CLIENT_AUTH)}")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _choose_protocols(context, values)
-    _choose_ciphers(context, values)
-    _load_keys(context, values)
-    trusts = _load_trusted(context, values)
-    context.verify_mode = _CLIENT_AUTH[wanted]
-    verifies = wanted != "none"
-    if verifies and not trusts:
-        raise TlsError(
-            f"ssl.clientAuth={wanted} (the default is need) wants a ssl.trustStore.location"
-        )
-    return Tls(context, verifies)
-
-
-def _choose_protocols(context: ssl.SSLContext, values: Values) -> None:
+    client_auth = (values.text("ssl.clientAuth") or "need").lower()
+    if client_auth not in _CLIENT_AUTH:
+        raise TlsError(f"ssl.clientAuth={client_auth} is none of {', '.join(_CLIENT_AUTH)}")
     protocol = values.text("ssl.protocol")
+    keys, trust = _store(values, "ssl.keyStore"), _store(values, "ssl.trustStore")
+    if keys is None:
+        raise TlsError("ssl.keyStore.location is not set, and secureClientPort needs it")
+    if client_auth != "none" and trust is None:
+        raise TlsError(
+            f"ssl.clientAuth={client_auth} (the default is need) wants a ssl.trustStore.location"
+        )
     enabled = values.text("ssl.enabledProtocols") or protocol or "TLSv1.2,TLSv1.3"
+    wanted = _Wanted(keys, trust, client_auth, enabled, values.text("ssl.ciphersuites"))
+    return Tls(wanted, reload=values.flag("client.certReload", False))
+
+
+def _choose_protocols(context: ssl.SSLContext, enabled: str) -> None:
     names = [name.strip() for name in enabled.split(",")]
     known = [_VERSIONS[name] for name in names if name in _VERSIONS]
     if not known:
@@ -96,9 +133,8 @@ def _choose_protocols(context: ssl.SSLContext, values: Values) -> None:
     context.minimum_version, context.maximum_version = min(known), max(known)
 
 
-def _choose_ciphers(context: ssl.SSLContext, values: Values) -> None:
+def _choose_ciphers(context: ssl.SSLContext, given: str | None) -> None:
     """Java's names of TLS 1.2, in OpenSSL's way; those of TLS 1.3 are always there."""
-    given = values.text("ssl.ciphersuites")
     if not given:
         return
     names = [_openssl_name(name.strip()) for name in given.split(",")]
@@ -122,66 +158,38 @@ def _openssl_name(name: str) -> str:
     return (exchange + rest).replace("_", "-")
 
 
-def _store(values: Values, which: str) -> tuple[Path, str, str] | None:
-    """Location, type and password of ssl.keyStore or ssl.trustStore."""
-    location = values.text(f"{which}.location")
+def _store(values: Values, which: str) -> Store | None:
+    """ssl.keyStore or ssl.trustStore."""
+    key = f"{which}.location"
+    location = values.text(key)
     password = values.text(f"{which}.password") or ""
     password_path = values.text(f"{which}.passwordPath")
     kind = values.text(f"{which}.type")
     if not location:
         return None
-    if password_path:
-        password = _read(Path(password_path), f"{which}.passwordPath").decode().strip()
     path = Path(location)
-    kind = (kind or _TYPES.get(path.suffix.lower(), "")).upper()
+    kind = (kind or TYPES.get(path.suffix.lower(), "")).upper()
     if not kind:
         raise TlsError(
-            f"{which}.location={location}: the type follows from the ending "
-            f"({', '.join(_TYPES)}) or {which}.type"
+            f"{key}={location}: the type follows from the ending ({', '.join(TYPES)}) "
+            f"or {which}.type"
         )
-    if kind not in ("PEM", "JKS"):
-        raise TlsError(
-            f"{which}.location={location}: {kind} is not supported, PEM and JKS are "
-            f"(openssl pkcs12 -in FILE.p12 -nodes -out FILE.pem)"
-        )
-    return path, kind, password
+    check(kind, key, location)
+    return Store(key, path, kind, password, Path(password_path) if password_path else None)
 
 
-def _read(path: Path, key: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TlsError(f"{key}: cannot read {path}: {error.strerror}") from None
-
-
-def _java_store(path: Path, key: str, password: str) -> jks.KeyStore:
-    try:
-        return jks.read(_read(path, key), password)
-    except jks.KeyStoreError as error:
-        raise TlsError(f"{key}={path}: {error}") from None
-
-
-def _load_keys(context: ssl.SSLContext, values: Values) -> None:
-    key = "ssl.keyStore.location"
-    store = _store(values, "ssl.keyStore")
-    if store is None:
-        raise TlsError(f"{key} is not set, and secureClientPort needs it")
-    path, kind, password = store
-    if kind == "PEM":
-        _read(path, key)
-        _load_chain(context, path, key, password)
+def _load_keys(context: ssl.SSLContext, store: Store) -> None:
+    if store.kind == "PEM":
+        store.read()  # OpenSSL does not say why it cannot
+        _load_chain(context, store.path, store.key, store.secret())
         return
-    keys = _java_store(path, key, password).keys
-    if not keys:
-        raise TlsError(f"{key}={path}: there is no private key in it")
-    private, chain = keys[0]
-    text = _pem("PRIVATE KEY", private) + "".join(_pem("CERTIFICATE", one) for one in chain)
+    text = store.private()
     # OpenSSL wants a file. Only its owner can read it, and it is there for a moment.
     handle, name = tempfile.mkstemp(prefix="zktrace-")
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
-        _load_chain(context, Path(name), f"{key}={path}", "")
+        _load_chain(context, Path(name), f"{store.key}={store.path}", "")
     finally:
         os.unlink(name)
 
@@ -195,24 +203,9 @@ def _load_chain(context: ssl.SSLContext, path: Path, what: str, password: str) -
         raise TlsError(f"{what}: no certificate with its key: {reason}") from None
 
 
-def _load_trusted(context: ssl.SSLContext, values: Values) -> bool:
-    key = "ssl.trustStore.location"
-    store = _store(values, "ssl.trustStore")
-    if store is None:
-        return False
-    path, kind, password = store
-    if kind == "PEM":
-        text = _read(path, key).decode("latin-1")
-    else:
-        text = "".join(_pem("CERTIFICATE", one) for one in _java_store(path, key, password).trusted)
+def _load_trusted(context: ssl.SSLContext, store: Store) -> None:
     try:
-        context.load_verify_locations(cadata=text)
+        context.load_verify_locations(cadata=store.trusted())
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        raise TlsError(f"{key}={path}: no certificates: {reason}") from None
-    return True
-
-
-def _pem(title: str, der: bytes) -> str:
-    body = base64.encodebytes(der).decode()
-    return f"-----BEGIN {title}-----\n{body}-----END {title}-----\n"
+        raise TlsError(f"{store.key}={store.path}: no certificates: {reason}") from None

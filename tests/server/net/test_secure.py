@@ -21,6 +21,7 @@ from tests.support.javazk import need_java
 from zktrace.cli.main import run
 from zktrace.wire.message import decode_reply
 from zktrace.wire.records import PathWatchRequest, ReplyHeader, SaslToken
+from zktrace_server.net.keystore import Store, TlsError
 
 _AUTH = "org.apache.zookeeper.server.auth."
 SASL = {"authProvider.1": _AUTH + "SASLAuthenticationProvider"}
@@ -146,13 +147,19 @@ def test_a_load_by_tls(certificates: Certificates, tmp_path: Path) -> None:
         assert run([*connect, "--ca", "/nothing"]) == 2
 
 
-def test_stores_of_java(tmp_path: Path, certificates: Certificates) -> None:
+@pytest.mark.parametrize("kind", ["JKS", "PKCS12"])
+def test_stores_of_java(tmp_path: Path, certificates: Certificates, kind: str) -> None:
     need_java()
+    keys = certificates.java_store(Path(pem(certificates, "server")), kind=kind)
+    trust = certificates.java_trust(kind)
+    if kind == "PKCS12":
+        # As a present keytool writes what it is told to call keystore.jks.
+        trust = trust.rename(trust.with_name("newer.jks"))
     given = secure(
         certificates,
-        ssl__keyStore__location=str(certificates.java_store(Path(pem(certificates, "server")))),
+        ssl__keyStore__location=str(keys),
         ssl__keyStore__password=PASSWORD,
-        ssl__trustStore__location=str(certificates.java_trust()),
+        ssl__trustStore__location=str(trust),
         ssl__trustStore__password=PASSWORD,
     )
     with (
@@ -165,11 +172,66 @@ def test_stores_of_java(tmp_path: Path, certificates: Certificates) -> None:
         server.start()
 
 
+def test_pkcs12_without_openssl(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = certificates.java_store(Path(pem(certificates, "server")), kind="PKCS12")
+    store = Store("ssl.keyStore.location", keys, "PKCS12", PASSWORD, None)
+    assert "PRIVATE KEY" in store.private()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TlsError, match="is read by the command openssl, which is not here"):
+        store.private()
+
+
+def serial_of(port: int) -> str:
+    """The number of the certificate that a server shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as raw,
+        context.wrap_socket(raw) as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+        assert shown is not None
+        return ssl.DER_cert_to_PEM_cert(shown)
+
+
+@pytest.mark.parametrize("reload", ["true", "false"])
+def test_certificates_written_anew(tmp_path: Path, certificates: Certificates, reload: str) -> None:
+    """They are shown to who comes next; what is broken is not, and clients that are there stay."""
+    store = tmp_path / "server.pem"
+    first = Path(pem(certificates, "server")).read_text()
+    store.write_text(first)
+    given = secure(
+        certificates,
+        ssl__keyStore__location=str(store),
+        ssl__clientAuth="want",
+        client__certReload=reload,
+    )
+    second = certificates.issue("second", "/CN=localhost").read_text()
+    with (
+        ours(tmp_path / "server", given) as server,
+        client(server.secure_port, certificates, "alice") as alice,
+    ):
+        before = serial_of(server.secure_port)
+        assert before in first
+        store.write_text("nothing")
+        assert serial_of(server.secure_port) == before
+        store.write_text(second)
+        after = serial_of(server.secure_port)
+        assert after == before if reload == "false" else after != before and after in second
+        assert alice.exists("/") is not None
+        told = server.log.read_text().count("the former certificates stay in use")
+        assert told == (1 if reload == "true" else 0)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"ssl.keyStore.location": "/nothing.pem"}, "cannot read /nothing.pem"),
-        ({"ssl.keyStore.location": "x.p12"}, "PKCS12 is not supported, PEM and JKS are"),
+        ({"ssl.keyStore.location": "x.p12"}, "cannot read x.p12"),
+        ({"ssl.keyStore.location": "x.bcfks"}, "BCFKS is not supported, PEM, JKS, PKCS12 are"),
         ({"ssl.keyStore.location": "x.key"}, "the type follows from the ending"),
         ({"ssl.trustStore.location": ""}, "wants a ssl.trustStore.location"),
         ({"ssl.crl": "true"}, "ssl.crl is not supported"),

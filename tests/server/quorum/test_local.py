@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.server.chaos import campaign
+from tests.server.rawclient import RawClient
 from zktrace_server.chaos import act
 from zktrace_server.local import Local, LocalError
 from zktrace_server.net.wire import Faults
@@ -48,6 +51,12 @@ def test_commands(tmp_path: Path) -> None:
             assert "4 observer" in modes
             assert connect == local.connect
             assert len(list(act(local, "status", []))) == 4
+            for sid in local.sids():
+                log = (directory / str(sid) / "log").read_text()
+                found = re.search(r"admin on (127\.0\.0\.1:\d+)", log)
+                assert found, log
+                with urllib.request.urlopen(f"http://{found[1]}/commands/ruok") as answer:
+                    assert answer.status == 200
 
             leader = int(next(act(local, "kill", ["leader"])).split()[0])
             assert local.mode(leader) == "down"
@@ -157,3 +166,26 @@ def test_faults_that_are_none(tmp_path: Path) -> None:
             Faults.read(path)
     Faults().write(path)
     assert not path.exists()
+
+
+def test_clients_of_a_server_that_looks(tmp_path: Path) -> None:
+    """They are closed, without a line for each."""
+    local = Local(tmp_path / "local")
+    local.make(2, 0, 500)
+    log = tmp_path / "local" / "1" / "log"
+    try:
+        local.start(1)
+        deadline = time.monotonic() + 60
+        while local.mode(1) != "not serving":
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        for _ in range(20):
+            client = RawClient(("127.0.0.1", local.port(1)))
+            assert client.connect() is None
+            client.close()
+        assert "serves nobody" not in log.read_text()
+        local.start(2)
+        local.wait()
+    finally:
+        local.stop()
+    assert "; closed 20 connections of clients before" in log.read_text()
