@@ -7,6 +7,7 @@ handed to the disk, and when that is durable `logged` is called. The same order 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 from zlib import adler32
@@ -84,6 +85,7 @@ class Node:
         self.term = 0
         self.wall_jump_ms = 0
         self.paused_until_us = 0
+        self._asleep: deque[Callable[[Peer], object]] = deque()
         #: What a sync of the disk takes, in microseconds: at least, at most.
         self.disk_us = (50, 3000)
         self._ensemble = ensemble
@@ -123,6 +125,7 @@ class Node:
         self.world.say(f"{self.sid} crashes")
         self.peer = None
         self.term += 1
+        self._asleep.clear()
         self.disk.crash(self.world.chance)
         self._disk_free = 0
         for connection, is_a in self._links.values():
@@ -153,14 +156,26 @@ class Node:
         """Something happens to this server, when it is awake."""
         if self.peer is None:
             return
-        if self.world.now_us < self.paused_until_us:
-            term = self.term
-            self.world.at(
-                self.paused_until_us,
-                lambda: self.step(act) if self.term == term else None,
-            )
+        if self._asleep or self.world.now_us < self.paused_until_us:
+            self._asleep.append(act)
+            if len(self._asleep) == 1:
+                self._wake_later()
             return
-        peer = self.peer
+        self._step(self.peer, act)
+
+    def _wake_later(self) -> None:
+        term = self.term
+        self.world.at(self.paused_until_us, lambda: self._wake() if self.term == term else None)
+
+    def _wake(self) -> None:
+        """What came meanwhile happens in its order."""
+        if self.world.now_us < self.paused_until_us:
+            self._wake_later()
+            return
+        while self._asleep and self.peer is not None:
+            self._step(self.peer, self._asleep.popleft())
+
+    def _step(self, peer: Peer, act: Callable[[Peer], object]) -> None:
         peer.set_time(self._wall_ms(), self._now_ms())
         act(peer)
         peer.flush()
