@@ -36,6 +36,20 @@ def _host(text: str) -> str:
     return text.strip().rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
+def host_and_port(option: str, text: str, *, listening: bool = False) -> tuple[str, int]:
+    """The first address of ``HOST:PORT``, which an option of that name gives.
+
+    :raises zktrace.cli.failure.Failure: it is none.
+    """
+    from zktrace.cli.failure import Failure
+
+    try:
+        host, _, port = resolve(text, listening=listening)[0].rpartition(":")
+    except PlaneError as error:
+        raise Failure(f"{option}: {error}") from None
+    return host.strip("[]"), int(port)
+
+
 def listeners(
     listen: Sequence[str], upstream: str | None, *, name: str | None = None
 ) -> tuple[Listener, ...]:

@@ -32,6 +32,7 @@ from zktrace_proxy.options import (
     Scripts,
     Secrets,
     Servers,
+    ShadowAddress,
     SlowReader,
     Snaplen,
     TlsCert,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     from zktrace_proxy.hooks.runner import Hooks
     from zktrace_proxy.plane import Plane, Record
+    from zktrace_proxy.replay.shadow.shadow import Shadow
     from zktrace_proxy.rules import Rule
     from zktrace_proxy.tls import Tls, ToClients, ToServers
     from zktrace_proxy.upstreams import Upstreams
@@ -106,6 +108,7 @@ def run(
     max_connections: MaxConnections = 20_000,
     fault: Faults = [],  # noqa: B006
     script: Scripts = [],  # noqa: B006
+    shadow: ShadowAddress = None,
     tls_cert: TlsCert = [],  # noqa: B006
     tls_client_ca: TlsClientCa = None,
     tls_client_cert: TlsClientCert = ClientCertificate.required,
@@ -159,7 +162,7 @@ def run(
                     when_down=upstream_down.value,
                     lossless=not lossy,
                     taps=int(site is not None),
-                    observers=int(bool(script)),
+                    observers=int(bool(script)) + int(shadow is not None),
                     record=_record(record, rotate, keep, secrets, 0 if redact_data else data_bytes),
                     rules=rules,
                     tls=tls,
@@ -184,6 +187,11 @@ def run(
                 stack.callback(hooks.stop)
             for one, address in zip(wanted, plane.addresses(), strict=True):
                 _say(f"{address} -> {', '.join(server.address for server in one.upstreams)}")
+            second = None
+            if shadow is not None:
+                # the last of the observers
+                second = _shadow(plane, int(site is not None) + int(bool(script)), shadow)
+                stack.callback(_end_shadow, plane, second)
             if record is not None:
                 _say(f"recording to {record}")
             _tell_tls(tls, keys)
@@ -196,7 +204,7 @@ def run(
             if site is None:
                 threading.Event().wait()
             else:
-                _show(plane, upstreams, site, metrics_top, key, rules, drain)
+                _show(plane, upstreams, site, metrics_top, key, rules, drain, second)
         except KeyboardInterrupt:
             pass  # the way to end it
         _drain(plane, drain)
@@ -306,7 +314,10 @@ def _show(
     key: bytes | None,
     rules: tuple[Rule, ...],
     drain: float,
+    shadow: Shadow | None,
 ) -> None:
+    from itertools import chain
+
     from zktrace.store.picture import Picture
     from zktrace_proxy import http
     from zktrace_proxy.faults import Faults
@@ -314,17 +325,41 @@ def _show(
     from zktrace_proxy.measures import measures
 
     picture = Picture(hash_key=key)
-    picture.measures = lambda: measures(plane, upstreams)
+    if shadow is None:
+        picture.measures = lambda: measures(plane, upstreams)
+    else:
+        from zktrace_proxy.replay.shadow import http as shown
+
+        picture.measures = lambda: chain(measures(plane, upstreams), shown.measures(shadow))
+        shadow.tell = picture.note
     feed = TapFeed(picture, plane, ", ".join(plane.addresses()))
     feed.start()
     try:
         faults = Faults(plane, rules)
-        site.serve(picture, metrics_top, lambda app: http.add(app, faults, upstreams))
+        site.serve(picture, metrics_top, lambda app: http.add(app, faults, upstreams, shadow))
     finally:
         _drain(plane, drain)
         plane.stop()
         if not feed.join(_END_S):
             _say("decoding did not come to its end")
+
+
+def _shadow(plane: Plane, tap: int, address: str) -> Shadow:
+    from zktrace_proxy.addresses import host_and_port
+    from zktrace_proxy.replay.shadow.shadow import Shadow
+
+    made = Shadow(plane, tap, host_and_port("--shadow", address))
+    made.start()
+    _say(f"shadow: {address}")
+    return made
+
+
+def _end_shadow(plane: Plane, shadow: Shadow) -> None:
+    plane.stop()
+    if not shadow.join(_END_S):
+        _say("the shadow did not come to its end")
+    for line in shadow.lines():
+        _say(line)
 
 
 def _drain(plane: Plane, over_s: float) -> None:

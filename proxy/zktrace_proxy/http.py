@@ -7,7 +7,7 @@ header, and no request that changes something from another site's page.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import Response
@@ -17,6 +17,9 @@ from zktrace.web.answers import Problem, json_bytes
 from zktrace_proxy.faults import Fault, Faults, TooMany
 from zktrace_proxy.rules import MAX_RULE, RuleError
 from zktrace_proxy.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from zktrace_proxy.replay.shadow.shadow import Shadow
 
 
 class RuleGiven(BaseModel):
@@ -79,8 +82,12 @@ def _json(body: Any, status: int = 200) -> Response:
     return Response(json_bytes(body), status, media_type="application/json")
 
 
-def add(app: FastAPI, faults: Faults, upstreams: Upstreams) -> None:
+def add(app: FastAPI, faults: Faults, upstreams: Upstreams, shadow: Shadow | None = None) -> None:
     """The routes."""
+    if shadow is not None:
+        from zktrace_proxy.replay.shadow import http
+
+        http.add(app, shadow)
 
     @app.get(
         "/api/upstreams",

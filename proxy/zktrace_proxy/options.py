@@ -163,6 +163,17 @@ Scripts = Annotated[
     ),
 ]
 
+ShadowAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--shadow",
+        metavar="HOST:PORT",
+        show_default=False,
+        help="Send the clients' requests to this second ensemble, too, and tell where it answers "
+        "otherwise. See docs/shadow.md.",
+    ),
+]
+
 HealthCheck = Annotated[
     float,
     typer.Option(

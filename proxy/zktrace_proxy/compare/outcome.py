@@ -80,6 +80,16 @@ class Outcome:
             self.more += len(self._raw) - 2 * KEPT
             del self._raw[2 * KEPT :]
 
+    def so_far(self) -> Outcome:
+        """The same, settled, while it goes on."""
+        by_op = {op: Counter(counts) for op, counts in self.by_op.items()}
+        now = Outcome(
+            Counter(self.counts), Counter(self.allowed), by_op, [], self.more, Counter(self.events),
+            list(self._raw), dict(self._counted),
+        )  # fmt: skip
+        now.settle()
+        return now
+
     def settle(self) -> None:
         """All are known: the first ones first, and which may be consequences."""
         for (op, verdict), number in self._counted.items():

@@ -125,6 +125,8 @@ class Conversations:
         self._emit = emit
         self._begin = begin
         self._states: dict[int, _State] = {}
+        #: told of connections of which bytes are missing
+        self.on_lost: Callable[[int], None] = lambda conn: None
         #: called when a reply is known, before its exchange is given: for rows
         self.row_of: Callable[[], int] | None = None
 
@@ -202,6 +204,7 @@ class Conversations:
 
     def lost(self, conn: int, ts: int, to_server: bool) -> None:
         self._states[conn].about.gaps += 1
+        self.on_lost(conn)
 
     def ended(self, conn: int, ts: int, closed: bool) -> None:
         state = self._states.pop(conn)

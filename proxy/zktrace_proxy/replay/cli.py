@@ -113,6 +113,15 @@ def replay(
         ),
     ] = None,
     loop: Annotated[int, typer.Option(metavar="N", min=1, help="Replay so many times.")] = 1,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SNAPSHOT",
+            show_default=False,
+            help="A snapshot file of ZooKeeper's, or the directory of them: the tree when the "
+            "recording began.",
+        ),
+    ] = None,
     no_start: Annotated[
         bool,
         typer.Option("--no-start", help="Do not make the nodes that must have been there before."),
@@ -175,7 +184,7 @@ def replay(
         raise typer.Exit(
             _serve(
                 serve, unmatched, client, require_all, not keep_connections, json,
-                lambda: _plan(sources, client_port, only, server, since, until),
+                lambda: _plan(sources, client_port, only, server, since, until, base),
             )
         )  # fmt: skip
     if unmatched != "model" or client or require_all or keep_connections:
@@ -188,7 +197,7 @@ def replay(
         to or "127.0.0.1:0", order, speed, max_think, versions, prefix, auth, session_timeout,
         wait=wait, reply_timeout=reply_timeout, start_state=not no_start, drop_lost=drop_lost,
     )  # fmt: skip
-    plan = _plan(sources, client_port, only, server, since, until)
+    plan = _plan(sources, client_port, only, server, since, until, base)
     try:
         if plan_only:
             _say_plan(plan, options, json)
@@ -225,9 +234,10 @@ def _serve(
     json: bool,
     read: Callable[[], Plan],
 ) -> int:
+    from zktrace_proxy.addresses import host_and_port
     from zktrace_proxy.replay.standin import command
 
-    address = command.address("--serve", at, listening=True)
+    address = host_and_port("--serve", at, listening=True)
     kind = command.otherwise(unmatched)
     plan = read()
     try:
@@ -250,10 +260,10 @@ def _options(
     session_timeout: str | None,
     **limits: Any,
 ) -> Options:
+    from zktrace_proxy.addresses import host_and_port
     from zktrace_proxy.replay.order import Mode
     from zktrace_proxy.replay.rewrite import Versions
     from zktrace_proxy.replay.run import Options
-    from zktrace_proxy.replay.standin.command import address
 
     if order not in Mode.__members__:
         raise Failure(f"--order: {order!r} is none of {', '.join(Mode)}")
@@ -263,7 +273,7 @@ def _options(
     if prefix and not (prefix.startswith("/") and "//" not in prefix):
         raise Failure(f"--prefix: {prefix!r} is no path such as /replay1")
     return Options(
-        address("--to", to),
+        host_and_port("--to", to),
         Mode[order],
         _speed(speed),
         _duration("--max-think", max_think),
@@ -315,6 +325,7 @@ def _plan(
     server: str | None,
     since: str | None,
     until: str | None,
+    base: str | None,
 ) -> Plan:
     from zktrace.analysis.filter_syntax import FilterError
     from zktrace.cli.terminal import progress
@@ -332,10 +343,26 @@ def _plan(
             text = marked("--only", error.message, error.expression, error.position)
             raise Failure(text) from None
         plan = prepare(reader, reader.heard, server=server, span=span)
+    if base is not None:
+        _start_from(plan, base)
     if not plan.connections and not plan.heard.joined:
         plan.close()
         raise Failure("there is no client connection in it")
     return plan
+
+
+def _start_from(plan: Plan, snapshot: str) -> None:
+    from pathlib import Path
+
+    from zktrace_proxy.replay import base
+
+    try:
+        found = base.read(Path(snapshot))
+    except base.BaseError as error:
+        plan.close()
+        raise Failure(f"--base: {error}") from None
+    plan.base_zxid = found.zxid
+    plan.not_in_base = base.join(plan.start, found)
 
 
 def _looped(options: Options, number: int, count: int) -> Options:

@@ -159,7 +159,7 @@ class Connection:
 
     def _heard(self, step: Step) -> bool:
         """Whether the watch events came that preceded it."""
-        keys = self.run.event_keys(step)
+        keys = self.run.results.event_keys(step)
         if self._debited is not step:
             self._debited = step
             self.balance.subtract(keys)
@@ -173,7 +173,7 @@ class Connection:
 
     def give_up_events(self, step: Step) -> list[EventKey]:
         """Go on without the watch events that the next step waits for; which they are."""
-        missing = [key for key in self.run.event_keys(step) if self.balance[key] < 0]
+        missing = [key for key in self.run.results.event_keys(step) if self.balance[key] < 0]
         step.since = -1.0
         return missing
 
@@ -216,7 +216,7 @@ class Connection:
     def _event(self, payload: bytes) -> None:
         if self.ended:
             return
-        key = self.run.judge.event_key(payload, live=True)
+        key = self.run.results.live_event(payload)
         self.run.live_events += 1
         if key is not None:
             self.balance[key] += 1

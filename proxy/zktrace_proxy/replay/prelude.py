@@ -24,11 +24,13 @@ from zktrace.wire.records import (
     Empty,
     Id,
     ReplyHeader,
+    SetDataRequest,
 )
 from zktrace_proxy.replay.live import Wire, open_wire, reason
 from zktrace_proxy.replay.start import Node
 
 _CREATE: Final = 1
+_SET_DATA: Final = 5
 _NODE_EXISTS: Final = -110
 _BURST: Final = 256
 _OPEN: Final = ACL(31, Id("world", "anyone"))
@@ -47,6 +49,7 @@ class Made:
     unknown_data: int = 0
     ephemeral: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    paths: list[str] = field(default_factory=list)
 
 
 class Prelude:
@@ -59,8 +62,9 @@ class Prelude:
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._why = ""
 
-    async def make(self, nodes: Iterable[Node]) -> Made:
-        """Looks whether the target grants sessions, and makes the nodes.
+    async def make(self, nodes: Iterable[Node], fill: Iterable[tuple[str, bytes]] = ()) -> Made:
+        """Looks whether the target grants sessions, makes the nodes, and gives other data to those
+        in `fill`.
 
         :raises PreludeError: it does not.
         """
@@ -74,7 +78,7 @@ class Prelude:
             raise PreludeError(f"{where}: {reason(error)}") from None
         nodes = list(nodes)
         made = Made()
-        if not nodes and not self._prefix:
+        if not nodes and not self._prefix and not fill:
             # Nothing is to be done; a session would take a zxid.
             wire.close()
             return made
@@ -86,32 +90,37 @@ class Prelude:
             raise PreludeError(f"{where} answers, but grants no session (read-only?)") from None
         if not response.session_id:
             raise PreludeError(f"{where} answers, but grants no session")
-        wanted = [(path, b"") for path in _steps(self._prefix)]
+        wanted = [(path, b"", [_OPEN]) for path in _steps(self._prefix)]
         for node in nodes:
             made.unknown_data += node.data is None and node.length > 0
             made.ephemeral += node.owner != 0
             data = node.data if node.data is not None else bytes(node.length)
-            wanted.append((self._prefix + node.path, data))
+            wanted.append((self._prefix + node.path, data, node.acl or [_OPEN]))
         for first in range(0, len(wanted), _BURST):
             await self._burst(wire, wanted[first : first + _BURST], made, where)
+        for path, data in fill:
+            body = SetDataRequest(self._prefix + path, data, -1)
+            wire.send(frame(encode_request(1, _SET_DATA, body)))
+            await self._next(where)
         wire.send(frame(encode_request(1, CLOSE_SESSION, Empty())))
         await self._next(where)
         wire.close()
         return made
 
     async def _burst(
-        self, wire: Wire, nodes: list[tuple[str, bytes]], made: Made, where: str
+        self, wire: Wire, nodes: list[tuple[str, bytes, list[ACL]]], made: Made, where: str
     ) -> None:
         out = b""
-        for number, (path, data) in enumerate(nodes):
-            body = CreateRequest(path, data, [_OPEN], 0)
+        for number, (path, data, acl) in enumerate(nodes):
+            body = CreateRequest(path, data, acl, 0)
             out += frame(encode_request(number + 1, _CREATE, body))
         wire.send(out)
-        for path, _ in nodes:
+        for path, *_ in nodes:
             payload = await self._next(where)
             header, _ = ReplyHeader.decode_from(payload, 0, len(payload))
             if header.err == 0:
                 made.made += path not in _steps(self._prefix)
+                made.paths.append(path)
             elif header.err == _NODE_EXISTS:
                 made.there += path not in _steps(self._prefix)
             else:

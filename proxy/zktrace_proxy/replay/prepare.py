@@ -85,6 +85,17 @@ class Plan:
     sequential: int = 0
     expired: int = 0
     connections: int = 0
+    #: zxid of the snapshot that the start state is of; None: it is what replies tell
+    base_zxid: int | None = None
+    #: nodes that the recording shows and the snapshot does not have
+    not_in_base: int = 0
+
+    @property
+    def since_base(self) -> int:
+        """Writes between the snapshot and the recording, which neither has."""
+        if not self.base_zxid or not self.first_zxid or (self.base_zxid ^ self.first_zxid) >> 32:
+            return 0
+        return max(self.first_zxid - self.base_zxid - 1, 0)
 
     @property
     def unseen_writes(self) -> int:
@@ -138,9 +149,14 @@ class Planner:
     """Takes exchanges as a reader gives them; :meth:`finish` gives the plan."""
 
     def __init__(
-        self, heard: Heard, *, server: str | None = None, span: Span | None = None
+        self,
+        heard: Heard,
+        *,
+        server: str | None = None,
+        span: Span | None = None,
+        spool: Spool | None = None,
     ) -> None:
-        self.plan = Plan(Spool(), heard, StartState())
+        self.plan = Plan(spool or Spool(), heard, StartState())
         self._span = span or Span()
         self._first_ns = 0
         self._server = server
@@ -216,6 +232,14 @@ class Planner:
             self.plan.disordered += 1
         self._popped = max(self._popped, (zxid, kind))
         self._take(exchange)
+
+    def release(self, until_ns: int) -> None:
+        """Of traffic under way: what was answered up to this time has come in its order by now."""
+        while self._heap:
+            exchange = self._heap[0][3]
+            if (exchange.answered_ns or exchange.sent_ns) > until_ns:
+                break
+            self._pop()
 
     def finish(self) -> Plan:
         while self._heap:

@@ -224,6 +224,9 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
         "four_letter_words": heard.four_letter,
         "flows": heard.flows,
         "start_nodes": len(plan.start.nodes),
+        "base_zxid": None if plan.base_zxid is None else f"0x{plan.base_zxid:x}",
+        "writes_since_base": plan.since_base,
+        "not_in_base": plan.not_in_base,
         "duration_s": (plan.last_ns - plan.first_ns) / 1e9,
     }
 
@@ -268,6 +271,21 @@ def problem_lines(
         lines.append(
             f"UNSEEN    {plural(plan.unseen_writes, 'write')} of clients that are not in the "
             "capture (zxids are missing): results that they changed will differ"
+        )
+    if plan.since_base:
+        lines.append(
+            f"UNSEEN    {plural(plan.since_base, 'write')} between the snapshot (zxid "
+            f"0x{plan.base_zxid:x}) and the first recorded one"
+        )
+    if plan.base_zxid and plan.first_zxid and plan.base_zxid >= plan.first_zxid:
+        lines.append(
+            f"UNSEEN    the snapshot (zxid 0x{plan.base_zxid:x}) was made during the recording: it "
+            "holds writes that come again"
+        )
+    if plan.not_in_base:
+        lines.append(
+            f"note      {plural(plan.not_in_base, 'node')} that the recording shows are not in the "
+            "snapshot: made as well"
         )
     if plan.twice:
         lines.append(

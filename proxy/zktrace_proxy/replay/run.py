@@ -17,17 +17,18 @@ from zktrace.wire.jute import WireError
 from zktrace.wire.message import frame
 from zktrace.wire.opcodes import CLOSE_SESSION
 from zktrace.wire.records import ConnectRequest, ConnectResponse
-from zktrace_proxy.compare.canonical import Finding, Judge, Verdict
-from zktrace_proxy.compare.outcome import Divergence, Outcome
+from zktrace_proxy.compare.canonical import Judge
+from zktrace_proxy.compare.outcome import Outcome
 from zktrace_proxy.messages.maps import Maps, Names, Session
 from zktrace_proxy.replay import steps
-from zktrace_proxy.replay.connection import Connection, EventKey
+from zktrace_proxy.replay.connection import Connection
 from zktrace_proxy.replay.live import open_wire, reason
-from zktrace_proxy.replay.names import path_of, request_name, session_text
+from zktrace_proxy.replay.names import request_name, session_text
 from zktrace_proxy.replay.order import Mode, Order
 from zktrace_proxy.replay.prelude import Prelude, PreludeError
 from zktrace_proxy.replay.prepare import Plan, connect_of
 from zktrace_proxy.replay.report import Lag, Report, Stall
+from zktrace_proxy.replay.results import Results
 from zktrace_proxy.replay.rewrite import Rewriter, Versions
 from zktrace_proxy.replay.steps import Step
 
@@ -72,14 +73,15 @@ class Replayer:
         plan: Plan,
         options: Options,
         progress: Callable[[int, int], None] | None = None,
+        outcome: Outcome | None = None,
     ) -> None:
         self.plan = plan
         self.options = options
         self.fast = options.speed is None
         self.maps = Maps(Names(options.prefix))
         self.rewriter = Rewriter(self.maps, options.versions, options.credentials)
-        self.judge = Judge(self.maps)
-        self.outcome = Outcome()
+        self.outcome = outcome or Outcome()
+        self.results = Results(plan, Judge(self.maps), self.outcome)
         self.report = Report(plan, options, self.outcome, self.maps)
         self.stray = 0
         self.live_events = 0
@@ -127,7 +129,7 @@ class Replayer:
                 connection.ended = True
                 if connection.wire is not None:
                     connection.wire.close()
-        self._events()
+        self.results.events(self._connections.values())
         self.outcome.settle()
         self.report.stray = self.stray
         self.report.lag = self._lag
@@ -140,37 +142,40 @@ class Replayer:
         self._room.set()
 
     async def _feed(self) -> None:
-        burst = 0
-        conversations = self.plan.heard.conversations
         for number, (exchange, notes) in enumerate(self.plan.spool):
             if self._stop:
                 return
-            step = Step(number, exchange, notes)
-            connection = self._connections.get(step.conn)
-            if connection is None:
-                about = conversations[step.conn]
-                label = about.client
-                connection = Connection(self, step.conn, label, not about.opened)
-                connection.last = self.time()
-                self._connections[step.conn] = connection
-            if connection.session == 0:
-                connection.session = step.session
-            if self.options.drop_lost and step.kind == steps.REQUEST and exchange.reply is None:
-                step.kind = steps.SKIP
-                self.report.dropped += 1
-            self._order.add(step)
-            if step.kind in steps.CONNECTS:
-                self._chain(connection, step)
-            connection.queue.append(step)
-            if len(connection.queue) == 1:
-                connection.pump()
-                self.pump_others(connection)
-            burst += 1
-            if burst >= _BURST:
-                burst = 0
+            self._add(Step(number, exchange, notes))
+            if number % _BURST == 0:
                 await asyncio.sleep(0)
-            if self._order.under_way >= UNDER_WAY:
-                await self._until(UNDER_WAY // 2)
+            await self._room_for_more()
+
+    async def _room_for_more(self) -> None:
+        if self._order.under_way >= UNDER_WAY:
+            await self._until(UNDER_WAY // 2)
+
+    def _add(self, step: Step) -> Connection:
+        """The next step of the total order."""
+        exchange = step.exchange
+        connection = self._connections.get(step.conn)
+        if connection is None:
+            about = self.plan.heard.conversations[step.conn]
+            connection = Connection(self, step.conn, about.client, not about.opened)
+            connection.last = self.time()
+            self._connections[step.conn] = connection
+        if connection.session == 0:
+            connection.session = step.session
+        if self.options.drop_lost and step.kind == steps.REQUEST and exchange.reply is None:
+            step.kind = steps.SKIP
+            self.report.dropped += 1
+        self._order.add(step)
+        if step.kind in steps.CONNECTS:
+            self._chain(connection, step)
+        connection.queue.append(step)
+        if len(connection.queue) == 1:
+            connection.pump()
+            self.pump_others(connection)
+        return connection
 
     async def _until(self, enough: int) -> None:
         """Waits until so few steps are under way."""
@@ -325,7 +330,7 @@ class Replayer:
         ):
             self._over.add(step.session)
         if step.kind == steps.REQUEST or step.kind in steps.CONNECTS:
-            self._judge(connection, step, live)
+            self.results.judge(step, live)
         if step.sent_ns:
             exchange = step.exchange
             self.report.sent += 1
@@ -350,9 +355,7 @@ class Replayer:
         if step.kind == steps.REQUEST:
             self.report.unsent += 1
             if step.exchange.reply is not None:
-                finding = Finding(Verdict.different, "reply", "answered",
-                                  f"not sent: {connection.dead}")  # fmt: skip
-                self._note(step, finding)
+                self.results.unsent(step, connection.dead)
         self.finish_quietly(step)
 
     def finish_quietly(self, step: Step) -> None:
@@ -360,78 +363,6 @@ class Replayer:
             self._dirty[self._connections[free.conn]] = None
         self._done += 1
         self._room.set()
-
-    def _judge(self, connection: Connection, step: Step, live: bytes | None) -> None:
-        exchange = step.exchange
-        if live is not None and step.kind == steps.REQUEST:
-            self.judge.learn(exchange, live, step.makes)
-        finding = self.judge.reply(exchange, live)
-        self._note(step, finding)
-
-    def _note(self, step: Step, finding: Finding) -> None:
-        exchange = step.exchange
-        name = request_name(exchange.opcode)
-        self.outcome.exchange(name, finding)
-        if finding.verdict is Verdict.different:
-            self.outcome.diverged(
-                Divergence(
-                    session_text(step.session),
-                    exchange.index,
-                    name,
-                    path_of(exchange),
-                    exchange.sent_ns,
-                    exchange.zxid,
-                    finding,
-                    step.number,
-                )
-            )
-
-    def event_keys(self, step: Step) -> list[EventKey]:
-        keys = []
-        for payload in step.exchange.events:
-            key = self.judge.event_key(payload, live=False)
-            if key is not None:
-                keys.append(key)
-        return keys
-
-    def _events(self) -> None:
-        """Watch events that one side has and the other has not."""
-        missed = 0
-        for connection in self._connections.values():
-            for key, count in connection.balance.items():
-                if count == 0 or (count > 0 and connection.open_end):
-                    continue
-                missed += abs(count)
-                self._event_finding(connection, key, count)
-        self.outcome.events["equal"] += max(self.plan.watch_events - missed, 0)
-
-    def _event_finding(self, connection: Connection, key: EventKey, count: int) -> None:
-        from zktrace.wire.errors import EVENT_TYPES
-
-        late = connection.late[count > 0][key]
-        if late:
-            # Java's server ends watches with the connection, which is some time after the session
-            chance = min(late, abs(count))
-            self.outcome.events["allowed"] += chance
-            self.outcome.allowed["watch events while their session was being closed"] += chance
-            count += chance if count < 0 else -chance
-            if count == 0:
-                return
-        if connection.joined and count < 0:
-            # of a watch that was set before the recording began
-            self.outcome.events["allowed"] += -count
-            self.outcome.allowed["watch events of a connection that was joined"] += -count
-            return
-        self.outcome.events["different"] += abs(count)
-        name = EVENT_TYPES.get(key[0], str(key[0]))
-        text = ("not there", "sent") if count > 0 else ("sent", "not there")
-        finding = Finding(Verdict.different, "watch event", *text)
-        self.outcome.diverged(
-            Divergence(
-                session_text(connection.session), -1, name, key[2], 0, 0, finding,
-                self.plan.spool.count,
-            )
-        )  # fmt: skip
 
     # ---- limits
 

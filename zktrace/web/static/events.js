@@ -69,12 +69,13 @@ const WORDS = {
   connection: (e) => [`connection ${e.event}`, e.role],
   four_letter: (e) => [`four-letter word ${e.word}`, ""],
   fault: (e) => [`fault ${e.rule}: ${e.action}${e.op ? ` on ${e.op}` : ""}`, e.detail ?? ""],
+  difference: (e) => [`the shadow differs: ${e.what}${e.op ? ` of ${e.op}` : ""}`, e.first || e.second ? `${e.first}, the shadow: ${e.second}` : ""],
   anomaly: (e) => [`anomaly: ${e.reason}`, e.detail ?? ""],
 };
 
 function row(event) {
   const [what, more] = (WORDS[event.kind] ?? ((e) => [e.kind, ""]))(event);
-  const bad = event.kind === "anomaly" || event.kind === "fault" || (event.error !== null && event.error !== undefined && event.error !== 0);
+  const bad = event.kind === "anomaly" || event.kind === "fault" || event.kind === "difference" || (event.error !== null && event.error !== undefined && event.error !== 0);
   const summary = h("summary", null,
     h("span", { class: "dim" }, clock(event.ts_ns, 3)),
     h("span", { class: bad ? "bad" : null }, what),

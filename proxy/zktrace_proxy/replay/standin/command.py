@@ -9,8 +9,7 @@ import sys
 from typing import Final
 
 from zktrace.cli.failure import Failure
-from zktrace_proxy.addresses import resolve
-from zktrace_proxy.plane import PlaneError
+from zktrace_proxy.addresses import host_and_port
 from zktrace_proxy.replay.prepare import Plan
 from zktrace_proxy.replay.standin import report
 from zktrace_proxy.replay.standin.playing import Otherwise
@@ -19,19 +18,10 @@ from zktrace_proxy.replay.standin.server import StandIn
 _FORWARD: Final = "forward="
 
 
-def address(option: str, text: str, *, listening: bool = False) -> tuple[str, int]:
-    """``HOST:PORT``, looked up."""
-    try:
-        host, _, port = resolve(text, listening=listening)[0].rpartition(":")
-    except PlaneError as error:
-        raise Failure(f"{option}: {error}") from None
-    return host.strip("[]"), int(port)
-
-
 def otherwise(text: str) -> tuple[Otherwise, tuple[str, int] | None]:
     """What ``--unmatched`` says."""
     if text.startswith(_FORWARD):
-        return Otherwise.forward, address("--unmatched", text[len(_FORWARD) :])
+        return Otherwise.forward, host_and_port("--unmatched", text[len(_FORWARD) :])
     if text not in ("model", "refuse"):
         raise Failure(f"--unmatched: {text!r} is none of model, refuse, forward=HOST:PORT")
     return Otherwise(text), None

@@ -140,7 +140,7 @@ class Model:
         for node in nodes:
             data = node.data if node.data is not None else bytes(node.length)
             if node.path not in self.tree.nodes and _above(node.path) in self.tree.nodes:
-                made = Node(data, self.tree.acls.use(None), self.tree.last_zxid, 0, node.owner)
+                made = Node(data, self.tree.acls.use(node.acl), self.tree.last_zxid, 0, node.owner)
                 self.tree.put(node.path, made)
 
     # ---- what replies show
