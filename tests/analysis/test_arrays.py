@@ -8,12 +8,12 @@ import pytest
 import zktrace
 from tests.conftest import needs_native
 from tests.support.cases import PCAPS
-from zktrace.analysis.arrays import Arrays, array_run, taken
+from zktrace.analysis.arrays import Arrays, taken
 from zktrace.analysis.columns import NONE
-from zktrace.analysis.join import write_opcodes
 from zktrace.analysis.names import vocabulary
+from zktrace.analysis.native import VERIFY_COLUMNS, array_run, write_opcodes
 from zktrace.analysis.tables import SCHEMAS
-from zktrace.analysis.verify.columns import COLUMNS, Columns, names, of_arrays, of_tables, united
+from zktrace.analysis.verify.columns import Columns, of_tables, united
 from zktrace.engine.base import EngineOptions, create
 
 pytestmark = needs_native
@@ -23,7 +23,7 @@ CAPTURES = sorted(path.name for path in PCAPS.glob("*.pcap*"))
 
 def _arrays(name: str, ops: tuple[int, ...] | None = None) -> Arrays:
     path = PCAPS / name
-    run = array_run([path], EngineOptions(), names(), ops=ops, engine="native")
+    run = array_run([path], EngineOptions(), VERIFY_COLUMNS, ops=ops, engine="native")
     assert run is not None
     return taken(run)
 
@@ -33,25 +33,31 @@ def _texts(columns: Columns, name: str) -> list[str | None]:
     return [words[code] if code >= 0 else None for code in columns.codes(name).tolist()]
 
 
+def _mine(arrays: Arrays, kind: str, name: str) -> list[str | None]:
+    words = arrays.words(kind, name)
+    return [words[code] if code >= 0 else None for code in arrays.codes(kind, name).tolist()]
+
+
 @pytest.mark.parametrize("name", CAPTURES)
 def test_as_the_tables(name: str) -> None:
-    path = PCAPS / name
-    tables = of_tables(zktrace.read(path, engine="native").tables)
-    arrays = of_arrays(_arrays(name))
-    for kind, columns in COLUMNS.items():
-        mine, wanted = arrays[kind], tables[kind]
-        assert mine.rows == wanted.rows
-        for column in (*columns, "client", "server"):
-            own = SCHEMAS[kind].field(column.partition(".")[0]).type
-            if column == "watch":
-                assert mine.flags(column).tolist() == wanted.flags(column).tolist()
-            elif pa.types.is_dictionary(own):
-                assert _texts(mine, column) == _texts(wanted, column), (kind, column)
-            elif not pa.types.is_string(own):
-                assert mine.ints(column).tolist() == wanted.ints(column).tolist(), (kind, column)
-            if "." not in column and column != "watch":
-                for row in range(min(mine.rows, 3)):
-                    assert mine.value(column, row) == wanted.value(column, row)
+    tables = of_tables(zktrace.read(PCAPS / name, engine="native").tables)
+    arrays = _arrays(name)
+    for kind, wanted in tables.items():
+        assert arrays.rows(kind) == wanted.rows
+    ends = [f"{kind}.{end}" for kind in tables for end in ("client", "server")]
+    for full in (*VERIFY_COLUMNS, *ends):
+        kind, _, column = full.partition(".")
+        wanted = tables[kind]
+        own = SCHEMAS[kind].field(column.partition(".")[0]).type
+        if column == "watch":
+            assert arrays.flags(kind, column).tolist() == wanted.flags(column).tolist()
+        elif pa.types.is_dictionary(own):
+            assert _mine(arrays, kind, column) == _texts(wanted, column), full
+        elif pa.types.is_string(own):
+            texts = [wanted.value(column, row) for row in range(wanted.rows)]
+            assert _mine(arrays, kind, column) == texts, full
+        else:
+            assert arrays.ints(kind, column).tolist() == wanted.ints(column).tolist(), full
 
 
 def test_some_ops_only() -> None:
@@ -84,7 +90,3 @@ def test_one_numbering_of_texts() -> None:
     assert first.tolist() == [0, 1]
     assert second.tolist() == [1, 2]
     assert count == 3
-    same = ["a", "b"]
-    (first, second), count = united(same, same)
-    assert first.tolist() == second.tolist() == [0, 1]
-    assert count == 2

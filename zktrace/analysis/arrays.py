@@ -1,21 +1,19 @@
 """The native engine's plain arrays: the columns of a whole capture that an analysis asked for.
 
-What ``zktrace trace`` and ``zktrace verify`` stand on where the engine can give it (ability
+What ``zktrace trace`` of several capture points stands on where the engine can give it (ability
 ``arrays``): no batches, no Arrow, each number in as few bytes as it takes. Columns have the names
 and meanings of :mod:`zktrace.analysis.tables`, ``kind.column``. Must not know what they are for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from zktrace.analysis.columns import NONE, Bools, Codes, Dictionary, Ints
-from zktrace.capture.source import Source
-from zktrace.engine.base import EngineOptions, abilities, create
+from zktrace.analysis.native import drive
 from zktrace.engine.driver import Run
 
 #: What stands for an unknown value among narrow numbers (``arrays.rs``).
@@ -67,10 +65,6 @@ class Arrays:
             return self._addresses
         return self._words[kind, column]
 
-    def is_text(self, kind: str, column: str) -> bool:
-        """Whether a column is of texts."""
-        return column in ("client", "server") or (kind, column) in self._words
-
     def flags(self, kind: str, column: str) -> Bools:
         """Booleans, null being false."""
         _, data = self._columns[kind][column]
@@ -78,28 +72,6 @@ class Arrays:
         return found
 
 
-def array_run(
-    sources: Sequence[Source],
-    options: EngineOptions,
-    columns: Iterable[str],
-    *,
-    ops: Iterable[int] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-    engine: str | None = None,
-) -> Run | None:
-    """A run of which :func:`taken` gives these columns (``kind.column``) at its end; None where the
-    engine does not give arrays. `ops`: exchanges of these opcodes only.
-    """
-    if "arrays" not in abilities(engine):
-        return None
-    chosen = None if ops is None else tuple(ops)
-    told = replace(options, tables=False, arrays=tuple(columns), array_ops=chosen)
-    return Run(sources, create(told, engine), progress=progress)
-
-
 def taken(run: Run) -> Arrays:
-    """What a run of :func:`array_run` gives; drives it to its end."""
-    for _ in run:
-        pass
-    engine: Any = run.engine
-    return Arrays(engine.arrays())
+    """What a run of :func:`~zktrace.analysis.native.array_run` gives; drives it to its end."""
+    return Arrays(drive(run).arrays())

@@ -83,20 +83,6 @@ _PACKET_NUMBERS: Final = ("seq", "ts_ns", "conn", "zxid", "session", "cxid")
 _PACKET_FLAGS: Final = ("late",)
 _WRITE_NUMBERS: Final = ("seq", "ts_ns", "conn", "session", "xid", "zxid", "error", "latency_ns")
 
-#: Columns that a join is made of, for an engine that gives arrays.
-COLUMNS: Final = (
-    *(f"quorum.{name}" for name in (*_PACKET_NUMBERS, "type", "direction", "txn_type", "path")),
-    *(f"quorum.{name}" for name in (*_PACKET_FLAGS, "sid", "epoch", "config")),
-    *(f"exchanges.{name}" for name in (*_WRITE_NUMBERS, "op", "state", "path")),
-)
-
-
-def write_opcodes() -> tuple[int, ...]:
-    """Opcodes of the exchanges that a join is made of."""
-    known = vocabulary()
-    return tuple(known.opcodes[name] for name in sorted(known.writes | {"connect"}))
-
-
 #: Rows of a key that are looked through for one that fits; more come only of made-up traffic.
 _TRIES: Final = 8
 

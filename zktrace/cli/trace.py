@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from zktrace.analysis.columns import Bools, Ints
     from zktrace.analysis.filter import Filter
     from zktrace.analysis.join import Joiner
+    from zktrace.analysis.native import NativeWrites
     from zktrace.analysis.timeline import Timeline
     from zktrace.analysis.writereport import WriteReport
     from zktrace.engine.base import EngineOptions
     from zktrace.engine.driver import Run
+
+    Report = WriteReport | NativeWrites
 
 #: Waterfalls that are drawn unless told otherwise.
 TOP = 3
@@ -107,11 +110,17 @@ def trace(
     options = engine_options(
         client_port, quorum_port, election_port, max_connections=max_connections
     )
-    captures = Captures(options, compiled(filter))
-    for name, files in _points(sources, point).items():
-        captures.read(name, files)
-    written = captures.report(voters, session_shown(key))
-    coverage = captures.coverage()
+    points, where, session = _points(sources, point), compiled(filter), session_shown(key)
+    told = None
+    if len(points) == 1 and where is None:
+        (files,) = points.values()
+        told = _natively(files, options, voters, session)
+    if told is None:
+        captures = Captures(options, where)
+        for name, files in points.items():
+            captures.read(name, files)
+        told = captures.report(voters, session), captures.coverage()
+    written, coverage = told
     # All of them by time; with --top the slowest.
     _export(written, top, otlp, perfetto)
     if json:
@@ -139,6 +148,31 @@ def _points(sources: list[str] | None, points: list[str]) -> dict[str, list[str]
     return found
 
 
+def _natively(
+    files: list[str],
+    options: EngineOptions,
+    voters: int | None,
+    session: Callable[[int], int] | None,
+) -> tuple[Report, dict[str, Any]] | None:
+    """All writes of one place's capture, and what was seen, where the engine finds them itself."""
+    from zktrace.analysis.native import (
+        WRITE_COLUMNS,
+        NativeWrites,
+        array_run,
+        drive,
+        write_opcodes,
+    )
+
+    with progress() as report:
+        ops = write_opcodes()
+        run = array_run(files, options, WRITE_COLUMNS, ability="analysis", ops=ops, progress=report)
+        if run is None:
+            return None
+        with interruptible(run):
+            engine = drive(run)
+    return NativeWrites(engine, voters=voters, session=session), run.coverage()
+
+
 class Captures:
     """Captures of one or several places, joined."""
 
@@ -153,8 +187,9 @@ class Captures:
 
     def read(self, name: str, files: list[str]) -> None:
         """Decodes and joins the files of a place."""
-        from zktrace.analysis.arrays import array_run, taken
-        from zktrace.analysis.join import COLUMNS, Joiner, write_opcodes
+        from zktrace.analysis.arrays import taken
+        from zktrace.analysis.join import Joiner
+        from zktrace.analysis.native import WRITE_COLUMNS, array_run, write_opcodes
         from zktrace.analysis.timeline import timeline
 
         joiner = Joiner(self._ops, self._addresses)
@@ -162,7 +197,7 @@ class Captures:
             run = None
             if self._where is None:
                 ops = write_opcodes()
-                run = array_run(files, self._options, COLUMNS, ops=ops, progress=report)
+                run = array_run(files, self._options, WRITE_COLUMNS, ops=ops, progress=report)
             if run is not None:
                 with interruptible(run):
                     joiner.put(taken(run))
@@ -261,7 +296,7 @@ def session_shown(key: bytes | None) -> Callable[[int], int] | None:
     return lambda real: hasher.session(real) or 0
 
 
-def _write_json(written: WriteReport, coverage: dict[str, Any], top: int | None) -> None:
+def _write_json(written: Report, coverage: dict[str, Any], top: int | None) -> None:
     from json import dumps
 
     from zktrace.export.coverage import coverage_line
@@ -272,11 +307,11 @@ def _write_json(written: WriteReport, coverage: dict[str, Any], top: int | None)
     sys.stdout.write(coverage_line(coverage) + "\n")
 
 
-def _objects(written: WriteReport, top: int | None) -> Iterable[dict[str, Any]]:
+def _objects(written: Report, top: int | None) -> Iterable[dict[str, Any]]:
     return written if top is None else map(written.write, written.slowest(top))
 
 
-def _export(written: WriteReport, top: int | None, otlp: str | None, perfetto: str | None) -> None:
+def _export(written: Report, top: int | None, otlp: str | None, perfetto: str | None) -> None:
     from zktrace import __version__
     from zktrace.export.spans import otlp_lines, trace_events
 

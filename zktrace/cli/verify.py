@@ -5,7 +5,7 @@ broken.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -91,14 +91,14 @@ def verify(
         lines = explain_lines((CHECKS[name] for name in names), look(no_color))
         sys.stdout.write(joined(lines))
         return
-    from zktrace.analysis.verify import decoding, verify_columns
+    from zktrace.analysis.verify import Checking
 
     with progress() as report:
-        run, decoded = decoding(sources or [], options, report)
-        with interruptible(run):
-            columns = decoded()
-    coverage = run.coverage()
-    found = verify_columns(columns, coverage, voters=voters, checks=names, session=_hashed(key))
+        checking = Checking(sources or [], options, report)
+        with interruptible(checking.run):
+            checking.decode()
+    found = checking.verified(voters=voters, checks=names, hash_key=key)
+    coverage = dict(found.coverage)
     if json:
         from zktrace.export.coverage import coverage_line
         from zktrace.export.findings import json_lines
@@ -116,13 +116,3 @@ def verify(
         sys.stdout.write(joined(("", *coverage_lines(coverage, style))))
     if not found.ok or (fail_on_alarm and found.alarms):
         raise typer.Exit(EXIT_FOUND)
-
-
-def _hashed(key: bytes | None) -> Any:
-    """What is shown in place of a session's id."""
-    if key is None:
-        return None
-    from zktrace.analysis.hashing import SessionHasher
-
-    hasher = SessionHasher(key)
-    return lambda real: hasher.session(real) or 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zktrace.capture.live import Plan, Taker, Turn
 
 ABILITIES: Final[frozenset[str]] = frozenset(
-    {"aggregates", "arrays", "json", "kept", "shared", "whole", "windows"}
+    {"aggregates", "analysis", "arrays", "json", "kept", "shared", "whole", "windows"}
 )
 
 
@@ -68,6 +68,9 @@ class NativeEngine:
         self.coverage = engine.coverage
         self.aggregates = engine.aggregates
         self.arrays = engine.arrays
+        self.config_texts = engine.config_texts
+        self.writes = engine.writes
+        self.verify = engine.verify
         self.take_json = engine.take_json
         self.drain = engine.drain
         self.totals = engine.totals

@@ -62,6 +62,18 @@ impl Numbers {
         }
     }
 
+    /// The value of a row, [`NONE`] where it has none.
+    #[inline]
+    pub fn get(&self, row: usize) -> i64 {
+        match self {
+            Numbers::Narrow(values) => match values.get(row) {
+                Some(&known) if known != NARROW_NONE => i64::from(known),
+                _ => NONE,
+            },
+            Numbers::Wide(values) => values.get(row).copied().unwrap_or(NONE),
+        }
+    }
+
     /// Fills up to so many rows.
     fn fill(&mut self, rows: usize) {
         match self {
@@ -70,6 +82,8 @@ impl Numbers {
         }
     }
 }
+
+static NOTHING: Numbers = Numbers::Narrow(Vec::new());
 
 /// Small numbers whose keys are remembered: -16 and so many more.
 const FIRST: i32 = -16;
@@ -145,6 +159,17 @@ impl Table {
             }
             None => false,
         }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A column that stays here; one that was not asked for has no values.
+    pub fn column(&self, name: &str) -> &Numbers {
+        let at = self.names.iter().position(|known| *known == name);
+        let column = at.and_then(|at| self.columns.get(at)?.as_ref());
+        column.unwrap_or(&NOTHING)
     }
 
     #[inline]
@@ -289,6 +314,38 @@ impl ArraySink {
             }
         }
         Ok(sink)
+    }
+
+    pub fn exchanges(&self) -> &Table {
+        &self.exchanges
+    }
+
+    pub fn quorum(&self) -> &Table {
+        &self.quorum
+    }
+
+    pub fn watch_events(&self) -> &Table {
+        &self.events
+    }
+
+    pub fn connections(&self) -> &Table {
+        &self.connections
+    }
+
+    pub fn anomalies(&self) -> &Table {
+        &self.anomalies
+    }
+
+    /// Keys of the addresses of clients and servers, by number of the connection.
+    pub fn ends(&self) -> &[Vec<i32>; 2] {
+        &self.ends
+    }
+
+    /// The dictionary of a column of texts.
+    pub fn dictionary(&self, kind: &str, column: &str) -> Option<&Interner> {
+        let mut known = self.texts().into_iter();
+        let found = known.find(|(its_kind, name, _)| (*its_kind, *name) == (kind, column));
+        found.map(|(_, _, texts)| texts)
     }
 
     fn tables(&mut self) -> [&mut Table; 5] {

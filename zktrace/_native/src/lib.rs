@@ -7,6 +7,7 @@
 
 pub mod agg;
 mod agg_rows;
+pub mod analysis;
 pub mod analyzer;
 pub mod arrays;
 pub mod budget;
@@ -74,6 +75,8 @@ pub mod nested;
 mod pages;
 #[cfg(feature = "python")]
 pub mod python;
+#[cfg(feature = "python")]
+mod python_analysis;
 #[cfg(feature = "python")]
 pub mod python_arrays;
 #[cfg(feature = "python")]

@@ -3,6 +3,7 @@
 //! One thread may feed it while others ask: a lock stands between them, which whoever feeds holds for
 //! milliseconds at a time, with the GIL released.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::agg::{Aggregator, By, KEY_LIMIT};
+use crate::analysis::verify::Given;
 use crate::arrays::ArraySink;
 use crate::container::Packet;
 use crate::decoder::Decoder;
@@ -24,6 +26,7 @@ use crate::ip::Ip;
 use crate::json::{Form, JsonSink};
 use crate::kept::Kept as KeptSink;
 use crate::merge::SourceError;
+use crate::python_analysis::{self, verified, PyConfig, PyOutcome, Writes};
 use crate::python_arrays;
 use crate::python_kept::Kept;
 use crate::python_tables::{
@@ -406,6 +409,54 @@ impl Engine {
         }
     }
 
+    /// Texts of the configurations that were collected, by number.
+    fn config_texts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        match &self.locked(py).sinks().arrays {
+            Some(arrays) => python_analysis::config_texts(py, arrays),
+            None => Err(PyValueError::new_err("no arrays were asked for")),
+        }
+    }
+
+    /// The ways of the writes: of the columns that were collected, which are given away.
+    fn writes(
+        &self,
+        py: Python<'_>,
+        bounds: Vec<u64>,
+        configs: Vec<Option<PyConfig>>,
+        voters: Option<i64>,
+    ) -> PyResult<Writes> {
+        let scale = Scale::new(bounds).map_err(PyValueError::new_err)?;
+        match self.ask(py, |inner| inner.sinks().arrays.take()) {
+            Some(arrays) => Ok(py.detach(|| Writes::new(arrays, scale, configs, voters))),
+            None => Err(PyValueError::new_err("no arrays were asked for")),
+        }
+    }
+
+    /// What checks find: in the columns that were collected, which are given away.
+    #[pyo3(signature = (names, configs, errors, *, voters, times_hold, hash_key))]
+    #[allow(clippy::too_many_arguments)]
+    fn verify(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        configs: Vec<Option<PyConfig>>,
+        errors: HashMap<i64, String>,
+        voters: Option<i64>,
+        times_hold: bool,
+        hash_key: Option<[u8; 16]>,
+    ) -> PyResult<Vec<PyOutcome>> {
+        let known = Given {
+            voters,
+            times_hold,
+            hash_key,
+            errors,
+        };
+        match self.ask(py, |inner| inner.sinks().arrays.take()) {
+            Some(arrays) => Ok(py.detach(|| verified(&arrays, configs, &known, &names))),
+            None => Err(PyValueError::new_err("no arrays were asked for")),
+        }
+    }
+
     /// The JSON lines not taken yet.
     fn take_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let mut inner = self.locked(py);
@@ -529,6 +580,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Compiling the codecs in Python to write it takes as long as the rest of a start.
     module.add("SCHEMA", include_str!("../schema.txt"))?;
     module.add_class::<Engine>()?;
+    python_analysis::register(module)?;
     crate::python_capture::register(module)?;
     crate::python_flow::register(module)?;
     crate::python_json::register(module)?;

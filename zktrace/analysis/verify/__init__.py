@@ -7,8 +7,11 @@
 A guarantee is either held on all that was looked at, broken (then the packets that prove it are
 told), or there was nothing to look at. What was not captured is never taken for a violation:
 losses, connections joined in the middle, clocks apart lead to less being looked at, and that is
-said. Alarms break no guarantee, and are told apart. Checks are in modules by what they look at;
-:data:`~zktrace.analysis.verify.model.CHECKS` has them all.
+said. Alarms break no guarantee, and are told apart. :data:`CHECKS` has them all.
+
+The native engine checks by itself, on its own columns; of another engine's tables the checks are
+made here (:mod:`zktrace.analysis.verify.checks`), which is the reference. Results are the same.
+This module imports none of those: whoever asks only the native engine starts quickly.
 """
 
 from __future__ import annotations
@@ -18,19 +21,11 @@ from dataclasses import dataclass, replace
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
-from zktrace.analysis.arrays import array_run, taken
+from zktrace.analysis.native import VERIFY_COLUMNS, array_run, check, drive
+from zktrace.analysis.verify.guarantees import CHECKS
+from zktrace.analysis.verify.model import ALARM, Check, Finding, Outcome, Packet
 from zktrace.engine.base import create
 from zktrace.engine.driver import Run
-
-# Each registers its checks; the order is that in which they are shown.
-from zktrace.analysis.verify import sessions  # noqa: F401  # isort: skip
-from zktrace.analysis.verify import orders  # noqa: F401  # isort: skip
-from zktrace.analysis.verify import quorums  # noqa: F401  # isort: skip
-from zktrace.analysis.verify import epochs  # noqa: F401  # isort: skip
-from zktrace.analysis.verify import alarms  # noqa: F401  # isort: skip
-from zktrace.analysis.verify.columns import Columns, names, of_arrays, of_tables
-from zktrace.analysis.verify.evidence import Evidence
-from zktrace.analysis.verify.model import ALARM, CHECKS, Check, Finding, Outcome, Packet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,15 +37,16 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKS",
     "Check",
+    "Checking",
     "Finding",
     "Outcome",
     "Packet",
     "Verified",
-    "decoding",
     "verify",
-    "verify_columns",
-    "verify_tables",
 ]
+
+#: What a coverage counts where a packet may not have been captured, or not when it passed.
+_UNTIMELY = ("gaps", "kernel_drops", "late_segments", "out_of_order_segments", "truncated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,60 +79,75 @@ class Verified:
         return not any(one.violations for one in self.checks)
 
 
-def verify_tables(
-    tables: Mapping[str, pa.Table],
-    coverage: Mapping[str, Any],
-    *,
-    voters: int | None = None,
-    checks: Iterable[str] | None = None,
-    session: Callable[[int], int] | None = None,
-) -> Verified:
-    """Runs the checks over decoded tables.
-
-    `voters`: how many servers vote, where no configuration was captured. `checks`: names of those
-    to run, all by default; KeyError for one that there is not. `session`: what is shown in place
-    of a session's id.
+def times_hold(coverage: Mapping[str, Any]) -> bool:
+    """Nothing says that a packet was not captured, or not when it passed: the time of a later copy
+    would be taken for it.
     """
-    columns = of_tables(tables)
-    return verify_columns(columns, coverage, voters=voters, checks=checks, session=session)
+    return not any(coverage.get(name) for name in _UNTIMELY)
 
 
-def decoding(
-    sources: Sequence[Source],
-    options: EngineOptions,
-    progress: Callable[[int, int | None], None] | None = None,
-    engine: str | None = None,
-) -> tuple[Run, Callable[[], dict[str, Columns]]]:
-    """A run over captures, and what drives it to its end and gives the columns that checks want:
-    in the least memory that the engine can do with.
+class Checking:
+    """Captures under check: decoded by :meth:`decode`, which :attr:`run` can end early, then held
+    against what is guaranteed by :meth:`verified`, once. What is looked at is held in memory.
     """
-    options = replace(options, txn_key=int.from_bytes(urandom(8)))
-    run = array_run(sources, options, names(), progress=progress, engine=engine)
-    if run is not None:
-        by_arrays = run
-        return run, lambda: of_arrays(taken(by_arrays))
-    from zktrace.analysis.trace import Batches, gather
 
-    by_tables = Run(sources, create(options, engine), progress=progress)
-    return by_tables, lambda: of_tables(gather(Batches(by_tables)).tables)
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: EngineOptions,
+        progress: Callable[[int, int | None], None] | None = None,
+        engine: str | None = None,
+    ) -> None:
+        # A key that nobody keeps: txns can be compared by it, and nothing told of them.
+        options = replace(options, txn_key=int.from_bytes(urandom(8)))
+        run = array_run(
+            sources, options, VERIFY_COLUMNS, ability="analysis", progress=progress, engine=engine
+        )
+        self._native = run is not None
+        self.run = run or Run(sources, create(options, engine), progress=progress)
+        self._tables: Mapping[str, pa.Table] = {}
+
+    def decode(self) -> None:
+        """To the end of the captures."""
+        if self._native:
+            drive(self.run)
+        else:
+            from zktrace.analysis.trace import Batches, gather
+
+            self._tables = gather(Batches(self.run)).tables
+
+    def verified(
+        self,
+        *,
+        voters: int | None = None,
+        checks: Iterable[str] | None = None,
+        hash_key: bytes | None = None,
+    ) -> Verified:
+        """`voters`: how many servers vote, where no configuration was captured. `checks`: names of
+        those to run, all by default; KeyError for one that there is not. `hash_key`: sessions are
+        shown as their hashes under it (:mod:`zktrace.analysis.hashing`).
+        """
+        names = list(CHECKS if checks is None else checks)
+        coverage = self.run.coverage()
+        if not self._native:
+            from zktrace.analysis.verify.checks import check_tables
+
+            outcomes = check_tables(self._tables, coverage, names, voters, hash_key)
+            return Verified(tuple(outcomes), coverage)
+        timely = times_hold(coverage)
+        told = check(self.run.engine, names, voters=voters, times_hold=timely, hash_key=hash_key)
+        found = (_outcome(CHECKS[name], one) for name, one in zip(names, told, strict=True))
+        return Verified(tuple(found), coverage)
 
 
-def verify_columns(
-    columns: Mapping[str, Columns],
-    coverage: Mapping[str, Any],
-    *,
-    voters: int | None = None,
-    checks: Iterable[str] | None = None,
-    session: Callable[[int], int] | None = None,
-) -> Verified:
-    """Runs the checks over columns; parameters as those of :func:`verify_tables`."""
-    evidence = Evidence(columns, coverage, voters=voters, session=session)
-    outcomes = []
-    for name in CHECKS if checks is None else checks:
-        outcome = Outcome(CHECKS[name])
-        outcome.check.run(evidence, outcome)
-        outcomes.append(outcome)
-    return Verified(tuple(outcomes), coverage)
+def _outcome(of: Check, told: Any) -> Outcome:
+    """What the native engine says came of a check."""
+    looked, unseen, assumed, findings, violations = told
+    kept = [
+        Finding(of.name, text, tuple(Packet(*packet) for packet in packets))
+        for text, packets in findings
+    ]
+    return Outcome(of, dict(looked), unseen, assumed, kept, violations)
 
 
 def verify(
@@ -152,10 +163,11 @@ def verify(
     """Decodes captures and holds ZooKeeper's guarantees against them.
 
     `source`, ports and `engine` as for :func:`zktrace.read`, `voters` and `checks` as for
-    :func:`verify_tables`. The columns that are looked at are held in memory.
+    :meth:`Checking.verified`. What is looked at is held in memory.
     """
     from zktrace.analysis.trace import options_of, sources_of
 
     options = options_of(client_ports, quorum_ports, election_ports)
-    run, columns = decoding(sources_of(source), options, engine=engine)
-    return verify_columns(columns(), run.coverage(), voters=voters, checks=checks)
+    checking = Checking(sources_of(source), options, engine=engine)
+    checking.decode()
+    return checking.verified(voters=voters, checks=checks)

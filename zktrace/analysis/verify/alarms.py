@@ -7,7 +7,7 @@ import numpy as np
 from zktrace.analysis.columns import NONE
 from zktrace.analysis.verify.ensemble import Term
 from zktrace.analysis.verify.evidence import Evidence
-from zktrace.analysis.verify.model import ALARM, Outcome, check
+from zktrace.analysis.verify.model import Outcome, check
 from zktrace.analysis.verify.quorums import time_margin, voters
 
 _S = 1_000_000_000
@@ -16,16 +16,8 @@ _S = 1_000_000_000
 FLAPS, FLAP_NS = 3, 300 * _S
 
 
-@check(
-    "bare-check",
-    ALARM,
-    "PrepRequestProcessor.pRequest (3.8): a check outside a multi becomes a txn of type 13",
-    "SerializeUtils.deserializeTxn: 'Unsupported Txn with type=13'",
-)
+@check("bare-check")
 def bare_check(evidence: Evidence, out: Outcome) -> None:
-    """A check outside a multi: followers of ZooKeeper 3.8 go down by it, and its leader cannot
-    load its log again.
-    """
     a, q = evidence.anomalies, evidence.quorum
     sent = np.flatnonzero(a.among("reason", {"bare_check"}))
     passed = np.flatnonzero(
@@ -40,13 +32,8 @@ def bare_check(evidence: Evidence, out: Outcome) -> None:
     out.find_more(len(sent) + len(passed) - out.violations)
 
 
-@check(
-    "no-quorum",
-    ALARM,
-    "Leader.lead: shuts down when fewer than a quorum are synced, half a tick later or more",
-)
+@check("no-quorum")
 def no_quorum(evidence: Evidence, out: Outcome) -> None:
-    """Writes are proposed when too few followers are left to make a quorum."""
     c = evidence.connections
     over = c.among("event", {"closed", "reset"})
     ended = dict(zip(c.ints("conn")[over].tolist(), c.ints("ts_ns")[over].tolist(), strict=True))
@@ -85,9 +72,8 @@ def _proposals(evidence: Evidence, out: Outcome, term: Term, left: int) -> None:
         )
 
 
-@check("flapping-leader", ALARM, "QuorumPeer.run: LOOKING, then LEADING in a new epoch")
+@check("flapping-leader")
 def flapping_leader(evidence: Evidence, out: Outcome) -> None:
-    """The ensemble changes its leader, or the epoch, again and again."""
     q = evidence.quorum
     for terms in evidence.ensembles.by_ensemble().values():
         begun: dict[int, int] = {}

@@ -1,7 +1,6 @@
-"""The columns that checks look at, whatever holds them: Arrow tables, or the native engine's
-arrays.
+"""The columns of Arrow tables that checks look at, made when they are first asked for.
 
-Columns are made when they are first asked for. Must not know what the columns mean.
+Must not know what the columns mean.
 """
 
 from __future__ import annotations
@@ -11,30 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from zktrace.analysis.columns import NONE, Bools, Codes, Ints, Words, flags, ints
+from zktrace.analysis.columns import Bools, Codes, Ints, Words, flags, ints
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from zktrace.analysis.arrays import Arrays
-
-_ALL: Final = ("seq", "ts_ns", "conn")
-
-#: What is looked at, by kind; beside it the addresses of clients and servers.
-COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "exchanges": (
-        *(*_ALL, "op", "xid", "session", "path", "watch", "error", "zxid", "latency_ns", "state"),
-        *("created_path", "stat.czxid", "stat.mzxid", "stat.aversion"),
-        *("last_zxid_seen", "protocol_version"),
-    ),
-    "watch_events": (*_ALL, "event", "path", "zxid"),
-    "connections": (*_ALL, "role", "event"),
-    "anomalies": (*_ALL, "reason", "direction", "detail"),
-    "quorum": (
-        *(*_ALL, "type", "direction", "zxid", "bytes", "session", "cxid", "txn_type", "path"),
-        *("error", "sid", "epoch", "digest", "config", "txn_hash"),
-    ),
-}
+#: Kinds of events that are looked at.
+KINDS: Final = ("exchanges", "watch_events", "connections", "anomalies", "quorum")
 
 
 class Columns:
@@ -127,55 +109,15 @@ class TableColumns(Columns):
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
-class ArrayColumns(Columns):
-    """Of the native engine's arrays."""
-
-    def __init__(self, arrays: Arrays, kind: str) -> None:
-        super().__init__(arrays.rows(kind))
-        self._arrays, self._kind = arrays, kind
-
-    def flags(self, name: str) -> Bools:
-        return self._arrays.flags(self._kind, name)
-
-    def words(self, name: str) -> Sequence[str]:
-        return self._arrays.words(self._kind, name)
-
-    def value(self, name: str, row: int) -> Any:
-        if self._arrays.is_text(self._kind, name):
-            place = int(self.codes(name)[row])
-            return self.words(name)[place] if place >= 0 else None
-        number = int(self.ints(name)[row])
-        return None if number == NONE else number
-
-    def _make_ints(self, name: str) -> Ints:
-        return self._arrays.ints(self._kind, name)
-
-    def _make_codes(self, name: str) -> Codes:
-        return self._arrays.codes(self._kind, name)
-
-
 def of_tables(tables: Mapping[str, pa.Table]) -> dict[str, Columns]:
     """Columns of tables, those of :func:`zktrace.read` say."""
-    return {kind: TableColumns(tables[kind]) for kind in COLUMNS}
-
-
-def of_arrays(arrays: Arrays) -> dict[str, Columns]:
-    """Columns of a run that was asked for :func:`names`."""
-    return {kind: ArrayColumns(arrays, kind) for kind in COLUMNS}
-
-
-def names() -> tuple[str, ...]:
-    """``kind.column`` of all columns."""
-    return tuple(f"{kind}.{name}" for kind, columns in COLUMNS.items() for name in columns)
+    return {kind: TableColumns(tables[kind]) for kind in KINDS}
 
 
 def united(*columns: Sequence[str]) -> tuple[list[Ints], int]:
     """One numbering of the texts of several columns: the number of each text of each, and how many
     numbers there are.
     """
-    first = columns[0]
-    if all(one is first for one in columns):
-        return [np.arange(len(first)) for _ in columns], len(first)
     numbers: dict[str, int] = {}
     found = [
         np.array([numbers.setdefault(text, len(numbers)) for text in one], dtype=np.int64)

@@ -16,18 +16,12 @@ from zktrace.analysis.columns import NONE, Ints
 from zktrace.analysis.verify.arrays import hexadecimal
 from zktrace.analysis.verify.ensemble import COMMITS, FOLLOWER, SYNCS, TXNS, Learner, Term
 from zktrace.analysis.verify.evidence import Evidence
-from zktrace.analysis.verify.model import ENSEMBLE, Outcome, Packet, check
+from zktrace.analysis.verify.model import Outcome, Packet, check
 from zktrace.analysis.verify.orders import reach
 
 
-@check(
-    "one-leader",
-    ENSEMBLE,
-    "Zab (DSN 2011), V.A phase 1: at most one leader is established per epoch",
-    "Leader.waitForEpochAck: a follower that has accepted the epoch does not acknowledge it again",
-)
+@check("one-leader")
 def one_leader(evidence: Evidence, out: Outcome) -> None:
-    """At most one server leads in an epoch: has sent NEWLEADER, or broadcasts to followers."""
     reach(evidence, out)
     for terms in evidence.ensembles.by_ensemble().values():
         by_epoch: dict[int, list[Term]] = defaultdict(list)
@@ -60,19 +54,8 @@ def _proof(evidence: Evidence, term: Term) -> Packet:
     return evidence.packet(row)
 
 
-@check(
-    "epoch-order",
-    ENSEMBLE,
-    "Zab (DSN 2011), V.A: a follower accepts no epoch below its last; a new one is above all",
-    "Learner.registerWithLeader: 'less than accepted epoch'; Leader.getEpochToPropose",
-)
+@check("epoch-order")
 def epoch_order(evidence: Evidence, out: Outcome) -> None:
-    """Epochs only grow.
-
-    A learner acknowledges no epoch below the one that it had accepted; what it accepted on one
-    connection it knows on the next; NEWLEADER has the epoch of LEADERINFO, and what is broadcast
-    has the leader's epoch.
-    """
     reach(evidence, out)
     q = evidence.quorum
     accepted: dict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
@@ -138,18 +121,8 @@ def _broadcast_epoch(evidence: Evidence, out: Outcome, one: Learner) -> None:
         )
 
 
-@check(
-    "committed-kept",
-    ENSEMBLE,
-    "Zab (DSN 2011), V.A phase 2: the new leader's history has all that was committed",
-    "LearnerHandler.syncFollower: DIFF, TRUNC and SNAP tell what the leader has",
-)
+@check("committed-kept")
 def committed_kept(evidence: Evidence, out: Outcome) -> None:
-    """Nothing that was committed is lost when the leader changes.
-
-    What a leader brings its learners up to (the zxid of DIFF, TRUNC or SNAP, and what it proposes
-    before NEWLEADER) is no older than any COMMIT of an earlier epoch.
-    """
     reach(evidence, out)
     q = evidence.quorum
     zxids = q.ints("zxid")
@@ -207,16 +180,8 @@ def _last_commit(evidence: Evidence, term: Term) -> int | None:
 _STEPS = (("LEADERINFO",), SYNCS, ("NEWLEADER",), ("UPTODATE",))
 
 
-@check(
-    "sync-order",
-    ENSEMBLE,
-    "Zab (DSN 2011), V.A phases 1 and 2: discovery, then synchronization, then broadcast",
-    "LearnerHandler.run: LEADERINFO, DIFF, TRUNC or SNAP, NEWLEADER, its ACK, UPTODATE",
-)
+@check("sync-order")
 def sync_order(evidence: Evidence, out: Outcome) -> None:
-    """A learner is told the epoch, brought up to date, told NEWLEADER, and UPTODATE when it has
-    acknowledged that; each once.
-    """
     reach(evidence, out)
     q = evidence.quorum
     for one in evidence.ensembles.learners:

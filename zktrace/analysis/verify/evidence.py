@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from zktrace.analysis.columns import NONE, Bools, Ints
+from zktrace.analysis.verify import times_hold
 from zktrace.analysis.verify.arrays import grouped, hexadecimal
 from zktrace.analysis.verify.columns import Columns
 from zktrace.analysis.verify.ensemble import Ensembles
@@ -141,11 +142,8 @@ class Evidence:
 
     @cached_property
     def times_hold(self) -> bool:
-        """Nothing says that a packet was not captured, or not when it passed: the time of a later
-        copy would be taken for it.
-        """
-        known = ("gaps", "kernel_drops", "late_segments", "out_of_order_segments", "truncated")
-        return not any(self.coverage.get(name) for name in known)
+        """Whether times of packets are those at which they passed."""
+        return times_hold(self.coverage)
 
     def conns_of(self, role: str, event: str) -> frozenset[int]:
         """Connections of a role that opened, were joined ..."""

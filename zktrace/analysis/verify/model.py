@@ -1,8 +1,7 @@
 """What a check is, what it finds, and what it says about how much it could see.
 
-A check holds one guarantee of ZooKeeper against what was captured. It is a function of a
-:class:`~zktrace.analysis.verify.evidence.Evidence`; its docstring is the guarantee in words, and
-the sources that make it one (the paper's section, the Java class) are named where it is registered.
+A check holds one guarantee of ZooKeeper against what was captured. Here it is a function of a
+:class:`~zktrace.analysis.verify.evidence.Evidence`.
 A check must never take a loss for a violation: what it cannot be certain of it counts as not seen.
 This module knows no table and no packet.
 """
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from inspect import cleandoc
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -98,12 +96,9 @@ class Outcome:
         return FINDINGS_KEPT - len(self.findings)
 
 
-Run: TypeAlias = "Callable[[Evidence, Outcome], None]"
-
-
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A guarantee and how it is checked."""
+    """A guarantee. All are in :mod:`zktrace.analysis.verify.guarantees`."""
 
     name: str
     group: str
@@ -111,7 +106,6 @@ class Check:
     guarantee: str
     """In words: the first paragraph says what holds, the others how it is looked for."""
     sources: tuple[str, ...]
-    run: Run
 
     @property
     def title(self) -> str:
@@ -119,15 +113,17 @@ class Check:
         return " ".join(self.guarantee.split("\n\n")[0].split())
 
 
-#: All checks, in the order in which they are shown.
-CHECKS: Final[dict[str, Check]] = {}
+Run: TypeAlias = "Callable[[Evidence, Outcome], None]"
+
+#: How each check is made here, by its name; :mod:`zktrace.analysis.verify.checks` has all in it.
+RUNS: Final[dict[str, Run]] = {}
 
 
-def check(name: str, group: str, *sources: str) -> Callable[[Run], Run]:
-    """Registers a function as a check."""
+def check(name: str) -> Callable[[Run], Run]:
+    """Registers a function as a check's."""
 
     def register(run: Run) -> Run:
-        CHECKS[name] = Check(name, group, cleandoc(run.__doc__ or ""), sources, run)
+        RUNS[name] = run
         return run
 
     return register

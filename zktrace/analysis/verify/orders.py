@@ -13,7 +13,7 @@ from zktrace.analysis.columns import NONE, Ints
 from zktrace.analysis.verify.arrays import grouped, hexadecimal
 from zktrace.analysis.verify.ensemble import COMMITS, TXNS, Learner
 from zktrace.analysis.verify.evidence import Evidence
-from zktrace.analysis.verify.model import ENSEMBLE, Outcome, check
+from zktrace.analysis.verify.model import Outcome, check
 
 #: A TxnDigest: version and digest of the tree, 12 bytes behind a txn.
 _DIGEST_BYTES = 12
@@ -39,17 +39,8 @@ def _stretches(evidence: Evidence, one: Learner, rows: Ints) -> list[Ints]:
     return [rows[stretch == number] for number in np.unique(stretch).tolist()]
 
 
-@check(
-    "leader-order",
-    ENSEMBLE,
-    "Junqueira, Reed, Serafini, Zab (DSN 2011), V: the leader proposes in the order of zxids",
-    "Learner.enforceContinuousProposal, Follower.processPacket: lastQueued + 1",
-)
+@check("leader-order")
 def leader_order(evidence: Evidence, out: Outcome) -> None:
-    """Zxids of PROPOSALs, and of INFORMs, strictly increase per leader and learner.
-
-    Nor is one left out that another packet of the same leader shows to exist.
-    """
     q = evidence.quorum
     zxids = q.ints("zxid")
     reach(evidence, out)
@@ -97,14 +88,8 @@ def _where(evidence: Evidence, zxid: int, rows: Ints) -> int:
     return int(rows[np.argmax(evidence.quorum.ints("zxid")[rows] == zxid)])
 
 
-@check(
-    "commit-order",
-    ENSEMBLE,
-    "Zab (DSN 2011), III: total order; V: commits in the order of proposals",
-    "Leader.tryToCommit, FollowerZooKeeperServer.commit: the oldest of pendingTxns or exit",
-)
+@check("commit-order")
 def commit_order(evidence: Evidence, out: Outcome) -> None:
-    """COMMITs come in the order of the PROPOSALs, each behind its own, none left out."""
     q = evidence.quorum
     zxids = q.ints("zxid")
     reach(evidence, out)
@@ -170,18 +155,8 @@ def _carried(evidence: Evidence) -> tuple[Ints, Ints]:
     return rows, ensembles
 
 
-@check(
-    "same-txn",
-    ENSEMBLE,
-    "Zab (DSN 2011), III: agreement; a zxid names one transaction",
-    "Leader.propose: one QuorumPacket for all followers; Leader.inform: the same bytes",
-)
+@check("same-txn")
 def same_txn(evidence: Evidence, out: Outcome) -> None:
-    """Every learner is told the same transaction at the same zxid.
-
-    Session, cxid, type, path, error, size and, by a keyed hash, all bytes of the txn are compared,
-    over all learners of an ensemble and over changes of the leader.
-    """
     q = evidence.quorum
     rows, ensembles = _carried(evidence)
     reach(evidence, out)
@@ -222,17 +197,8 @@ def _of(evidence: Evidence, row: int) -> str:
     return f" of session {session} cxid {q.value('cxid', row)}, {q.value('bytes', row)} B"
 
 
-@check(
-    "digest",
-    ENSEMBLE,
-    "DataTree.compareDigest, LogEntry's TxnDigest (ZOOKEEPER-3114, since 3.6)",
-    "PrepRequestProcessor.pRequestHelper: a txn that changes nothing has the tree's digest",
-)
+@check("digest")
 def digest(evidence: Evidence, out: Outcome) -> None:
-    """The digest of the tree behind a transaction is the same for all learners.
-
-    And a createSession, which changes no node, leaves it as the transaction before had it.
-    """
     q = evidence.quorum
     rows, ensembles = _carried(evidence)
     reach(evidence, out)

@@ -23,7 +23,7 @@ from zktrace.analysis.columns import NONE, Bools, Ints
 from zktrace.analysis.verify.arrays import hexadecimal
 from zktrace.analysis.verify.ensemble import COMMITS, Learner, Term
 from zktrace.analysis.verify.evidence import Evidence
-from zktrace.analysis.verify.model import ENSEMBLE, Outcome, check
+from zktrace.analysis.verify.model import Outcome, check
 from zktrace.analysis.verify.orders import reach
 
 #: PROPOSALs that two connections must share before their times are compared.
@@ -105,14 +105,8 @@ def _reconfigured(evidence: Evidence, term: Term) -> int:
     return min(found)
 
 
-@check(
-    "commit-quorum",
-    ENSEMBLE,
-    "Zab (DSN 2011), V.B phase 3: COMMIT upon ACKs of a quorum",
-    "Leader.processAck, Leader.tryToCommit: hasAllQuorums",
-)
+@check("commit-quorum")
 def commit_quorum(evidence: Evidence, out: Outcome) -> None:
-    """A transaction is committed only when a quorum, the leader counted, has acknowledged it."""
     reach(evidence, out)
     if not evidence.times_hold:
         out.miss("whether ACKs came in time: packets were lost or captured out of order")
@@ -164,7 +158,9 @@ def _judge(evidence: Evidence, out: Outcome, term: Term, who: Voters) -> None:
     out.look(commits=int(np.count_nonzero(told)), terms=1)
     rest = len(zxid) - int(np.count_nonzero(told))
     out.miss(f"{rest:,} COMMITs of which ACKs may have been lost", rest)
-    for at in np.flatnonzero(never | late)[: out.room].tolist():
+    bad = np.flatnonzero(never | late)
+    shown = bad[: out.room].tolist()
+    for at in shown:
         row = int(commit[at])
         acks = _ack_rows(evidence, who, int(zxid[at]))
         had = int(np.count_nonzero(given[:, at] <= ts[row])) + 1
@@ -173,7 +169,7 @@ def _judge(evidence: Evidence, out: Outcome, term: Term, who: Voters) -> None:
             f"{who.count} voters, its own counted",
             (evidence.packet(row), *(evidence.packet(ack) for ack in acks)),
         )
-    out.find_more(int(np.count_nonzero(never | late)) - out.room)
+    out.find_more(len(bad) - len(shown))
 
 
 def _acked(evidence: Evidence, mine: list[Learner], zxid: Ints, who: Voters, out: Outcome) -> Ints:
@@ -209,16 +205,8 @@ def _ack_rows(evidence: Evidence, who: Voters, zxid: int) -> list[int]:
     return found
 
 
-@check(
-    "uptodate-quorum",
-    ENSEMBLE,
-    "Zab (DSN 2011), V.A phase 2: the leader is established when a quorum has acknowledged it",
-    "Leader.waitForNewLeaderAck, LearnerHandler.run: UPTODATE after waitForStartup",
-)
+@check("uptodate-quorum")
 def uptodate_quorum(evidence: Evidence, out: Outcome) -> None:
-    """A leader tells nobody UPTODATE before a quorum, the leader counted, has acknowledged its
-    NEWLEADER.
-    """
     reach(evidence, out)
     q = evidence.quorum
     ts = q.ints("ts_ns")

@@ -17,7 +17,7 @@ from zktrace.analysis.columns import NONE, Ints
 from zktrace.analysis.verify.arrays import contained, grouped, hexadecimal
 from zktrace.analysis.verify.columns import united
 from zktrace.analysis.verify.evidence import Evidence
-from zktrace.analysis.verify.model import SESSION, Outcome, check
+from zktrace.analysis.verify.model import Outcome, check
 
 #: KeeperException.Code.NOTREADONLY: ReadOnlyRequestProcessor answers ahead of reads on their way.
 _NOT_READ_ONLY = -119
@@ -52,18 +52,8 @@ def _sessions(evidence: Evidence, rows: Ints) -> int:
     return len(np.unique(sessions[sessions != NONE]))
 
 
-@check(
-    "session-zxid",
-    SESSION,
-    "Hunt et al., ZooKeeper (USENIX ATC 2010), 2.3: FIFO client order, linearizable writes",
-    "FinalRequestProcessor.processRequest: lastZxid of the ReplyHeader",
-    "CommitProcessor.run: one write at a time, and no read beside it",
-)
+@check("session-zxid")
 def session_zxid(evidence: Evidence, out: Outcome) -> None:
-    """The zxids in the replies on a connection never go back.
-
-    A reply's header has the last zxid that its server had processed, which only grows.
-    """
     x = evidence.exchanges
     rows, first = evidence.answered
     zxid = x.ints("zxid")[rows]
@@ -85,19 +75,8 @@ def _count(values: Ints) -> int:
     return len(np.unique(values))
 
 
-@check(
-    "session-order",
-    SESSION,
-    "Hunt et al. (2010), 2.3: all requests from a given client are executed in the order sent",
-    "CommitProcessor.run: pendingRequests holds a session's requests in order",
-)
+@check("session-order")
 def session_order(evidence: Evidence, out: Outcome) -> None:
-    """Replies on a connection come in the order of the requests.
-
-    But for auth and sasl, which are answered at receipt, and refusals. A reply is out of order
-    where its request was sent later, and has a higher xid, than that of a reply behind it; looked
-    for where the client counts its xids up, as the usual clients do.
-    """
     x = evidence.exchanges
     rows, _ = evidence.answered
     rows = rows[(x.ints("xid")[rows] >= 0) & (x.ints("error")[rows] != _NOT_READ_ONLY)]
@@ -163,18 +142,8 @@ def _mzxid(evidence: Evidence) -> Ints:
     return np.where(mzxid >= evidence.exchanges.ints("stat.czxid"), mzxid, NONE)
 
 
-@check(
-    "session-reads",
-    SESSION,
-    "Hunt et al. (2010), 2.3: FIFO client order; 4.4: a client's reads see its own writes",
-    "CommitProcessor.run: reads of a session wait behind its write",
-)
+@check("session-reads")
 def session_reads(evidence: Evidence, out: Outcome) -> None:
-    """A read never shows a node as it was before the session's own last write to it.
-
-    The Stat in a reply has the zxid of the node's last change (mzxid): after a session's own
-    create, setData or delete of the node it is not older than that write.
-    """
     x = evidence.exchanges
     paths = _paths(evidence)
     done = x.among("state", {"complete"}) & (x.ints("error") == 0) & (paths.path >= 0)
@@ -221,20 +190,8 @@ def session_reads(evidence: Evidence, out: Outcome) -> None:
     out.find_more(len(old) - out.violations)
 
 
-@check(
-    "session-events",
-    SESSION,
-    "Hunt et al. (2010), 2.3 and 4.4: a client sees the watch event before the new state",
-    "DataTree.processTxn: watches are triggered before lastProcessedZxid is raised",
-    "NIOServerCnxn.process (3.9): the event's header has the zxid of its write",
-)
+@check("session-events")
 def session_events(evidence: Evidence, out: Outcome) -> None:
-    """A watch event comes before any reply that shows the change.
-
-    Events that carry the zxid of their write (3.9) are older than every reply behind them and
-    newer than every one before. Whatever the release: where a read set a data watch on a node, no
-    later reply shows a newer mzxid of the same node without an event in between.
-    """
     _reach(evidence, out)
     _events_by_zxid(evidence, out)
     _events_by_stat(evidence, out)
@@ -345,17 +302,8 @@ def _events_by_stat(evidence: Evidence, out: Outcome) -> None:
     out.find_more(len(unseen) - (out.violations - found))
 
 
-@check(
-    "session-move",
-    SESSION,
-    "Hunt et al. (2010), 4.4: a server does not take a session of a client that has seen more",
-    "ZooKeeperServer.processConnectRequest: CLIENT_ZXID_AHEAD",
-)
+@check("session-move")
 def session_move(evidence: Evidence, out: Outcome) -> None:
-    """A server that takes a session has processed all that the client says it has seen.
-
-    No reply on a connection has a lower zxid than its ConnectRequest's last zxid seen.
-    """
     x = evidence.exchanges
     connects = x.among("op", {"connect"}) & x.among("state", {"complete"})
     connects &= (x.ints("error") == 0) & (x.ints("last_zxid_seen") > 0)
