@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import zktrace
+from tests.cli.test_command import output
 from tests.conftest import needs_native
 from tests.support.cases import PCAPS, VARIABLE
 from zktrace.analysis.blame import parts
@@ -119,6 +121,22 @@ def test_every_write_of_the_large_capture() -> None:
     assert (quorum["needed"], quorum["how"], quorum["followers"]) == (2, "config", 2)
     for number in report.slowest(200):
         check_write(report.write(number))
+
+
+@pytest.mark.slow
+@needs_native
+@pytest.mark.skipif(not MEDIUM.exists(), reason=f"{VARIABLE} names no directory with it")
+def test_every_write_of_the_large_capture_by_the_command() -> None:
+    """What the command tells of it, write by write."""
+    lines = output("trace", "--json", MEDIUM, engine="native").splitlines()
+    answered = 0
+    for write in map(json.loads, lines[:-2]):
+        check_write(write)
+        if write["latency_us"] is not None:
+            answered += 1
+            assert write["complete"], write
+            assert sum(ns(stage["us"]) for stage in write["stages"]) == ns(write["latency_us"])
+    assert (len(lines) - 2, answered) == (69_855, 69_828)
 
 
 def test_what_the_leader_did_by_itself(engine: str) -> None:

@@ -27,8 +27,23 @@ impl Default for Numbers {
 }
 
 impl Numbers {
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, row: usize, value: i64) {
+        match self {
+            Numbers::Wide(values) if values.len() == row => values.push(value),
+            Numbers::Narrow(values)
+                if values.len() == row
+                    && i64::from(value as i32) == value
+                    && value as i32 != NARROW_NONE =>
+            {
+                values.push(value as i32);
+            }
+            _ => self.put_behind(row, value),
+        }
+    }
+
+    /// Where rows without a value come before it, or it does not fit.
+    fn put_behind(&mut self, row: usize, value: i64) {
         match self {
             Numbers::Wide(values) => {
                 if values.len() < row {
@@ -45,7 +60,7 @@ impl Numbers {
                 }
                 _ => {
                     self.widen();
-                    self.put(row, value);
+                    self.put_behind(row, value);
                 }
             },
         }

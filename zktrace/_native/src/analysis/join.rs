@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::columns::{Kind, Role, View, NONE};
+use super::sorted::order_by;
 
 /// Txns of one zxid that are looked through for one that fits; more come only of made-up traffic.
 const TRIES: usize = 8;
@@ -139,13 +140,14 @@ impl Near {
 impl<'a> Join<'a> {
     pub fn new(view: View<'a>) -> Self {
         let (mut peers, peer_of) = numbered(&view);
-        handshakes(&view, &mut peers, &peer_of);
-        roles(&view, &mut peers, &peer_of);
-        sids(&view, &mut peers, &peer_of);
-        let asked = asked(&view);
+        let rows = Rows::new(&view, &peer_of, peers.len());
+        handshakes(&view, &rows, &mut peers, &peer_of);
+        roles(&rows, &mut peers);
+        sids(&view, &rows, &mut peers, &peer_of);
+        let asked = asked(&view, &rows);
         let mut txns = Txns::default();
-        let carried = distinct_txns(&view, &asked, &mut txns);
-        let deliveries = deliveries(&view, &peers, &peer_of, &txns, carried);
+        let carried = distinct_txns(&view, &rows, &asked, &mut txns);
+        let deliveries = deliveries(&view, rows, &peers, &txns, carried);
         let writes = written(&view, &mut txns, &asked);
         let joined = Arc::new(Joined {
             peers,
@@ -210,17 +212,67 @@ fn numbered(view: &View<'_>) -> (Vec<Peer>, Vec<i32>) {
     (peers, peer_of)
 }
 
+/// Rows by what they are for.
+struct Rows {
+    handshakes: Vec<u32>,
+    requests: Vec<u32>,
+    /// That carry a txn whose zxid is known.
+    txns: Vec<u32>,
+    /// Of each peer, of known zxids: PROPOSALs, ACKs, COMMITs, INFORMs.
+    told: Vec<[Vec<u32>; 4]>,
+    /// Whether a peer was sent INFORMs.
+    informed: Vec<bool>,
+}
+
+impl Rows {
+    fn new(view: &View<'_>, peer_of: &[i32], peers: usize) -> Self {
+        let q = &view.packets;
+        let mut rows = Rows {
+            handshakes: Vec::new(),
+            requests: Vec::new(),
+            txns: Vec::new(),
+            told: vec![Default::default(); peers],
+            informed: vec![false; peers],
+        };
+        for row in 0..q.rows {
+            let kind = q.kind(row);
+            let place = match kind {
+                Kind::Proposal => 0,
+                Kind::Ack if q.counted(row) => 1,
+                Kind::Request => {
+                    rows.requests.push(row as u32);
+                    continue;
+                }
+                kind if kind.is_commit() => 2,
+                kind if kind.is_inform() => {
+                    rows.informed[peer_at(view, peer_of, row)] = true;
+                    3
+                }
+                kind if kind.is_handshake() => {
+                    rows.handshakes.push(row as u32);
+                    continue;
+                }
+                _ => continue,
+            };
+            if q.zxid.get(row) != NONE {
+                rows.told[peer_at(view, peer_of, row)][place].push(row as u32);
+                if kind.is_txn() {
+                    rows.txns.push(row as u32);
+                }
+            }
+        }
+        rows
+    }
+}
+
 fn known(value: i64) -> Option<i64> {
     (value != NONE).then_some(value)
 }
 
-fn handshakes(view: &View<'_>, peers: &mut [Peer], peer_of: &[i32]) {
+fn handshakes(view: &View<'_>, rows: &Rows, peers: &mut [Peer], peer_of: &[i32]) {
     let q = &view.packets;
-    for row in 0..q.rows {
+    for row in rows.handshakes.iter().map(|&row| row as usize) {
         let kind = q.kind(row);
-        if !kind.is_handshake() {
-            continue;
-        }
         let peer = &mut peers[peer_at(view, peer_of, row)];
         if !peer.handshaken {
             // Until the sync is over, all that comes is part of it.
@@ -250,34 +302,24 @@ fn handshakes(view: &View<'_>, peers: &mut [Peer], peer_of: &[i32]) {
 }
 
 /// Roles of learners whose first packet was not seen.
-fn roles(view: &View<'_>, peers: &mut [Peer], peer_of: &[i32]) {
-    let q = &view.packets;
-    let mut acks = vec![false; peers.len()];
-    let mut informs = vec![false; peers.len()];
-    for row in 0..q.rows {
-        match q.kind(row) {
-            Kind::Ack if q.counted(row) => acks[peer_at(view, peer_of, row)] = true,
-            kind if kind.is_inform() => informs[peer_at(view, peer_of, row)] = true,
-            _ => {}
-        }
-    }
-    for ((peer, acks), informs) in peers.iter_mut().zip(acks).zip(informs) {
-        if peer.role.is_none() && acks {
+fn roles(rows: &Rows, peers: &mut [Peer]) {
+    for ((peer, told), informed) in peers.iter_mut().zip(&rows.told).zip(&rows.informed) {
+        if peer.role.is_none() && !told[1].is_empty() {
             peer.role = Some(Role::Follower);
         }
-        if peer.role.is_none() && informs && !peer.handshaken {
+        if peer.role.is_none() && *informed && !peer.handshaken {
             peer.role = Some(Role::Observer);
         }
     }
 }
 
 /// The sid of a learner that was joined mid-stream: the top byte of sessions that it makes.
-fn sids(view: &View<'_>, peers: &mut [Peer], peer_of: &[i32]) {
+fn sids(view: &View<'_>, rows: &Rows, peers: &mut [Peer], peer_of: &[i32]) {
     let q = &view.packets;
     let created = q.txn.find("createSession");
     let mut found: Vec<BTreeSet<i64>> = vec![BTreeSet::new(); peers.len()];
-    for row in 0..q.rows {
-        if q.kind(row) == Kind::Request && q.txn.code(row) == created {
+    for row in rows.requests.iter().map(|&row| row as usize) {
+        if q.txn.code(row) == created {
             let peer = peer_at(view, peer_of, row);
             found[peer].insert(q.session.get(row) >> 56 & 0xFF);
         }
@@ -290,27 +332,33 @@ fn sids(view: &View<'_>, peers: &mut [Peer], peer_of: &[i32]) {
 }
 
 /// REQUESTs by what names them.
-fn asked(view: &View<'_>) -> Near {
+fn asked(view: &View<'_>, rows: &Rows) -> Near {
     let q = &view.packets;
     let created = q.txn.find("createSession");
-    let mut all = Vec::new();
-    for row in 0..q.rows {
-        if q.kind(row) == Kind::Request {
-            let creates = q.txn.code(row) == created;
-            let key = key(q.session.get(row), q.cxid.get(row), creates);
-            all.push((key, q.ts.get(row), row as u32));
-        }
-    }
-    Near::new(all)
+    let all = rows.requests.iter().map(|&row| {
+        let at = row as usize;
+        let creates = q.txn.code(at) == created;
+        (
+            key(q.session.get(at), q.cxid.get(at), creates),
+            q.ts.get(at),
+            row,
+        )
+    });
+    Near::new(all.collect())
 }
 
 /// Distinct txns of the rows that carry one; and which one each row carries, -1 for others.
-fn distinct_txns(view: &View<'_>, asked: &Near, txns: &mut Txns) -> Vec<i32> {
+fn distinct_txns(view: &View<'_>, rows: &Rows, asked: &Near, txns: &mut Txns) -> Vec<i32> {
     let q = &view.packets;
     let created = q.txn.find("createSession");
-    let rows = (0..q.rows).filter(|&row| q.kind(row).is_txn() && q.zxid.get(row) != NONE);
-    let mut order: Vec<(i64, u32)> = rows.map(|row| (q.zxid.get(row), row as u32)).collect();
-    order.sort_unstable();
+    let zxids: Vec<i64> = rows
+        .txns
+        .iter()
+        .map(|&row| q.zxid.get(row as usize))
+        .collect();
+    let order = order_by(&zxids).into_iter();
+    let order = order.map(|at| (zxids[at as usize], rows.txns[at as usize]));
+    let mut order: Vec<(i64, u32)> = order.collect();
     let names = |row: u32| (q.session.get(row as usize), q.cxid.get(row as usize));
     let mut of_row = vec![-1; q.rows];
     for same in order.chunk_by_mut(|a, b| a.0 == b.0) {
@@ -365,29 +413,15 @@ fn take(view: &View<'_>, rows: &mut &[u32], zxid: i64) -> i32 {
 
 fn deliveries(
     view: &View<'_>,
+    rows: Rows,
     peers: &[Peer],
-    peer_of: &[i32],
     txns: &Txns,
     of_row: Vec<i32>,
 ) -> Deliveries {
     let q = &view.packets;
-    // proposals, ACKs, COMMITs and INFORMs of each peer
-    let mut held: Vec<[Vec<u32>; 4]> = vec![Default::default(); peers.len()];
-    for row in 0..q.rows {
-        let place = match q.kind(row) {
-            Kind::Proposal => 0,
-            Kind::Ack if q.counted(row) => 1,
-            kind if kind.is_commit() => 2,
-            kind if kind.is_inform() => 3,
-            _ => continue,
-        };
-        if q.zxid.get(row) != NONE {
-            held[peer_at(view, peer_of, row)][place].push(row as u32);
-        }
-    }
     let mut made = Deliveries::default();
     let mut bare = Vec::new();
-    for (number, (peer, mine)) in peers.iter().zip(held).enumerate() {
+    for (number, (peer, mine)) in peers.iter().zip(rows.told).enumerate() {
         made.start.push(made.zxid.len() as u32);
         let mine = mine.map(|rows| firsts(view, rows));
         let mut left: [&[u32]; 4] = [&mine[0], &mine[1], &mine[2], &mine[3]];

@@ -8,6 +8,7 @@ pub mod blame;
 pub mod columns;
 pub mod join;
 pub mod learners;
+pub mod servers;
 pub mod sorted;
 pub mod timeline;
 pub mod value;

@@ -1,5 +1,57 @@
 //! Rows in order and in groups. Knows no meaning of any number.
 
+use std::collections::hash_map::RandomState;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher};
+
+/// Hashes numbers quickly, and so that whoever makes them up cannot tell which collide.
+#[derive(Clone)]
+pub struct Quick(u64);
+
+impl Default for Quick {
+    fn default() -> Self {
+        Quick(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for Quick {
+    type Hasher = QuickHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> QuickHasher {
+        QuickHasher(self.0)
+    }
+}
+
+pub struct QuickHasher(u64);
+
+impl Hasher for QuickHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        // both halves of the product, so that each bit of it counts
+        let product = u128::from(self.0 ^ number) * 0x9E37_79B9_7F4A_7C15;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    #[inline]
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A set of numbers.
+pub type Numbers = HashSet<i64, Quick>;
+
 /// A counting sort's table may have so many entries per row, and so many in any case.
 const PER_ROW: usize = 4;
 const SMALL: usize = 65_536;
@@ -25,9 +77,7 @@ pub fn order_by(keys: &[i64]) -> Vec<u32> {
     let wide = usize::try_from(high.wrapping_sub(low)).unwrap_or(usize::MAX);
     if wide < PER_ROW * keys.len() + SMALL {
         let of = |key: i64| key.wrapping_sub(low) as usize;
-        let (starts, order) = buckets(keys.len(), wide + 1, |at| Some(of(keys[at])));
-        drop(starts);
-        return order;
+        return buckets(keys.len(), wide + 1, |at| Some(of(keys[at]))).1;
     }
     let mut order: Vec<u32> = (0..keys.len() as u32).collect();
     order.sort_by_key(|&at| keys[at as usize]);

@@ -50,7 +50,7 @@ pub fn quotient(dividend: i128, divisor: i128) -> f64 {
     let shift = top.leading_zeros().saturating_sub(1);
     let shifted = top << shift;
     let cut = u128::from(shifted % bottom != 0);
-    let scaled = (shifted / bottom | cut) as f64 / 2f64.powi(shift as i32);
+    let scaled = ((shifted / bottom) | cut) as f64 / 2f64.powi(shift as i32);
     if negative {
         -scaled
     } else {
@@ -73,7 +73,7 @@ pub fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);
@@ -101,7 +101,7 @@ mod tests {
         // 9007199254740993 / 1 and (2**62 + 1) / 3 and -(10**27) / 7 of Python
         assert_eq!(quotient((1 << 53) + 1, 1), 9_007_199_254_740_992.0);
         assert_eq!(quotient((1 << 62) + 1, 3), 1.537_228_672_809_129_3e18);
-        assert_eq!(quotient(-(10i128.pow(27)), 7), -1.428_571_428_571_428_5e26);
+        assert_eq!(quotient(-(10i128.pow(27)), 7), -1.428_571_428_571_428_6e26);
         assert_eq!(quotient(1, 3), 1.0 / 3.0);
         assert_eq!(quotient(5, 0), 0.0);
     }

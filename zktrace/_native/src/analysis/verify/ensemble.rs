@@ -116,11 +116,16 @@ impl<'a> Ensembles<'a> {
     }
 
     /// The ensemble of each connection by number, 0 where there is none.
-    pub fn of_conns(&self) -> HashMap<i64, usize> {
-        let known = self.learners.iter();
-        known
-            .map(|one| (one.conn, self.of_server[one.server]))
-            .collect()
+    pub fn of_conns(&self) -> Vec<i64> {
+        let mut of = Vec::new();
+        for one in &self.learners {
+            let conn = usize::try_from(one.conn).unwrap_or_default();
+            if of.len() <= conn {
+                of.resize(conn + 1, 0);
+            }
+            of[conn] = self.of_server[one.server] as i64;
+        }
+        of
     }
 
     /// Terms of each ensemble, by epoch.

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::ensemble::Ensembles;
+use super::orders::Carried;
 use super::Packet;
 use crate::analysis::columns::{hexadecimal, session_text, Exchanges, Packets, Texts, View, NONE};
 use crate::analysis::sorted::grouped;
@@ -66,6 +67,7 @@ pub struct Evidence<'a> {
     answered: OnceCell<(Vec<u32>, Vec<bool>)>,
     ensembles: OnceCell<Ensembles<'a>>,
     pub(super) margins: OnceCell<Vec<Option<i64>>>,
+    pub(super) carried: OnceCell<Vec<Carried>>,
 }
 
 /// What ends a stretch: on a connection, at a row, of the way to the server (0), to the client (1) or both (2).
@@ -132,6 +134,7 @@ impl<'a> Evidence<'a> {
             answered: OnceCell::new(),
             ensembles: OnceCell::new(),
             margins: OnceCell::new(),
+            carried: OnceCell::new(),
         }
     }
 

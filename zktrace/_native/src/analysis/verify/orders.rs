@@ -6,6 +6,7 @@ use super::ensemble::Learner;
 use super::evidence::Evidence;
 use super::Outcome;
 use crate::analysis::columns::{hexadecimal, Kind, NONE};
+use crate::analysis::sorted::order_by;
 use crate::analysis::value::thousands;
 
 /// A TxnDigest: version and digest of the tree, 12 bytes behind a txn.
@@ -177,22 +178,44 @@ pub fn commit_order(evidence: &Evidence<'_>, out: &mut Outcome) {
     }
 }
 
-/// Whole packets that carry a txn, ordered by ensemble and zxid, with their ensembles.
-fn carried(evidence: &Evidence<'_>) -> Vec<(usize, i64, u32)> {
-    let q = evidence.packets();
-    let of = evidence.ensembles().of_conns();
-    let hurt = !evidence.broken.is_empty();
-    let fits = |row: &usize| {
-        let whole = q.zxid.get(*row) != NONE && q.session.get(*row) != NONE;
-        q.kind(*row).is_txn() && whole && !(hurt && evidence.damaged()[*row])
-    };
-    let rows = (0..q.rows).filter(fits).map(|row| {
-        let ensemble = of.get(&q.conn.get(row)).copied().unwrap_or(0);
-        (ensemble, q.zxid.get(row), row as u32)
-    });
-    let mut rows: Vec<(usize, i64, u32)> = rows.collect();
-    rows.sort_unstable();
-    rows
+/// A packet that carries a txn: its ensemble, zxid and row.
+pub type Carried = (i64, i64, u32);
+
+/// Whole packets that carry a txn, ordered by ensemble and zxid.
+fn carried<'e>(evidence: &'e Evidence<'_>) -> &'e [Carried] {
+    evidence.carried.get_or_init(|| {
+        let q = evidence.packets();
+        let of = evidence.ensembles().of_conns();
+        let hurt = !evidence.broken.is_empty();
+        let fits = |row: &usize| {
+            let whole = q.zxid.get(*row) != NONE && q.session.get(*row) != NONE;
+            q.kind(*row).is_txn() && whole && !(hurt && evidence.damaged()[*row])
+        };
+        let rows = (0..q.rows).filter(fits).map(|row| {
+            let conn = usize::try_from(q.conn.get(row)).unwrap_or_default();
+            (
+                of.get(conn).copied().unwrap_or(0),
+                q.zxid.get(row),
+                row as u32,
+            )
+        });
+        // by zxid, then by ensemble, equals as they were
+        let by = |rows: &[Carried], key: fn(&Carried) -> i64| {
+            let keys: Vec<i64> = rows.iter().map(key).collect();
+            order_by(&keys)
+                .into_iter()
+                .map(|at| rows[at as usize])
+                .collect::<Vec<Carried>>()
+        };
+        let rows = by(&rows.collect::<Vec<Carried>>(), |one| one.1);
+        match rows
+            .iter()
+            .all(|one| Some(one.0) == rows.first().map(|one| one.0))
+        {
+            true => rows,
+            false => by(&rows, |one| one.0),
+        }
+    })
 }
 
 pub fn same_txn(evidence: &Evidence<'_>, out: &mut Outcome) {
@@ -267,7 +290,7 @@ pub fn digest(evidence: &Evidence<'_>, out: &mut Outcome) {
     out.miss(without, || {
         format!("{} packets with a txn have no digest", thousands(without))
     });
-    let rows: Vec<_> = all.into_iter().filter(|one| has(one.2)).collect();
+    let rows: Vec<Carried> = all.iter().copied().filter(|one| has(one.2)).collect();
     let creates = q.txn.find("createSession");
     let mut compared = 0;
     let (mut unlike, mut changed) = (Vec::new(), Vec::new());

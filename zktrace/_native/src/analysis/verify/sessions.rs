@@ -1,11 +1,11 @@
 //! Guarantees to a session, held against what passed on the client port. `sessions.py` is the reference.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::evidence::Evidence;
 use super::Outcome;
 use crate::analysis::columns::{hexadecimal, NONE};
-use crate::analysis::sorted::{distinct, grouped, order_by};
+use crate::analysis::sorted::{distinct, grouped, order_by, Numbers};
 use crate::analysis::value::thousands;
 
 /// KeeperException.Code.NOTREADONLY: answered ahead of reads on their way.
@@ -193,41 +193,38 @@ pub fn session_reads(evidence: &Evidence<'_>, out: &mut Outcome) {
     });
     let nodes = Nodes::of(evidence);
     let stretch = evidence.stretch();
-    // rows with their keys; and what a write leaves behind, NONE for a read
-    let mut chosen: Vec<(u32, i64, i64)> = Vec::new();
-    let mut written: HashSet<i64> = HashSet::new();
-    for row in 0..x.rows {
-        let at = node(evidence, row);
-        let done = x.state.code(row) == complete && x.error.get(row) == 0;
-        if !done || at < 0 || x.zxid.get(row) <= 0 {
-            continue;
-        }
+    // what a write leaves behind: of a setData it must be known; NONE for what is no write
+    let floor = |row: usize| {
         let op = x.op.code(row);
-        let changed = mzxid(evidence, row);
-        // a deleted node that is there again was made later than the delete
-        let floor = if op == sets {
-            changed
+        if op == sets {
+            mzxid(evidence, row)
         } else if creates.has(op) {
             x.zxid.get(row)
         } else if deletes.has(op) {
+            // a deleted node that is there again was made later than the delete
             x.zxid.get(row).wrapping_add(1)
-        } else if shows.has(op) && changed != NONE {
-            NONE
         } else {
-            continue;
-        };
-        let key = nodes.key(stretch[row], at);
-        if floor != NONE {
-            written.insert(key);
-        } else if op == sets {
-            continue;
+            NONE
         }
-        chosen.push((row as u32, key, floor));
-    }
+    };
+    let done = |row: usize| {
+        let good = x.state.code(row) == complete && x.error.get(row) == 0;
+        good && x.zxid.get(row) > 0 && node(evidence, row) >= 0
+    };
+    let key = |row: usize| nodes.key(stretch[row], node(evidence, row));
+    let writing = (0..x.rows).filter(|&row| floor(row) != NONE && done(row));
+    let written: Numbers = writing.map(key).collect();
     if written.is_empty() {
         return;
     }
-    chosen.retain(|one| written.contains(&one.1));
+    let mut chosen: Vec<(u32, i64, i64)> = Vec::new();
+    for row in 0..x.rows {
+        let left = floor(row);
+        let reads = shows.has(x.op.code(row)) && mzxid(evidence, row) != NONE;
+        if (left != NONE || reads) && done(row) && written.contains(&key(row)) {
+            chosen.push((row as u32, key(row), left));
+        }
+    }
     let keys: Vec<i64> = chosen.iter().map(|one| one.1).collect();
     let order = order_by(&keys);
     let (mut reads, mut writes) = (0, 0);
@@ -306,7 +303,7 @@ fn events_by_zxid(evidence: &Evidence<'_>, out: &mut Outcome) {
         return;
     }
     let (stretch, event_stretch) = (evidence.stretch(), evidence.event_stretch());
-    let wanted: HashSet<i64> = told.iter().map(|&row| event_stretch[row]).collect();
+    let wanted: Numbers = told.iter().map(|&row| event_stretch[row]).collect();
     let rows = evidence.answered().0.iter().map(|&row| row as usize);
     let rows = rows.filter(|&row| wanted.contains(&stretch[row]));
     let replies = rows.map(|row| (x.seq.get(row), One { row, event: false }));
@@ -388,7 +385,7 @@ fn events_by_stat(evidence: &Evidence<'_>, out: &mut Outcome) {
     }
     let other = x.op.among(&OTHER_WATCHES);
     let others = (0..x.rows).filter(|&row| other.has(x.op.code(row)));
-    let others: HashSet<i64> = others.map(|row| x.conn.get(row)).collect();
+    let others: Numbers = others.map(|row| x.conn.get(row)).collect();
     out.miss(others.len(), || {
         format!(
             "{} connections also set watches by addWatch or setWatches: their replies are not held \
@@ -402,7 +399,7 @@ fn events_by_stat(evidence: &Evidence<'_>, out: &mut Outcome) {
     let rows: Vec<usize> = (0..x.rows).filter(fits).collect();
     let key = |row: usize| nodes.key(stretch[row], node(evidence, row));
     let watched = rows.iter().filter(|&&row| sets(row));
-    let watched: HashSet<i64> = watched.map(|&row| key(row)).collect();
+    let watched: Numbers = watched.map(|&row| key(row)).collect();
     if watched.is_empty() {
         return;
     }
