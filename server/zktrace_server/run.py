@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -59,6 +60,9 @@ async def serve(config: Config) -> str | None:
             listener.close()
         service.stop()
         raise
+    # Znodes that were loaded make no cycles: to look for some among them holds up all clients.
+    gc.collect()
+    gc.freeze()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

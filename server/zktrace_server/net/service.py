@@ -162,7 +162,7 @@ class Service:
 
     def end_turn(self) -> None:
         self._in_turn = False
-        if self.server.dirty:
+        if self.server.dirty or self.server.log:
             self._commit()
 
     def received(self, connection: Connection, data: bytes) -> None:
@@ -236,7 +236,7 @@ class Service:
         if self.failed.done() or not server.dirty:
             self._held = self._held_txns = 0
             return
-        self._send_of(server, _clocks()[1])
+        self._send_of(server, _now_ms())
 
     def _send_of(self, server: Server, now_ms: int) -> None:
         """What a server has to send, at this time."""
@@ -348,7 +348,11 @@ class Service:
 
 def _clocks() -> tuple[int, int]:
     """(wall clock, clock that only goes forward), in ms."""
-    return int(time.time() * 1000), int(time.monotonic() * 1000)
+    return int(time.time() * 1000), _now_ms()
+
+
+def _now_ms() -> int:
+    return int(time.monotonic() * 1000)
 
 
 __all__ = ["Peer", "Refused", "Service"]
