@@ -83,6 +83,10 @@ fuzz: ## feed the native decoder mutated captures for FUZZ_SECONDS
 campaign: $(STAMP_TEST) $(STAMP_NATIVE) ## decode captures with losses, 100 seeds each: nothing wrong may be shown
 	$(PY) -m tests.properties.campaign $(CAMPAIGN_ARGS)
 
+.PHONY: replay-campaign
+replay-campaign: $(STAMP_TEST) $(STAMP_NATIVE) ## round trips of all workloads and 100 sessions with jitter, at their whole sizes
+	ZKTRACE_FULL=1 PYTHONPATH=.:server:proxy $(PY) -m pytest tests/proxy/replay/test_roundtrip.py tests/proxy/replay/test_jitter.py
+
 .PHONY: differential
 differential: $(STAMP_TEST) $(STAMP_NATIVE) ## the reference server beside Java's: 100,000 random operations, every reply compared
 	PYTHONPATH=.:server:proxy $(PY) -m tests.server.differential --seeds 1-60 $(DIFFERENTIAL_ARGS)

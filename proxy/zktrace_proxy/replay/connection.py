@@ -50,6 +50,8 @@ class Connection:
         self.timeout_ms = 0
         #: its recorded end has come: what the server still says is not compared
         self.ended = False
+        #: and its last step is done
+        self.finished = False
         #: the recording ended before the connection did
         self.open_end = False
         #: why no more can be sent
@@ -185,7 +187,7 @@ class Connection:
         return self._debited is step and step.since != -1.0 and not self._heard(step)
 
     def _end(self, step: Step) -> None:
-        self.ended = True
+        self.ended = self.finished = True
         self.open_end = not step.exchange.closed
         # A session that was not closed lives on: it may come again, or it is to expire in time.
         if step.exchange.closed and self.run.is_over(self.session) and self.wire is not None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.proxy.conftest import ROOT
 from zktrace_proxy.compare.pairwise import Comparison, compare
@@ -25,6 +25,9 @@ from zktrace_server.load import Options as Load
 from zktrace_server.load import run as load
 
 Address = tuple[str, int]
+
+#: `make replay-campaign`: whole sizes, rather than what fits among the tests.
+FULL: Final = bool(os.environ.get("ZKTRACE_FULL"))
 
 _CODE = (
     "import importlib, sys, typer; from zktrace.cli.main import run; name = sys.argv[1]; "

@@ -11,6 +11,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import BadVersionError
 
 from tests.proxy.replay.support import (
+    FULL,
     Faulty,
     differences,
     planned,
@@ -23,7 +24,9 @@ from tests.server.ourzk import OurServer, ours
 from tests.support.javazk import standalone
 from zktrace_server.load import WORKLOADS
 
-ALL = tuple(WORKLOADS)
+#: `large` takes seconds to make its tree
+ALL = tuple(name for name in WORKLOADS if FULL or name != "large")
+CLIENTS, OPS = (20, 1200) if FULL else (18, 540)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def of_ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All workloads at once, on the reference server."""
     directory = tmp_path_factory.mktemp("ours")
     with ours(directory / "server") as server:
-        record(server.address, directory / "a.pcapng", ALL, clients=20, ops=1200)
+        record(server.address, directory / "a.pcapng", ALL, clients=CLIENTS, ops=OPS)
     return directory / "a.pcapng"
 
 
@@ -40,7 +43,7 @@ def of_java(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same on Java's ZooKeeper."""
     directory = tmp_path_factory.mktemp("java")
     with standalone(directory / "server") as server:
-        record(server.address, directory / "a.pcapng", ALL, clients=20, ops=1200)
+        record(server.address, directory / "a.pcapng", ALL, clients=CLIENTS, ops=OPS)
     return directory / "a.pcapng"
 
 
@@ -49,13 +52,13 @@ def again(file: Path, target: tuple[str, int], second: Path, **options: Any) -> 
     report, comparison = replayed_and_recorded(file, target, second, **options)
     assert differences(report) == []
     counts = report.outcome.counts
-    assert counts["equal"] + counts["mapped"] > 1200
+    assert counts["equal"] + counts["mapped"] > OPS
     assert counts["allowed"] == 0
     found = comparison.as_dict()
     assert found["divergences"] == []
     assert comparison.differences == 0
     assert comparison.outcome.counts == counts
-    assert comparison.outcome.events["equal"] == report.outcome.events["equal"] > 20
+    assert comparison.outcome.events["equal"] == report.outcome.events["equal"] > 10
 
 
 @pytest.mark.parametrize("order", ["strict", "conflict"])
@@ -81,25 +84,15 @@ def test_java_gives_the_reference_servers_results(of_ours: Path, tmp_path: Path)
         again(of_ours, server.address, tmp_path / "b.pcapng")
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is small: without `large`, whose tree takes seconds."""
-    directory = tmp_path_factory.mktemp("small")
-    names = [name for name in ALL if name != "large"]
-    with ours(directory / "server") as server:
-        record(server.address, directory / "a.pcapng", names, clients=18, ops=600)
-    return directory / "a.pcapng"
-
-
-def test_below_a_prefix_beside_other_nodes(small: Path, tmp_path: Path) -> None:
+def test_below_a_prefix_beside_other_nodes(of_ours: Path, tmp_path: Path) -> None:
     with ours(tmp_path) as server:
-        first = replayed(small, server.address, prefix="/replay1")
-        second = replayed(small, server.address, prefix="/replay2/b")
+        first = replayed(of_ours, server.address, prefix="/replay1")
+        second = replayed(of_ours, server.address, prefix="/replay2/b")
     assert differences(first) == differences(second) == []
 
 
-def test_at_the_recorded_speed_it_takes_the_recorded_time(small: Path, tmp_path: Path) -> None:
-    plan = planned(small)
+def test_at_the_recorded_speed_it_takes_the_recorded_time(of_ours: Path, tmp_path: Path) -> None:
+    plan = planned(of_ours)
     seconds = (plan.last_ns - plan.first_ns) / 1e9
     with ours(tmp_path) as server:
         report = replayed(plan, server.address, speed=1.0)

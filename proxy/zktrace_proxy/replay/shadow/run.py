@@ -9,6 +9,7 @@ different; finished connections are let go.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ class ShadowReplayer(Replayer):
         self._unknown: set[str] = set()
         self._left_out: set[int] = set()
         #: requests that were not sent, since their session was left out or lost
-        self.not_sent = 0
+        self.not_sent: Counter[str] = Counter()
         #: requests compared when the first session was left out; None: none was
         self.complete_until: int | None = None
         self._missed = 0
@@ -77,7 +78,7 @@ class ShadowReplayer(Replayer):
 
     def unsent(self, connection: Any, step: Step) -> None:
         """Of a session that was left out, or that the shadow lost: not compared."""
-        self.not_sent += 1
+        self.not_sent[connection.dead or "its session was left out"] += 1
         if self.complete_until is None:
             self.complete_until = self.report.sent
         self.finish_quietly(step)
@@ -146,7 +147,8 @@ class ShadowReplayer(Replayer):
         """Forgets connections that are over on both sides."""
         now = self.time()
         for conn, connection in list(self._connections.items()):
-            if not connection.ended or connection.queue or connection.inflight:
+            over = connection.finished or conn in self._left_out
+            if not over or connection.queue or connection.inflight:
                 continue
             if connection.wire is not None:
                 if self.is_over(connection.session):

@@ -171,7 +171,8 @@ class Shadow:
             "left_out": dict(feed.out),
             "connections_lost": dict(report.lost_connections),
             "connects_failed": dict(report.failed_connects),
-            "requests_not_sent": replayer.not_sent,
+            "requests_not_sent": sum(replayer.not_sent.values()),
+            "not_sent": dict(replayer.not_sent),
             "watch_events_missing": report.stalled,
             "nodes_made": report.start.made,
             "nodes_there": report.start.there,
@@ -200,10 +201,10 @@ class Shadow:
         for name, words in (("connections_lost", "lost"), ("connects_failed", "not made")):
             for why, count in told[name].items():
                 lines.append(f"shadow: {plural(count, 'connection')} {words}: {why}")
-        if told["requests_not_sent"]:
+        for why, count in told["not_sent"].items():
             lines.append(
-                f"shadow: {plural(told['requests_not_sent'], 'request')} not sent to it; what "
-                "differs behind them may be for want of them"
+                f"shadow: {plural(count, 'request')} not sent to it, {why}: what differs behind "
+                "them may be for want of them"
             )
         if told["unseen_writes"]:
             lines.append(
