@@ -33,6 +33,19 @@ def batches(events: list[Event], batch_rows: int) -> list[tuple[str, pa.RecordBa
     return [(batch.kind, pa.record_batch(batch)) for batch in cut]
 
 
+class Whole:
+    """The events as an engine keeps them whole: :class:`zktrace.engine.base.WholeEngine`."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._tables = {kind: (n, kept) for kind, n, kept in _module().debug_whole(events)}
+
+    def take_whole(self, kind: str) -> Any:
+        return self._tables[kind][1]
+
+    def whole_rows(self, kind: str) -> int:
+        return int(self._tables[kind][0])
+
+
 def aggregates(
     events: list[Event],
     by: tuple[str, ...],

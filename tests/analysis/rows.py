@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from zktrace.analysis.tables import KINDS, Row, TableBuilder
+from zktrace.analysis.tables import Row, TableBuilder
+from zktrace.engine.base import KINDS
 
 #: (table, row); paths are bytes as they come from the wire.
 Event = tuple[str, Row]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,6 @@ from tests.analysis import native
 from tests.analysis.native import needs_native
 from tests.analysis.rows import EVENTS, Event, in_python, tables
 from zktrace.analysis.tables import (
-    KINDS,
     SCHEMAS,
     TableBuilder,
     batch_from_rows,
@@ -19,6 +20,8 @@ from zktrace.analysis.tables import (
     plain,
     table_from_batches,
 )
+from zktrace.analysis.whole import KeptTables
+from zktrace.engine.base import KINDS
 
 COLUMNS = {
     "exchanges": "seq ts_ns conn client server op opcode xid session path watch error zxid"
@@ -113,6 +116,19 @@ def test_native_tables_are_the_same(events: list[Event], batch_rows: int) -> Non
     got = native.batches(events, batch_rows)
     for kind, expected in tables(events).items():
         same(kind, [batch for of, batch in got if of == kind], expected)
+
+
+@needs_native
+@given(EVENTS)
+@settings(max_examples=100)
+def test_native_tables_kept_whole_are_the_same(events: list[Event]) -> None:
+    """As records, then as columns: nothing of a row is lost."""
+    kept = KeptTables(native.Whole(events))
+    for kind, expected in tables(events).items():
+        assert kept.rows(kind) == expected.num_rows
+        same(kind, kept[kind].to_batches(), expected)
+        assert kept.rows(kind) == expected.num_rows
+    assert pickle.loads(pickle.dumps(kept)) == dict(kept)
 
 
 @needs_native

@@ -32,6 +32,8 @@ from tests.bench import synth
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "captures" / "medium.pcap.zst"
 READ = "import sys, zktrace; trace = zktrace.read(sys.argv[1])"
+#: The same, then every table made of the rows: all of their columns.
+ARROW = READ + "; trace.tables"
 ROW = "| {:<44} | {:>9} | {:>8} | {:>8} | {:>6} | {:>9} |"
 MB = 10**6
 
@@ -186,10 +188,12 @@ def main() -> None:
     baseline = Job("tcpdump -r FILE -w /dev/null", ("tcpdump", "-r", "FILE", "-w", "/dev/null"))
     stats = (zktrace, "stats", "FILE")
     tables = (sys.executable, "-c", READ, "FILE")
+    arrow = (sys.executable, "-c", ARROW, "FILE")
     jobs = [
         baseline,
         Job("zktrace stats FILE", stats, 0.8),
-        Job("zktrace.read(FILE): all tables", tables, 1.0),
+        Job("zktrace.read(FILE): all rows kept", tables, 1.0),
+        Job("the same, all columns made Arrow", arrow),
     ]
     if not args.no_json:
         jobs.append(Job("zktrace decode --json FILE", (zktrace, "decode", "--json", "FILE")))
@@ -217,7 +221,8 @@ def main() -> None:
                 (*stats, "--by", "path", "--top", "20"),
                 1.5,
             ),
-            Job("zktrace.read(FILE): all tables", tables, 1.5),
+            Job("zktrace.read(FILE): all rows kept", tables, 1.5),
+            Job("the same, all columns made Arrow", arrow),
         ]
         title = "Synthetic: 20,000 paths, 400 interleaved connections"
         good &= table(title, jobs, path, scratch, args.rounds)

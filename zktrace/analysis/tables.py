@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from zktrace.engine.base import KINDS
+
 #: One event: values in column order.
 Row = tuple[Any, ...]
 
@@ -170,7 +172,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
     ),
 }
 
-KINDS: Final = tuple(SCHEMAS)
+assert tuple(SCHEMAS) == KINDS
 
 
 def batch_from_rows(kind: str, rows: Sequence[Row]) -> pa.RecordBatch:

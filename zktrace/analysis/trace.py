@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-import pyarrow as pa
-
-from zktrace.analysis.hashing import SessionHasher, make_key
-from zktrace.analysis.tables import KINDS, SCHEMAS, batch_from_rows, table_from_batches
+from zktrace.analysis.whole import KeptTables, one_dictionary
 from zktrace.capture.source import Source
 from zktrace.engine.base import (
     BATCH_ROWS,
+    KINDS,
     MAX_CONNECTIONS,
     EngineOptions,
     Rows,
@@ -36,7 +34,10 @@ from zktrace.engine.base import (
 from zktrace.engine.driver import Run, Steps
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from zktrace.analysis.filter import Filter
+    from zktrace.analysis.hashing import SessionHasher
     from zktrace.analysis.writereport import WriteReport
 
 #: A port of any address, or "IP:N" / "[IPv6]:N".
@@ -51,7 +52,11 @@ TXN_PACKETS: Final = ("PROPOSAL", "INFORM", "INFORMANDACTIVATE")
 
 def to_batch(kind: str, rows: Rows) -> pa.RecordBatch:
     """Rows as an engine gives them, as a record batch."""
+    import pyarrow as pa
+
     if isinstance(rows, list):
+        from zktrace.analysis.tables import batch_from_rows
+
         return batch_from_rows(kind, rows)
     if isinstance(rows, pa.RecordBatch):
         return rows
@@ -89,7 +94,11 @@ class Batches:
         self.run = run
         self.whole = whole
         self._filter = where
-        self._hasher = SessionHasher(hash_key) if hash_key is not None else None
+        self._hasher: SessionHasher | None = None
+        if hash_key is not None:
+            from zktrace.analysis.hashing import SessionHasher
+
+            self._hasher = SessionHasher(hash_key)
 
     @property
     def coverage(self) -> dict[str, Any]:
@@ -107,15 +116,24 @@ class Batches:
 
 
 class Trace:
-    """A decoded capture in memory, one Arrow table per kind of event."""
+    """A decoded capture in memory, one Arrow table per kind of event.
+
+    With the native engine a table is made of the rows when it is asked for first, and takes some
+    five times their memory from then on.
+    """
 
     def __init__(self, tables: Mapping[str, pa.Table], coverage: Mapping[str, Any]) -> None:
-        self._tables = dict(tables)
+        self._tables = tables if isinstance(tables, KeptTables) else dict(tables)
         self._coverage = dict(coverage)
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{table.num_rows} {kind}" for kind, table in self._tables.items())
+        rows = ", ".join(f"{self._rows(kind)} {kind}" for kind in self._tables)
         return f"<zktrace.Trace: {rows}>"
+
+    def _rows(self, kind: str) -> int:
+        if isinstance(self._tables, KeptTables):
+            return self._tables.rows(kind)
+        return int(self._tables[kind].num_rows)
 
     @property
     def tables(self) -> dict[str, pa.Table]:
@@ -152,6 +170,7 @@ class Trace:
         """The rows of :attr:`quorum` that carry a transaction: one for each learner it was sent
         to.
         """
+        import pyarrow as pa
         from pyarrow import compute as pc
 
         table = self._tables["quorum"]
@@ -303,11 +322,16 @@ def _batches(
         from zktrace.analysis.filter import compile_filter
 
         where = compile_filter(filter)
+    key = None
+    if hashed:
+        from zktrace.analysis.hashing import make_key
+
+        key = make_key(hash_key)
     return Batches(
         Run(sources_of(source), create(options, engine), batch_rows=batch_rows, progress=progress),
         where=where,
         whole=whole,
-        hash_key=make_key(hash_key) if hashed else None,
+        hash_key=key,
     )
 
 
@@ -358,75 +382,16 @@ def gather(steps: Batches) -> Trace:
     if steps.whole:
         for _ in steps.run:
             pass
-        return Trace(_whole(cast(WholeEngine, steps.run.engine)), steps.coverage)
+        return Trace(KeptTables(cast(WholeEngine, steps.run.engine)), steps.coverage)
+    from zktrace.analysis.tables import table_from_batches
+
     held: dict[str, list[pa.RecordBatch]] = {kind: [] for kind in KINDS}
     for batches in steps:
         for kind, batch in batches.items():
             held[kind].append(batch)
     tables = {
         # One dictionary per column, as pandas and most writers want it.
-        kind: _one_dictionary(table_from_batches(kind, batches))
+        kind: one_dictionary(table_from_batches(kind, batches))
         for kind, batches in held.items()
     }
     return Trace(tables, steps.coverage)
-
-
-def _whole(engine: WholeEngine) -> dict[str, pa.Table]:
-    """The tables that an engine kept."""
-    held: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
-    shared: set[str] = set()
-    for batches, texts in engine.take_whole():
-        dictionaries = dict(texts)
-        shared.update(dictionaries)
-        chunks: dict[str, list[pa.RecordBatch]] = {kind: [] for kind in KINDS}
-        for batch in batches:
-            chunks[batch.kind].append(pa.record_batch(batch))
-        for kind, parts in chunks.items():
-            if parts and kind in dictionaries:
-                held[kind].append(_with_texts(kind, parts, dictionaries[kind]))
-            elif parts:
-                held[kind].append(table_from_batches(kind, parts))
-    return {
-        kind: tables[0]
-        if len(tables) == 1 and kind in shared
-        else _one_dictionary(pa.concat_tables(tables) if tables else table_from_batches(kind, ()))
-        for kind, tables in held.items()
-    }
-
-
-def _with_texts(kind: str, batches: list[pa.RecordBatch], texts: list[Any]) -> pa.Table:
-    """A table of batches that have keys in place of texts."""
-    left = iter(texts)
-    schema = SCHEMAS[kind]
-    columns = pa.Table.from_batches(batches).columns
-    for at, field in enumerate(schema):
-        if pa.types.is_dictionary(field.type):
-            values = pa.array(next(left))
-            columns[at] = pa.chunked_array(
-                [pa.DictionaryArray.from_arrays(c, values, safe=False) for c in columns[at].chunks],
-                type=field.type,
-            )
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _one_dictionary(table: pa.Table) -> pa.Table:
-    """The same rows with one dictionary per column. An engine's dictionaries live on from batch to
-    batch: where each is the beginning of the last one, that does for all, and no index is touched.
-    """
-    columns = table.columns
-    for at, column in enumerate(columns):
-        if not pa.types.is_dictionary(column.type) or column.num_chunks < 2:
-            continue
-        chunks = column.chunks
-        last = chunks[-1].dictionary
-        if all(_begins(last, chunk.dictionary) for chunk in chunks):
-            columns[at] = pa.chunked_array(
-                [pa.DictionaryArray.from_arrays(one.indices, last, safe=False) for one in chunks]
-            )
-        else:
-            columns[at] = column.unify_dictionaries()
-    return pa.Table.from_arrays(columns, schema=table.schema)
-
-
-def _begins(whole: pa.Array, part: pa.Array) -> bool:
-    return len(part) <= len(whole) and whole.slice(0, len(part)).equals(part)

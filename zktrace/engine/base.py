@@ -52,6 +52,13 @@ GROUPINGS: Final = ("op", "client", "path", "session", "server")
 WINDOW_GROUPINGS: Final = ("op", "client", "path", "fingerprint", "server")
 
 
+#: Kinds of events, each a table of ``zktrace.analysis.tables``, in their order there.
+KINDS: Final = (
+    *("exchanges", "watch_events", "connections", "four_letter", "anomalies", "quorum"),
+    "elections",
+)
+
+
 class EngineError(Exception):
     """No engine, or not the one asked for: one line, for the user."""
 
@@ -181,12 +188,14 @@ class Engine(Protocol):
 class WholeEngine(Protocol):
     """An engine with the ability ``whole``."""
 
-    def take_whole(self) -> list[tuple[list[Rows], list[tuple[str, list[Any]]]]]:
-        """All rows: batches, which know their ``kind``, and dictionaries of tables by name. The
-        batches of a table with dictionaries have keys in place of texts; the dictionaries are in
-        the order of the columns with texts. Several such pairs where there is too much text for
-        one.
+    def take_whole(self, kind: str) -> list[tuple[list[Rows], list[Any] | None]]:
+        """All rows of a kind, which it gives away: batches, and dictionaries. Where there are
+        dictionaries, the batches have keys in place of texts; they are in the order of the columns
+        with texts. Several such pairs where there is too much text for one, none without rows.
         """
+
+    def whole_rows(self, kind: str) -> int:
+        """How many rows of a kind it has."""
 
 
 class LiveEngine(Engine, Protocol):

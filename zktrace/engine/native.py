@@ -75,6 +75,7 @@ class NativeEngine:
         self.drain = engine.drain
         self.totals = engine.totals
         self.take_whole = engine.take_whole
+        self.whole_rows = engine.whole_rows
         self.kept = engine.kept
 
     def take(self) -> Mapping[str, Rows]:

@@ -285,6 +285,16 @@ impl DictColumn {
         Ok(self.keys.finish_keys(&mut self.dictionary, rows)?.0)
     }
 
+    #[inline]
+    pub fn key(&mut self, raw: &[u8]) -> Option<i32> {
+        self.dictionary.text_key(raw)
+    }
+
+    #[inline]
+    pub fn push_key(&mut self, row: usize, key: Option<i32>) {
+        self.keys.push_some(row, key);
+    }
+
     /// The keys alone.
     pub fn finish_indices(&mut self, rows: usize, blanks: &mut Blanks) -> ArrayRef {
         self.keys.finish_sparse::<Int32Type>(rows, blanks)

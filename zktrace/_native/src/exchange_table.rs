@@ -1,4 +1,5 @@
-//! The table of exchanges. What few rows have (multis, setWatches, connects) goes to its columns directly.
+//! The table of exchanges. What few rows have (multis, setWatches, connects) goes to its columns directly. Where the table
+//! is kept whole, rows are kept as they are in `exchange_log`, and become columns at the end.
 
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::ArrayRef;
@@ -7,6 +8,7 @@ use arrow_schema::ArrowError;
 use crate::block_columns::{Bits, Blanks, Columns, Out};
 use crate::columns::{Column, Dictionary};
 use crate::events::{Connect, Exchange};
+use crate::exchange_log::{ExchangeLog, ExchangeReader, Keys};
 use crate::nested::{StatColumns, SubColumns, WatchesColumns};
 use crate::table_schema::{schema, Kind};
 use crate::tables::{Ends, Names};
@@ -64,6 +66,8 @@ pub struct Exchanges {
     sub: SubColumns,
     watches: WatchesColumns,
     connect: ConnectColumns,
+    log: Option<Box<ExchangeLog>>,
+    reader: Option<Box<ExchangeReader>>,
 }
 
 impl Default for Exchanges {
@@ -83,6 +87,8 @@ impl Default for Exchanges {
             sub: SubColumns::default(),
             watches: WatchesColumns::default(),
             connect: ConnectColumns::default(),
+            log: None,
+            reader: None,
         }
     }
 }
@@ -99,12 +105,46 @@ struct ConnectColumns {
 }
 
 impl Exchanges {
+    /// Rows in columns.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    pub fn out(&mut self) -> &mut Out {
-        &mut self.out
+    /// From now on rows are kept whole, until `read`.
+    pub fn keep_whole(&mut self) {
+        self.out.whole = true;
+        self.log = Some(Box::default());
+    }
+
+    /// Rows kept whole.
+    pub fn kept(&self) -> usize {
+        self.log.as_ref().map_or(0, |log| log.rows)
+    }
+
+    /// Begins to make columns of what was kept; further rows are kept behind it.
+    pub fn read(&mut self) {
+        if let Some(log) = &mut self.log {
+            self.reader = Some(Box::new(std::mem::take(log.as_mut()).read()));
+        }
+    }
+
+    /// Makes columns of the next rows, so many or as many as have so much text. False if none is left.
+    pub fn read_batch(&mut self, rows: usize, text: usize) -> bool {
+        let Some(mut reader) = self.reader.take() else {
+            return false;
+        };
+        if reader.left == 0 {
+            return false;
+        }
+        self.out.expected = rows.min(reader.left);
+        while reader.left > 0 && self.rows < rows && self.sub.byte_len() < text {
+            reader.next(|row, mut keys| {
+                keys.state = self.states.key(row.state as i32, row.state.as_str());
+                self.put(row, &keys);
+            });
+        }
+        self.reader = Some(reader);
+        true
     }
 
     /// The texts of a table that is kept whole, in the order of the columns; they start anew.
@@ -123,17 +163,31 @@ impl Exchanges {
     /// Bytes of the texts that can grow.
     #[inline]
     pub fn text(&self) -> usize {
-        self.paths.byte_len() + self.created_paths.byte_len() + self.sub.byte_len()
+        let kept = self.log.as_ref().map_or(0, |log| log.text());
+        self.paths.byte_len() + self.created_paths.byte_len() + self.sub.byte_len() + kept
     }
 
     pub fn push(&mut self, row: &Exchange<'_>) {
-        let (client, server) = self.ends.keys(row.conn);
-        let op = row.op.map(|(code, name)| self.ops.key(code, name));
-        let state = self.states.key(row.state as i32, row.state.as_str());
-        // No key only when one batch holds 2 GiB of text; batches are cut long before.
-        let path = row.path.and_then(|path| self.paths.text_key(path));
         let created = row.created_path;
-        let created_path = created.and_then(|path| self.created_paths.text_key(path));
+        let mut keys = Keys {
+            op: row.op.map(|(code, name)| self.ops.key(code, name)),
+            // No key only when one batch holds 2 GiB of text; batches are cut long before.
+            path: row.path.and_then(|path| self.paths.text_key(path)),
+            created_path: created.and_then(|path| self.created_paths.text_key(path)),
+            ..Keys::default()
+        };
+        if let Some(log) = &mut self.log {
+            let ends = &mut self.ends;
+            log.add(row, &keys, |conn| ends.keys(conn));
+            return;
+        }
+        (keys.client, keys.server) = self.ends.keys(row.conn);
+        keys.state = self.states.key(row.state as i32, row.state.as_str());
+        self.put(row, &keys);
+    }
+
+    #[inline]
+    fn put(&mut self, row: &Exchange<'_>, keys: &Keys) {
         let mut put = self.columns.row();
         put.long(SEQ, Some(row.seq));
         put.long(TS_NS, Some(row.ts_ns));
@@ -145,19 +199,19 @@ impl Exchanges {
         put.long(REQUEST_BYTES, row.request_bytes);
         put.long(REPLY_BYTES, row.reply_bytes);
         put.long(TTL, row.ttl);
-        put.int(CLIENT, Some(client));
-        put.int(SERVER, Some(server));
-        put.int(OP, op);
+        put.int(CLIENT, Some(keys.client));
+        put.int(SERVER, Some(keys.server));
+        put.int(OP, keys.op);
         put.int(OPCODE, row.op.map(|op| op.0));
-        put.int(STATE, Some(state));
-        put.int(PATH, path);
+        put.int(STATE, Some(keys.state));
+        put.int(PATH, keys.path);
         put.int(ERROR, row.error);
         put.int(FLAGS, row.flags);
         put.int(MODE, row.mode);
         put.int(VERSION, row.version);
         put.int(DATA_LENGTH, row.data_length);
         put.int(CHILDREN, row.children);
-        put.int(CREATED_PATH, created_path);
+        put.int(CREATED_PATH, keys.created_path);
         put.mark(WATCH, row.watch.is_some());
         put.mark(WATCHES, row.watch == Some(true));
         put.mark(STAT, row.stat.is_some());

@@ -68,9 +68,13 @@ mod block_columns;
 #[cfg(feature = "python")]
 pub mod columns;
 #[cfg(feature = "python")]
+mod exchange_log;
+#[cfg(feature = "python")]
 mod exchange_table;
 #[cfg(feature = "python")]
 pub mod nested;
+#[cfg(feature = "python")]
+mod packed;
 #[cfg(feature = "python")]
 mod pages;
 #[cfg(feature = "python")]
@@ -101,6 +105,8 @@ pub mod python_tables;
 mod python_tls;
 #[cfg(feature = "python")]
 pub mod python_windows;
+#[cfg(feature = "python")]
+mod quorum_log;
 #[cfg(feature = "python")]
 mod quorum_table;
 #[cfg(feature = "python")]

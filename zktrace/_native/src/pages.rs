@@ -9,21 +9,22 @@ use std::mem::MaybeUninit;
 /// Less would gain nothing.
 pub const WORTH: usize = 4 << 20;
 
-/// These bytes will all be written.
+/// This will all be written.
 #[cfg(target_os = "linux")]
-pub fn prefer_large(memory: &mut [MaybeUninit<u8>]) {
-    if memory.len() < WORTH {
+pub fn prefer_large<T>(memory: &mut [MaybeUninit<T>]) {
+    let bytes = size_of_val(memory);
+    if bytes < WORTH {
         return;
     }
     /// madvise wants the beginning of a page. Where pages are larger than this it refuses, and nothing is lost.
     const PAGE: usize = 4 << 10;
     let before = memory.as_ptr().addr() % PAGE;
     let start = memory.as_mut_ptr().wrapping_byte_sub(before);
-    let length = (before + memory.len()) / PAGE * PAGE;
+    let length = (before + bytes) / PAGE * PAGE;
     // SAFETY: this advice changes neither what is in memory nor whether it may be accessed, whatever it returns; nothing
     // is read or written here. What shares the first page with the memory at hand is as well off as before.
     unsafe { libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
-pub fn prefer_large(_: &mut [MaybeUninit<u8>]) {}
+pub fn prefer_large<T>(_: &mut [MaybeUninit<T>]) {}

@@ -30,7 +30,7 @@ use crate::python_analysis::{self, verified, PyConfig, PyOutcome, Writes};
 use crate::python_arrays;
 use crate::python_kept::Kept;
 use crate::python_tables::{
-    aggregates_to_py, batches_to_py, parse_by, stretches_to_py, ArrowBatch, PyStretch,
+    aggregates_to_py, batches_to_py, parse_by, parse_kind, stretches_to_py, ArrowBatch, PyStretch,
 };
 use crate::python_windows;
 use crate::roles::{Port, Roles};
@@ -389,16 +389,30 @@ impl Engine {
         }
     }
 
-    /// All rows, of an engine that keeps them whole: see `zktrace.engine.native`.
-    fn take_whole(&self, py: Python<'_>) -> PyResult<Vec<PyStretch>> {
-        let stretches = self.ask(py, |inner| {
-            inner.sinks().tables.as_mut().map(TableSink::take_whole)
+    /// All rows of a table, of an engine that keeps them whole: see `zktrace.engine.base`.
+    fn take_whole(&self, py: Python<'_>, kind: &str) -> PyResult<Vec<PyStretch>> {
+        let kind = parse_kind(kind)?;
+        let stretches = py.detach(|| {
+            self.shared.ask(|inner| {
+                let tables = inner.sinks().tables.as_mut();
+                tables.map(|tables| tables.take_whole(kind))
+            })
         });
         match stretches {
             None => Ok(Vec::new()),
-            Some(Ok(stretches)) => Ok(stretches_to_py(stretches)),
+            Some(Ok(stretches)) => Ok(stretches_to_py(kind, stretches)),
             Some(Err(error)) => Err(PyRuntimeError::new_err(error.to_string())),
         }
+    }
+
+    /// How many rows of a table are kept whole.
+    fn whole_rows(&self, py: Python<'_>, kind: &str) -> PyResult<usize> {
+        let kind = parse_kind(kind)?;
+        let rows = self.ask(py, |inner| {
+            let tables = inner.sinks().tables.as_ref();
+            tables.map_or(0, |tables| tables.whole_rows(kind))
+        });
+        Ok(rows)
     }
 
     /// The columns that were asked for, as plain arrays; once, at the end.

@@ -14,6 +14,7 @@ use crate::events::{Endpoint, EventSink, Exchange, FourLetter, RawStat, Role, St
 use crate::events::{WatchEvent, Watches};
 use crate::histogram::{Histogram, Scale};
 use crate::python_quorum;
+use crate::table_schema::KINDS;
 use crate::tables::{Kind, Step, Stretch, TableSink};
 
 /// A record batch; `pyarrow.record_batch(batch)` takes it over without copying.
@@ -86,18 +87,24 @@ impl ArrowTexts {
     }
 }
 
-/// Batches, and the dictionaries of tables by name.
-pub type PyStretch = (Vec<ArrowBatch>, Vec<(&'static str, Vec<ArrowTexts>)>);
+/// Batches of a table, and its dictionaries where the batches have keys in place of texts.
+pub type PyStretch = (Vec<ArrowBatch>, Option<Vec<ArrowTexts>>);
 
-pub fn stretches_to_py(stretches: Vec<Stretch>) -> Vec<PyStretch> {
-    let dictionaries = |(kind, texts): (Kind, Vec<ArrayRef>)| {
-        (kind.name(), texts.into_iter().map(ArrowTexts).collect())
-    };
+pub fn stretches_to_py(kind: Kind, stretches: Vec<Stretch>) -> Vec<PyStretch> {
     let stretches = stretches.into_iter().map(|stretch| {
-        let texts = stretch.dictionaries.into_iter().map(dictionaries);
-        (batches_to_py(stretch.batches), texts.collect())
+        let batches = stretch.batches.into_iter();
+        let texts = stretch.dictionaries;
+        (
+            batches.map(|batch| ArrowBatch { kind, batch }).collect(),
+            texts.map(|texts| texts.into_iter().map(ArrowTexts).collect()),
+        )
     });
     stretches.collect()
+}
+
+pub fn parse_kind(name: &str) -> PyResult<Kind> {
+    let known = KINDS.into_iter().find(|kind| kind.name() == name);
+    known.ok_or_else(|| PyValueError::new_err(format!("no table {name:?}")))
 }
 
 /// A step as Python objects, each of which knows its kind.
@@ -493,6 +500,23 @@ fn debug_tables(
     Ok(batches)
 }
 
+/// `(kind, row)` pairs, paths as bytes, to tables that are kept whole: of each kind the number of rows, then what
+/// `Engine.take_whole` gives.
+#[pyfunction]
+fn debug_whole(
+    rows: Vec<(String, Bound<'_, PyTuple>)>,
+) -> PyResult<Vec<(&'static str, usize, Vec<PyStretch>)>> {
+    let mut sink = TableSink::whole();
+    feed(&rows, &mut sink)?;
+    let mut tables = Vec::new();
+    for kind in KINDS {
+        let rows = sink.whole_rows(kind);
+        let stretches = sink.take_whole(kind).map_err(arrow_error)?;
+        tables.push((kind.name(), rows, stretches_to_py(kind, stretches)));
+    }
+    Ok(tables)
+}
+
 /// `(kind, row)` pairs, paths as bytes, to aggregates.
 #[pyfunction]
 #[pyo3(signature = (rows, bounds, by, depth, key_limit, top))]
@@ -541,6 +565,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ArrowTexts>()?;
     module.add_function(wrap_pyfunction!(debug_tables, module)?)?;
     module.add_function(wrap_pyfunction!(debug_aggregates, module)?)?;
+    module.add_function(wrap_pyfunction!(debug_whole, module)?)?;
     module.add_function(wrap_pyfunction!(debug_histogram, module)?)?;
     module.add_function(wrap_pyfunction!(debug_text, module)?)?;
     Ok(())

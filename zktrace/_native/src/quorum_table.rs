@@ -1,4 +1,5 @@
-//! The tables `quorum` and `elections`.
+//! The tables `quorum` and `elections`. Where it is kept whole, the rows of `quorum` are kept as they are in `quorum_log`, and
+//! become columns at the end.
 
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::ArrayRef;
@@ -8,6 +9,7 @@ use crate::block_columns::{Bits, Columns, Out};
 use crate::columns::{Column, DictColumn, Dictionary};
 use crate::events::{Election, Quorum};
 use crate::nested::SubColumns;
+use crate::quorum_log::{Keys, QuorumLog, QuorumReader};
 use crate::tables::{Common, Ends, Names};
 
 /// Types of txns whose keys are remembered begin here.
@@ -59,6 +61,8 @@ pub struct QuorumTable {
     snapshot_bytes: Column<i64>,
     snapshot_nodes: Column<i64>,
     config: DictColumn,
+    log: Option<Box<QuorumLog>>,
+    reader: Option<Box<QuorumReader>>,
 }
 
 impl Default for QuorumTable {
@@ -78,17 +82,54 @@ impl Default for QuorumTable {
             snapshot_bytes: Column::default(),
             snapshot_nodes: Column::default(),
             config: DictColumn::default(),
+            log: None,
+            reader: None,
         }
     }
 }
 
 impl QuorumTable {
+    /// Rows in columns.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    pub fn out(&mut self) -> &mut Out {
-        &mut self.out
+    /// From now on rows are kept whole, until `read`.
+    pub fn keep_whole(&mut self) {
+        self.out.whole = true;
+        self.log = Some(Box::default());
+    }
+
+    /// Rows kept whole.
+    pub fn kept(&self) -> usize {
+        self.log.as_ref().map_or(0, |log| log.rows)
+    }
+
+    /// Begins to make columns of what was kept; further rows are kept behind it.
+    pub fn read(&mut self) {
+        if let Some(log) = &mut self.log {
+            self.reader = Some(Box::new(std::mem::take(log.as_mut()).read()));
+        }
+    }
+
+    /// Makes columns of the next rows, so many or as many as have so much text. False if none is left.
+    pub fn read_batch(&mut self, rows: usize, text: usize) -> bool {
+        let Some(mut reader) = self.reader.take() else {
+            return false;
+        };
+        if reader.left == 0 {
+            return false;
+        }
+        self.out.expected = rows.min(reader.left);
+        while reader.left > 0 && self.rows < rows && self.sub.byte_len() < text {
+            reader.next(|row, mut keys| {
+                let to_leader = i32::from(row.to_leader);
+                keys.direction = self.directions.key(to_leader, row.direction());
+                self.put(row, &keys);
+            });
+        }
+        self.reader = Some(reader);
+        true
     }
 
     /// The texts of a table that is kept whole, in the order of the columns; they start anew.
@@ -107,17 +148,32 @@ impl QuorumTable {
 
     /// Bytes of the texts that can grow.
     pub fn text(&self) -> usize {
-        self.paths.byte_len() + self.sub.byte_len() + self.config.byte_len()
+        let kept = self.log.as_ref().map_or(0, |log| log.text());
+        self.paths.byte_len() + self.sub.byte_len() + self.config.byte_len() + kept
     }
 
     pub fn push(&mut self, row: &Quorum<'_>) {
-        let (client, server) = self.ends.keys(row.conn);
-        let kind = self.kinds.key(row.kind, row.name);
+        let mut keys = Keys {
+            kind: self.kinds.key(row.kind, row.name),
+            txn: row.txn.map(|(code, name)| self.txn_types.key(code, name)),
+            // No key only when one batch holds 2 GiB of text; batches are cut long before.
+            path: row.path.and_then(|path| self.paths.text_key(path)),
+            config: row.config.and_then(|config| self.config.key(config)),
+            ..Keys::default()
+        };
+        if let Some(log) = &mut self.log {
+            let ends = &mut self.ends;
+            log.add(row, &keys, |conn| ends.keys(conn));
+            return;
+        }
+        (keys.client, keys.server) = self.ends.keys(row.conn);
         let to_leader = i32::from(row.to_leader);
-        let direction = self.directions.key(to_leader, row.direction());
-        let txn_type = row.txn.map(|(code, name)| self.txn_types.key(code, name));
-        // No key only when one batch holds 2 GiB of text; batches are cut long before.
-        let path = row.path.and_then(|path| self.paths.text_key(path));
+        keys.direction = self.directions.key(to_leader, row.direction());
+        self.put(row, &keys);
+    }
+
+    #[inline]
+    fn put(&mut self, row: &Quorum<'_>, keys: &Keys) {
         let mut put = self.columns.row();
         put.long(SEQ, Some(row.seq));
         put.long(TS_NS, Some(row.ts_ns));
@@ -130,12 +186,12 @@ impl QuorumTable {
         put.long(EPOCH, row.epoch);
         put.long(DIGEST, row.digest);
         put.long(TXN_HASH, row.txn_hash);
-        put.int(CLIENT, Some(client));
-        put.int(SERVER, Some(server));
-        put.int(KIND, Some(kind));
-        put.int(DIRECTION, Some(direction));
-        put.int(TXN_TYPE, txn_type);
-        put.int(PATH, path);
+        put.int(CLIENT, Some(keys.client));
+        put.int(SERVER, Some(keys.server));
+        put.int(KIND, Some(keys.kind));
+        put.int(DIRECTION, Some(keys.direction));
+        put.int(TXN_TYPE, keys.txn);
+        put.int(PATH, keys.path);
         put.int(ERROR, row.error);
         put.int(TIMEOUT_MS, row.timeout_ms);
         put.int(SESSIONS, row.sessions);
@@ -150,7 +206,7 @@ impl QuorumTable {
             self.snapshot_bytes.push(self.rows, bytes);
             self.snapshot_nodes.push(self.rows, nodes);
         }
-        self.config.push_some(self.rows, row.config);
+        self.config.push_key(self.rows, keys.config);
         self.rows += 1;
         if full {
             self.flush();

@@ -17,6 +17,17 @@ pub enum Kind {
     Elections,
 }
 
+/// All of them.
+pub const KINDS: [Kind; 7] = [
+    Kind::Exchanges,
+    Kind::WatchEvents,
+    Kind::Connections,
+    Kind::FourLetter,
+    Kind::Anomalies,
+    Kind::Quorum,
+    Kind::Elections,
+];
+
 impl Kind {
     pub fn name(self) -> &'static str {
         match self {

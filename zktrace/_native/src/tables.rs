@@ -18,7 +18,7 @@ use crate::events::{
 };
 use crate::exchange_table::Exchanges;
 use crate::quorum_table::{ElectionTable, QuorumTable};
-use crate::table_schema::{keys_schema, schema};
+use crate::table_schema::{keys_schema, schema, KINDS};
 
 pub use crate::table_schema::Kind;
 
@@ -257,39 +257,22 @@ impl Small {
     }
 }
 
-/// Rows of a batch of a table that is kept whole, and of the first one, as most captures are small; each is twice as
-/// large as the one before.
+/// Rows of a batch of a table that is kept whole.
 const WHOLE_ROWS: usize = 1 << 16;
-const FIRST_ROWS: usize = 1 << 10;
 /// Text of dictionaries of a table that is kept whole: far below the 2 GiB that 32-bit offsets reach.
 const STRETCH_TEXT: usize = 1 << 30;
 
-/// Batches of tables that are kept whole. Those of exchanges and quorum packets have, in place of texts, keys into
+/// Batches of a table that is kept whole. Those of exchanges and quorum packets have, in place of texts, keys into
 /// dictionaries, which come with them once: in the order of the columns.
 #[derive(Default)]
 pub struct Stretch {
-    pub batches: Step,
-    pub dictionaries: Vec<(Kind, Vec<ArrayRef>)>,
+    pub batches: Vec<RecordBatch>,
+    pub dictionaries: Option<Vec<ArrayRef>>,
 }
 
-struct Whole {
-    stretches: Vec<Stretch>,
-    batches: Step,
-    /// Rows and text at which the next batch of exchanges and of quorum packets is cut.
-    rows: [usize; 2],
-    text: [usize; 2],
-}
-
-impl Default for Whole {
-    fn default() -> Self {
-        Whole {
-            stretches: Vec::new(),
-            batches: Step::new(),
-            rows: [FIRST_ROWS; 2],
-            text: [BATCH_TEXT; 2],
-        }
-    }
-}
+/// What is kept of every table, in the order of `KINDS`: stretches that are done.
+#[derive(Default)]
+struct Whole([Vec<Stretch>; KINDS.len()]);
 
 /// One record batch per kind that has rows, of the same stretch of the capture.
 pub type Step = Vec<(Kind, RecordBatch)>;
@@ -312,15 +295,6 @@ pub struct TableSink {
     error: Option<ArrowError>,
 }
 
-const KINDS: [Kind; 7] = [
-    Kind::Exchanges,
-    Kind::WatchEvents,
-    Kind::Connections,
-    Kind::FourLetter,
-    Kind::Anomalies,
-    Kind::Quorum,
-    Kind::Elections,
-];
 const WATCH_EVENTS: usize = 0;
 const CONNECTIONS: usize = 1;
 const FOUR_LETTER: usize = 2;
@@ -342,15 +316,13 @@ impl TableSink {
         }
     }
 
-    /// All rows are kept until [`TableSink::take_whole`]: a table's batches are cut when they are large, and the large
-    /// tables have one dictionary for all of their batches.
+    /// All rows are kept until [`TableSink::take_whole`]: those of the large tables as records, which become columns when
+    /// the table is taken, with one dictionary for all of its batches.
     pub fn whole() -> Self {
         let mut sink = TableSink::new(WHOLE_ROWS);
         sink.whole = Some(Whole::default());
-        for out in [sink.exchanges.out(), sink.quorum.out()] {
-            out.whole = true;
-            out.expected = FIRST_ROWS;
-        }
+        sink.exchanges.keep_whole();
+        sink.quorum.keep_whole();
         for (kind, schema) in KINDS.into_iter().zip(&mut sink.schemas) {
             if matches!(kind, Kind::Exchanges | Kind::Quorum) {
                 *schema = keys_schema(kind);
@@ -359,14 +331,32 @@ impl TableSink {
         sink
     }
 
-    /// What was kept, usually one stretch.
-    pub fn take_whole(&mut self) -> Result<Vec<Stretch>, ArrowError> {
-        self.end_stretch()?;
+    /// What was kept of a table, usually one stretch. It is given away.
+    pub fn take_whole(&mut self, kind: Kind) -> Result<Vec<Stretch>, ArrowError> {
+        self.end_stretch(kind)?;
         if let Some(error) = self.error.take() {
             return Err(error);
         }
         let whole = self.whole.as_mut();
-        Ok(whole.map_or(Vec::new(), |whole| std::mem::take(&mut whole.stretches)))
+        let stretches = whole.and_then(|whole| whole.0.get_mut(kind as usize));
+        Ok(stretches.map_or(Vec::new(), std::mem::take))
+    }
+
+    /// Rows kept of a table.
+    pub fn whole_rows(&self, kind: Kind) -> usize {
+        let stretches = self.whole.as_ref().and_then(|w| w.0.get(kind as usize));
+        let batches = stretches.into_iter().flatten().flat_map(|one| &one.batches);
+        let done: usize = batches.map(RecordBatch::num_rows).sum();
+        let more = match kind {
+            Kind::Exchanges => self.exchanges.kept(),
+            Kind::Quorum => self.quorum.kept(),
+            Kind::Elections => self.elections.rows(),
+            _ => (kind as usize)
+                .checked_sub(1)
+                .and_then(|at| self.small.get(at))
+                .map_or(0, |table| table.common.rows),
+        };
+        done + more
     }
 
     /// Rows not taken yet, of tables that are not kept whole.
@@ -420,58 +410,53 @@ impl TableSink {
     fn full(&mut self, kind: Kind) {
         if self.whole.is_none() {
             self.cut();
-        } else if let Err(error) = self.keep(kind) {
+        } else if let Err(error) = self.end_stretch(kind) {
             self.error = Some(error);
         }
     }
 
-    /// Rows and text at which a batch of exchanges (0) or quorum packets (1) is cut.
+    /// Rows and text at which a batch of exchanges or quorum packets is cut. Of a table that is kept whole no row is in a
+    /// batch.
     #[inline]
-    fn limits(&self, which: usize) -> (usize, usize) {
+    fn limits(&self) -> (usize, usize) {
         match &self.whole {
             None => (self.batch_rows, BATCH_TEXT),
-            Some(whole) => (whole.rows[which % 2], whole.text[which % 2]),
+            Some(_) => (self.batch_rows, STRETCH_TEXT),
         }
     }
 
-    /// Makes the rows of a table a batch that is kept.
-    fn keep(&mut self, kind: Kind) -> Result<(), ArrowError> {
-        let mut step = self.batches(Some(kind))?;
-        let texts = [self.exchanges.text(), self.quorum.text()];
-        let Some(whole) = &mut self.whole else {
-            return Ok(());
+    /// Makes what is kept of a table batches; dictionaries start anew.
+    fn end_stretch(&mut self, kind: Kind) -> Result<(), ArrowError> {
+        let mut step = Step::new();
+        let dictionaries = match kind {
+            Kind::Exchanges => {
+                self.exchanges.read();
+                while self.exchanges.read_batch(WHOLE_ROWS, BATCH_TEXT) {
+                    step.append(&mut self.batches(Some(kind))?);
+                }
+                Some(self.exchanges.take_dictionaries()?)
+            }
+            Kind::Quorum => {
+                self.quorum.read();
+                while self.quorum.read_batch(WHOLE_ROWS, BATCH_TEXT) {
+                    step.append(&mut self.batches(Some(kind))?);
+                }
+                Some(self.quorum.take_dictionaries()?)
+            }
+            _ => {
+                step = self.batches(Some(kind))?;
+                None
+            }
         };
-        whole.batches.append(&mut step);
-        let large = [Kind::Exchanges, Kind::Quorum];
-        for ((at, text), large) in texts.into_iter().enumerate().zip(large) {
-            if large == kind {
-                whole.rows[at] = (whole.rows[at] * 2).min(WHOLE_ROWS);
-                whole.text[at] = text + BATCH_TEXT;
+        let whole = self.whole.as_mut();
+        if let Some(stretches) = whole.and_then(|whole| whole.0.get_mut(kind as usize)) {
+            if !step.is_empty() {
+                stretches.push(Stretch {
+                    batches: step.into_iter().map(|(_, batch)| batch).collect(),
+                    dictionaries,
+                });
             }
         }
-        self.exchanges.out().expected = whole.rows[0];
-        self.quorum.out().expected = whole.rows[1];
-        if texts.iter().sum::<usize>() > STRETCH_TEXT {
-            self.end_stretch()?;
-        }
-        Ok(())
-    }
-
-    /// The dictionaries are given out with the batches that are kept, and start anew.
-    fn end_stretch(&mut self) -> Result<(), ArrowError> {
-        let mut rest = self.batches(None)?;
-        let Some(whole) = &mut self.whole else {
-            return Ok(());
-        };
-        whole.batches.append(&mut rest);
-        whole.text = [BATCH_TEXT; 2];
-        whole.stretches.push(Stretch {
-            batches: std::mem::take(&mut whole.batches),
-            dictionaries: vec![
-                (Kind::Exchanges, self.exchanges.take_dictionaries()?),
-                (Kind::Quorum, self.quorum.take_dictionaries()?),
-            ],
-        });
         Ok(())
     }
 
@@ -519,7 +504,7 @@ impl TableSink {
 impl EventSink for TableSink {
     fn exchange(&mut self, row: &Exchange<'_>) {
         self.exchanges.push(row);
-        let (rows, text) = self.limits(0);
+        let (rows, text) = self.limits();
         if self.exchanges.rows() >= rows || self.exchanges.text() > text {
             self.full(Kind::Exchanges);
         }
@@ -567,7 +552,7 @@ impl EventSink for TableSink {
 
     fn quorum(&mut self, row: &Quorum<'_>) {
         self.quorum.push(row);
-        let (rows, text) = self.limits(1);
+        let (rows, text) = self.limits();
         if self.quorum.rows() >= rows || self.quorum.text() > text {
             self.full(Kind::Quorum);
         }
