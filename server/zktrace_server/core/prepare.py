@@ -7,6 +7,7 @@ read: then Java logs a txn with the zxid of the one before, and this server none
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from zktrace.wire.codec import Record
@@ -66,6 +67,8 @@ class Preparer:
         self.zxid = tree.last_zxid
         self.now_ms = 0
         self.outstanding = Outstanding(tree)
+        #: A reconfiguration's configuration as text; None where there is no ensemble.
+        self.reconfigure: Callable[[ReconfigRequest, int], bytes] | None = None
         self._tree = tree
         self._sessions = sessions
         self._settings = settings
@@ -128,11 +131,7 @@ class Preparer:
             case PathRequest():
                 return self._delete_container(header, record)
             case ReconfigRequest():
-                # Standalone: Java looks no further than this.
-                if not self._settings.reconfig_enabled:
-                    raise KeeperError(e.RECONFIG_DISABLED)
-                self._sessions.check(request.session_id)
-                raise KeeperError(e.UNIMPLEMENTED)
+                return self._reconfig(request, header, record)
             case CreateSessionTxn():
                 return record
         assert request.kind == op.CLOSE_SESSION
@@ -283,6 +282,26 @@ class Preparer:
         assert node.stat is not None
         self._check_rights(node, rights.READ, request)
         return CheckVersionTxn(path, _next_version(node.stat.version, record.version))
+
+    def _reconfig(self, request: Request, header: TxnHeader, record: ReconfigRequest) -> SetDataTxn:
+        """Rights come last: what is wrong with the request, anybody is told."""
+        if not self._settings.reconfig_enabled:
+            raise KeeperError(e.RECONFIG_DISABLED)
+        self._sessions.check(request.session_id)
+        if self.reconfigure is None:
+            # Standalone: Java looks no further than this.
+            raise KeeperError(e.UNIMPLEMENTED)
+        text = self.reconfigure(record, header.zxid)
+        node = self.outstanding.get(paths.CONFIG)
+        self._check_rights(node, rights.WRITE, request)
+        changed = node.at(header.zxid)
+        assert changed.stat is not None
+        changed.stat.version = -1
+        changed.stat.mtime = header.time_ms
+        changed.stat.mzxid = header.zxid
+        changed.data = text
+        self.outstanding.add(changed)
+        return SetDataTxn(paths.CONFIG, text, -1)
 
     def _close_session(self, request: Request, header: TxnHeader) -> CloseSessionTxn:
         ephemerals = self.outstanding.ephemerals(request.session_id)

@@ -28,6 +28,7 @@ class Settings:
     enforce_quota: bool = False
     skip_acl: bool = False
     reconfig_enabled: bool = False
+    standalone_enabled: bool = True
     super_digest: str | None = None
     schemes: frozenset[str] = SCHEMES
     sasl_users: Mapping[str, str] | None = None

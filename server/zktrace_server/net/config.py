@@ -8,14 +8,12 @@ can be given as keys without their "zookeeper.", as in Java.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from zktrace_server.core.acl import SCHEMES
-from zktrace_server.core.quorum.ensemble import Ensemble, MembershipError, parse_ensemble
-from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.settings import DEFAULT_MAX_BUFFER, Settings
 from zktrace_server.net import jaas
 from zktrace_server.net.extras import (
@@ -28,19 +26,10 @@ from zktrace_server.net.extras import (
     shown_text,
     throttle_from,
 )
+from zktrace_server.net.quorumkeys import QuorumConfig, QuorumError, client_port, quorum_from
 from zktrace_server.net.throttle import Throttle
 from zktrace_server.net.tls import Tls, TlsError
 from zktrace_server.net.tls import from_values as tls_from_values
-
-
-@dataclass(frozen=True, slots=True)
-class QuorumConfig:
-    """This server's place in an ensemble."""
-
-    sid: int
-    ensemble: Ensemble
-    limits: Limits
-    listen_on_all: bool
 
 
 class ConfigError(Exception):
@@ -95,7 +84,6 @@ _ENSEMBLE: Final = frozenset(
         "quorumListenOnAllIPs",
         "peerType",
         "syncEnabled",
-        "standaloneEnabled",
         "localSessionsEnabled",
         "localSessionsUpgradingEnabled",
         "readonlymode.enabled",
@@ -138,17 +126,6 @@ _PROPERTIES: Final = frozenset(
     )
 )
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}\Z")
-_SERVER: Final = re.compile(r"(server|group|weight)\.(\d+)\Z")
-#: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
-_ONLY: Final = {
-    "electionAlg": "3",
-    "sslQuorum": "false",
-    "quorum.auth.enableSasl": "false",
-    "localSessionsEnabled": "false",
-    "leaderServes": "yes",
-    "multiAddress.enabled": "false",
-}
-_NO_EFFECT: Final = ("reconfigEnabled", "readonlymode.enabled", "portUnification")
 _LINE: Final = re.compile(r"\s*((?:[^\\:=\s]|\\.)+)\s*[:=\s]\s*(.*)")
 _WORDS: Final = "4lw.commands.whitelist"
 
@@ -190,8 +167,9 @@ class _Values:
             raise ConfigError(f"{key}={value} is no number (of 32 bits)")
         return int(value)
 
-    def flag(self, key: str, default: bool) -> bool:
-        value = self._values.pop(key, None)
+    def flag(self, key: str, default: bool, *, keep: bool = False) -> bool:
+        """`keep`: somebody else takes it, too."""
+        value = self._values.get(key) if keep else self._values.pop(key, None)
         if value is None:
             return default
         lower = value.lower()
@@ -199,7 +177,7 @@ class _Values:
             raise ConfigError(f"{key}={value} is neither true nor false")
         return lower in ("true", "yes")
 
-    def left(self) -> Iterable[str]:
+    def left(self) -> list[str]:
         return list(self._values)
 
 
@@ -216,7 +194,7 @@ def load(
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ConfigError(f"cannot read {path}: {reason}") from None
     try:
-        return from_values({**_own(properties or {}), **parse(text)}, warn, text)
+        return from_values({**_own(properties or {}), **parse(text)}, warn, text, path)
     except (ConfigError, TlsError, ExtrasError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -232,24 +210,37 @@ def _own(properties: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def from_values(given: Mapping[str, str], warn: Callable[[str], None], text: str = "") -> Config:
-    """A configuration from keys and values; `text` is that of the file."""
+def from_values(
+    given: Mapping[str, str],
+    warn: Callable[[str], None],
+    text: str = "",
+    path: Path | None = None,
+) -> Config:
+    """A configuration from keys and values; `text` is that of the file at `path`."""
     values = _Values(dict(given))
     data_dir = values.text("dataDir")
     if not data_dir:
         raise ConfigError("dataDir is not set")
-    quorum = _quorum(values, Path(data_dir), warn)
-    client_port, secure_port = _port(values, "clientPort"), _port(values, "secureClientPort")
-    if client_port is None and secure_port is None:
+    plain = (_port(values, "clientPort"), values.text("clientPortAddress") or "")
+    secure = (_port(values, "secureClientPort"), values.text("secureClientPortAddress") or "")
+    try:
+        quorum = quorum_from(values, Path(data_dir), warn, path)
+        if quorum is not None:
+            own = quorum.ensemble.members[quorum.sid]
+            plain = client_port(plain, own.client, "clientPort")
+            secure = client_port(secure, own.secure, "secureClientPort")
+    except QuorumError as error:
+        raise ConfigError(str(error)) from None
+    (plain_port, plain_address), (secure_port, secure_address) = plain, secure
+    if plain_port is None and secure_port is None:
         raise ConfigError("neither clientPort nor secureClientPort is set")
     schemes = _schemes(values, warn, secure=secure_port is not None)
-    secure_address = values.text("secureClientPortAddress") or ""
     tls = tls_from_values(values, warn) if secure_port is not None else None
     config = Config(
         data_dir=Path(data_dir),
         data_log_dir=Path(values.text("dataLogDir") or data_dir),
-        client_port=client_port,
-        client_address=values.text("clientPortAddress") or "",
+        client_port=plain_port,
+        client_address=plain_address,
         secure_port=secure_port,
         secure_address=secure_address,
         tls=tls,
@@ -357,70 +348,6 @@ def _enforced(values: _Values, schemes: frozenset[str]) -> frozenset[str]:
     return wanted
 
 
-def _quorum(values: _Values, data_dir: Path, warn: Callable[[str], None]) -> QuorumConfig | None:
-    """The ensemble that the file describes; None where it is one server, as in Java
-    (QuorumPeerConfig.parseDynamicConfig).
-    """
-    lines: dict[str, dict[int, str]] = {"server": {}, "group": {}, "weight": {}}
-    for key in list(values.left()):
-        match = _SERVER.match(key)
-        if match is not None:
-            lines[match[1]][int(match[2])] = values.text(key) or ""
-    if values.text("dynamicConfigFile") is not None:
-        raise ConfigError("dynamicConfigFile is not supported: put its server lines into this file")
-    servers = lines["server"]
-    if not servers:
-        return None
-    if len(servers) == 1:
-        warn(f"server.{next(iter(servers))} is the only server: it stands alone")
-        return None
-    for key, good in _ONLY.items():
-        value = values.text(key)
-        if value is not None and value.lower() != good:
-            raise ConfigError(f"{key}={value} is not supported in an ensemble, only {good}")
-    for key in _NO_EFFECT:
-        if (values.text(key) or "false").lower() == "true":
-            warn(f"{key} is not supported yet, and has no effect in an ensemble")
-    try:
-        ensemble = parse_ensemble(servers, lines["group"], lines["weight"])
-    except MembershipError as error:
-        raise ConfigError(str(error)) from None
-    limits = Limits(
-        values.number("tickTime", 3000, keep=True),
-        _positive(values, "initLimit"),
-        _positive(values, "syncLimit"),
-        values.number("connectToLearnerMasterLimit", 0),
-    )
-    sid = read_myid(data_dir)
-    if sid not in ensemble.members:
-        raise ConfigError(f"{data_dir / 'myid'}: there is no server.{sid}")
-    own = ensemble.members[sid]
-    role = (values.text("peerType") or ("observer" if own.observer else "participant")).lower()
-    if (role == "observer") != own.observer:
-        raise ConfigError(f"peerType={role} is not what server.{sid} says")
-    return QuorumConfig(sid, ensemble, limits, values.flag("quorumListenOnAllIPs", False))
-
-
-def _positive(values: _Values, key: str) -> int:
-    number = values.number(key, 0)
-    if number <= 0:
-        raise ConfigError(f"{key} is not set")
-    return number
-
-
-def read_myid(data_dir: Path) -> int:
-    """The file that says which server this is. ConfigError where there is none."""
-    path = data_dir / "myid"
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError(f"cannot read {path}: {reason}") from None
-    if not text.isdigit():
-        raise ConfigError(f"{path}: {text!r} is no server's number")
-    return int(text)
-
-
 def _settings(values: _Values, schemes: frozenset[str], warn: Callable[[str], None]) -> Settings:
     tick_ms = values.number("tickTime", 3000)
     if tick_ms <= 0:
@@ -440,6 +367,7 @@ def _settings(values: _Values, schemes: frozenset[str], warn: Callable[[str], No
         enforce_quota=values.flag("enforceQuota", False),
         skip_acl=values.flag("skipACL", False),
         reconfig_enabled=values.flag("reconfigEnabled", False),
+        standalone_enabled=values.flag("standaloneEnabled", True),
         schemes=schemes,
         sasl_users=_logins(values, warn),
         sasl_super_password=values.text("SASLAuthenticationProvider.superPassword"),

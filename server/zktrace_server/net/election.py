@@ -21,7 +21,7 @@ from zktrace.wire.election import (
     decode_notification,
 )
 from zktrace.wire.jute import WireError
-from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.net.drops import Drops, ended
 from zktrace_server.net.wire import Line, Wire
 
@@ -44,19 +44,19 @@ class ElectionPort:
     """`hello` is what every connection of ours begins with."""
 
     def __init__(
-        self, sid: int, ensemble: Ensemble, told: Listener, drops: Drops, wire: Wire
+        self, sid: int, membership: Membership, told: Listener, drops: Drops, wire: Wire
     ) -> None:
         self.sid = sid
         self.wire = wire
         self.drops = drops
         self.told = told
-        self._ensemble = ensemble
+        self._membership = membership
         self._channels: dict[int, Channel] = {}
         self._waiting: dict[int, bytes] = {}
         self._dialling: dict[int, asyncio.Task[None]] = {}
         self._not_before: dict[int, float] = {}
         self._closed = False
-        own = ensemble.members[sid]
+        own = membership.committed.members[sid]
         host = f"[{own.host}]" if ":" in own.host else own.host
         address = f"{host}:{own.election_port}"
         self.hello = InitialMessage(PROTOCOL_V1, sid, address).encode()
@@ -72,32 +72,32 @@ class ElectionPort:
             self._waiting[sid] = frame
             self.dial(sid)
 
-    def dial(self, sid: int, *, knocked: bool = False) -> None:
+    def dial(self, sid: int, *, knocked: str | None = None) -> None:
         """Opens a connection, if none is being opened. Not too often, but where somebody has just
-        `knocked`: that one is there, and waits.
+        knocked: that one is there, and waits, at the address that it gave (`knocked`) if no
+        configuration has another: it may be about to join.
         """
+        member = self._membership.find(sid)
+        address = (member.host, member.election_port) if member else _address(knocked)
         loop = asyncio.get_running_loop()
         if (
             self._closed
             or sid in self._dialling
-            or sid not in self._ensemble.members
-            or (loop.time() < self._not_before.get(sid, 0.0) and not knocked)
+            or address is None
+            or (loop.time() < self._not_before.get(sid, 0.0) and knocked is None)
         ):
             return
         self._not_before[sid] = loop.time() + _AGAIN_S
-        task = loop.create_task(self._dial(sid))
+        task = loop.create_task(self._dial(sid, *address))
         self._dialling[sid] = task
         task.add_done_callback(lambda _: self._dialling.pop(sid, None))
 
-    async def _dial(self, sid: int) -> None:
-        member = self._ensemble.members[sid]
+    async def _dial(self, sid: int, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self.wire.reach(sid)
-                await loop.create_connection(
-                    lambda: Channel(self, sid), member.host, member.election_port
-                )
+                await loop.create_connection(lambda: Channel(self, sid), host, port)
         except OSError as error:
             log.debug("cannot reach server %d for the election: %s", sid, error)
 
@@ -127,6 +127,14 @@ class ElectionPort:
             task.cancel()
         for channel in list(self._channels.values()):
             channel.end(None)
+
+
+def _address(text: str | None) -> tuple[str, int] | None:
+    """The first of an initial message (host:port, "|" between them); None if it has none."""
+    host, _, port = (text or "").partition("|")[0].rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) <= 0xFFFF:
+        return None
+    return host.strip("[]"), int(port)
 
 
 class Channel(asyncio.Protocol):
@@ -187,7 +195,7 @@ class Channel(asyncio.Protocol):
             same = hello.sid == self._port.sid
             self.end(f"it says that it is server {hello.sid}, as this one is" if same else None)
             if not same:
-                self._port.dial(hello.sid, knocked=True)
+                self._port.dial(hello.sid, knocked=hello.address or "")
             return False
         self._known = self._line.sid = hello.sid
         self._port.opened(self)

@@ -7,6 +7,7 @@ others write while this server does; then its own log, one sync for all; then wh
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -17,21 +18,25 @@ from typing import Final
 from zktrace.wire.election import Notification
 from zktrace_server.core.connection import Connection
 from zktrace_server.core.quorum.election import State as PeerState
+from zktrace_server.core.quorum.ensemble import Ensemble, Member
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.peer import Peer
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.core.server import NotServing, Server
 from zktrace_server.core.tree import DataTree
-from zktrace_server.net.config import Config, ConfigError, QuorumConfig
+from zktrace_server.net.config import Config, ConfigError
 from zktrace_server.net.drops import Drops
 from zktrace_server.net.election import ElectionPort
 from zktrace_server.net.quorum import QuorumConnection
+from zktrace_server.net.quorumkeys import QuorumConfig
 from zktrace_server.net.service import Peer as ClientPeer
 from zktrace_server.net.service import Service
 from zktrace_server.net.stats import Stats
 from zktrace_server.net.wire import Wire
 from zktrace_server.storage import store
+from zktrace_server.storage.configs import ConfigFiles
 from zktrace_server.storage.directory import Directories, StorageError
 from zktrace_server.storage.member import MemberStorage
 from zktrace_server.storage.txnlog import TxnLog
@@ -72,7 +77,14 @@ class MemberService(Service):
         except BaseException:
             self.directories.release()
             raise
-        self.peer = Peer(quorum.sid, quorum.ensemble, quorum.limits, config.settings, self.replica)
+        self.membership = Membership(
+            quorum.ensemble,
+            quorum.seen,
+            reconfig=config.settings.reconfig_enabled,
+            keeper=ConfigFiles(quorum.path, quorum.sid) if quorum.path is not None else None,
+        )
+        self._told_config = quorum.ensemble
+        self.peer = Peer(quorum.sid, self.membership, quorum.limits, config.settings, self.replica)
         self.server: Server = Server(config.settings, self.replica.tree, self.replica.timeouts)
         self._idle = self.server
         self._servers: dict[Connection, MemberServer] = {}
@@ -87,7 +99,7 @@ class MemberService(Service):
         self._sent_away = 0
         self._drops = Drops(loop.time)
         self._wire = Wire(loop, faults)
-        self.election = ElectionPort(quorum.sid, quorum.ensemble, self, self._drops, self._wire)
+        self.election = ElectionPort(quorum.sid, self.membership, self, self._drops, self._wire)
         self._listeners: list[asyncio.Server] = []
         self._choose_snapshot_size()
 
@@ -130,7 +142,7 @@ class MemberService(Service):
 
     async def listen(self) -> None:
         """Opens the quorum and election ports. ConfigError if one cannot be opened."""
-        own = self.quorum.ensemble.members[self.quorum.sid]
+        own = self.membership.committed.members[self.quorum.sid]
         host = None if self.quorum.listen_on_all else own.host
         for port, factory in (
             (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops, self._wire)),
@@ -326,8 +338,10 @@ class MemberService(Service):
         self._send_of(server, server.now_ms)
 
     async def _dial(self, sid: int) -> None:
-        member = self.quorum.ensemble.members[sid]
+        member = self.membership.find(sid)
         try:
+            if member is None:
+                raise OSError(errno.EHOSTUNREACH, "no configuration names it")
             async with asyncio.timeout(max(0.1, self.quorum.limits.tick_ms / 1000)):
                 await self._wire.reach(sid)
                 await self._loop.create_connection(
@@ -352,9 +366,24 @@ class MemberService(Service):
             clients = f"; closed {away} connections of clients before" if away else ""
             zxid = self.replica.tree.last_zxid
             log.info("%s%s%s, zxid 0x%x%s", mode, whom, why, zxid, clients)
+        committed = self.membership.committed
+        if committed is not self._told_config:
+            before, self._told_config = self._told_config, committed
+            self._say_members(before, committed)
         if self.replica.mismatches != self._mismatches:
             self._mismatches = self.replica.mismatches
             log.error("this server's tree differs from that of the server that made the last txns")
+
+    def _say_members(self, before: Ensemble, now: Ensemble) -> None:
+        """What has changed, and what takes a restart to follow."""
+        servers = ", ".join(f"{sid}={now.members[sid].text()}" for sid in sorted(now.members))
+        log.info("configuration %x: %s", now.version, servers)
+        sid = self.quorum.sid
+        was, own = before.members.get(sid), now.members.get(sid)
+        if own is None:
+            log.warning("server %d is no member any more: it follows without a vote", sid)
+        elif was is not None and _ports(was) != _ports(own):
+            log.warning("the ports of this server change when it is started again")
 
     def _schedule(self) -> None:
         due = self.peer.deadline()
@@ -370,3 +399,8 @@ class MemberService(Service):
         self._timer = None
         self._set_time()
         self._guard(self.peer.tick)
+
+
+def _ports(member: Member) -> tuple[str, int, int, str, str]:
+    """Where it listens."""
+    return member.host, member.quorum_port, member.election_port, member.client, member.secure

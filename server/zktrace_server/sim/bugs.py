@@ -15,8 +15,10 @@ from zktrace_server.core import request as op
 from zktrace_server.core.connection import Connection
 from zktrace_server.core.quorum import leader, packets, sync
 from zktrace_server.core.quorum.election import Vote
+from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.leader import Leader
 from zktrace_server.core.quorum.learner import Learner
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.proposals import Proposals
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import MemberServer
@@ -86,6 +88,24 @@ def _always_diff(peer: int, last: int, history: Any, on_disk: Any) -> Any:
 
 _plan: Final = sync.plan
 
+
+def _old_alone(self: Membership) -> None:
+    """The committed configuration decides alone, whatever was proposed."""
+    _derive(self)
+    self.quorums = (self.committed,)
+
+
+_derive: Final = Membership._derive
+
+
+def _early(self: Membership, proposed: Ensemble) -> None:
+    """A proposal is gone by as if it were committed."""
+    _see(self, proposed)
+    self.activate(proposed)
+
+
+_see: Final = Membership.see
+
 #: What is wrong, and what is put in the place of what.
 BUGS: Final[dict[str, list[Patch]]] = {
     "commits without a quorum": [(Proposals, "_has_quorum", lambda self, zxid: True)],
@@ -100,6 +120,9 @@ BUGS: Final[dict[str, list[Patch]]] = {
     ],
     "keeps what the leader tells it to cut": [(Replica, "truncate", _no_cut)],
     "sends DIFF where it has to cut": [(leader, "plan", _always_diff)],
+    "counts the old quorum alone behind a reconfiguration": [(Membership, "_derive", _old_alone)],
+    "goes by a configuration that is only proposed": [(Membership, "see", _early)],
+    "forgets what was proposed": [(Disk, "save_seen", lambda self, seen: None)],
     "answers reads before the writes in front of them": [(MemberServer, "_request", _impatient)],
 }
 

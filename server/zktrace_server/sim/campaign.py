@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(*report.wrong, sep="\n")
         return 1 if report.wrong else 0
     began = time.perf_counter()
-    failed = seeds = events = committed = acknowledged = 0
+    failed = seeds = events = committed = acknowledged = configurations = 0
     simulated = 0.0
     reports = (
         (run_seed(seed, given.bug) for seed in given.seeds)
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         events += report.events
         committed += report.committed
         acknowledged += report.acknowledged
+        configurations += report.configurations
         simulated += report.seconds
         if report.wrong:
             failed += 1
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     took = time.perf_counter() - began
     print(
         f"{seeds} seeds, {failed} failed; {events} events, {committed} txns committed, "
+        f"{configurations} configurations, "
         f"{acknowledged} writes acknowledged, {simulated:.0f} s simulated in {took:.1f} s: "
         f"{seeds / took:.1f} seeds/s, {events / took:.0f} events/s"
     )

@@ -10,6 +10,7 @@ papers and of Apache's TLA+ specification.
   wakes, and serves until it has found out; it can commit nothing.)
 * Primary order: the sequence goes up in zxids, so in epochs.
 * Integrity: what is committed was proposed by that epoch's leader.
+* One configuration per version: whoever goes by one of the same version has the same.
 * No acknowledged write is lost; ephemerals are there only as long as their session.
 
 `Broken` says which one does not, and how.
@@ -46,6 +47,8 @@ class Checks:
         self.order: list[int] = []
         self.committed_txns: dict[int, _Txn] = {}
         self.acknowledged = 0
+        #: Configurations that some server took for committed, by version.
+        self.configurations: dict[int, bytes] = {}
         self._leaders: dict[int, int] = {}
         self._serving: dict[int, MemberServer] = {}
         #: Of each process, what it applied since it began: zxid to checksum and digest.
@@ -99,6 +102,11 @@ class Checks:
         if peer is None:
             self._serving.pop(node.sid, None)
             return
+        committed = peer.membership.committed
+        if committed.version:
+            text = self.configurations.setdefault(committed.version, committed.text())
+            if text != committed.text():
+                raise Broken(f"one configuration per version: {node.sid} has another")
         leader = peer.leader
         if leader is not None and leader.phase >= Phase.SYNCHRONIZATION:
             other = self._leaders.setdefault(leader.epoch, node.sid)

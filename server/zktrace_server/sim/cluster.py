@@ -4,11 +4,17 @@ come to rest with one tree everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from zktrace.wire.records import ReconfigRequest
+from zktrace_server.core import request as op
+from zktrace_server.core.acl import SUPER
 from zktrace_server.core.quorum.ensemble import Ensemble, Member
 from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.core.quorum.peer import Peer
+from zktrace_server.core.quorum.serving import LeaderServer
+from zktrace_server.core.request import Request
 from zktrace_server.core.settings import Settings
 from zktrace_server.sim.checks import Broken, Checks
 from zktrace_server.sim.client import Client
@@ -18,12 +24,16 @@ from zktrace_server.sim.world import World
 
 #: Short ticks, so that a second of the simulation holds several elections.
 LIMITS = Limits(tick_ms=100, init_limit=10, sync_limit=5)
-SETTINGS = Settings(tick_ms=100, min_session_timeout_ms=200, max_session_timeout_ms=4000)
+SETTINGS = Settings(
+    tick_ms=100, min_session_timeout_ms=200, max_session_timeout_ms=4000, reconfig_enabled=True
+)
 _SECOND = 1_000_000
 #: How long things may go wrong, and how long it may take until all is well, in simulated seconds.
 _TROUBLE_S = 4
 _REST_S = 30
 _CLIENTS = 3
+#: Of requests that no client waits for.
+_NOBODYS_XID = -77
 
 
 @dataclass(slots=True)
@@ -36,7 +46,12 @@ class Report:
     committed: int = 0
     acknowledged: int = 0
     epochs: int = 0
+    configurations: int = 0
     seconds: float = 0.0
+
+
+def _member(sid: int, observer: bool) -> Member:
+    return Member(sid, f"10.0.1.{sid}", 2888, 3888, observer, "0.0.0.0:2181")
 
 
 class Cluster:
@@ -48,16 +63,22 @@ class Cluster:
         chance = self.world.chance
         size = chance.choice((3, 3, 3, 5))
         observers = chance.choice((0, 0, 1))
-        members = {
-            sid: Member(sid, f"10.0.1.{sid}", 2888, 3888, sid > size)
-            for sid in range(1, size + observers + 1)
-        }
-        ensemble = Ensemble(members)
+        # Three to spare can take the place of all.
+        spare = chance.choice((0, 0, 1, 2, 3))
+        members = {sid: _member(sid, sid > size) for sid in range(1, size + observers + 1)}
         self.checks = Checks()
         self.history: list[Op] = []
+        # Those to spare know of the ensemble and of themselves, as a server that is to join.
+        views = {sid: Ensemble(members) for sid in members}
+        for sid in range(len(members) + 1, len(members) + spare + 1):
+            views[sid] = Ensemble({**members, sid: _member(sid, chance.random() < 0.3)})
+        # Whether it may come down to one server.
+        settings = replace(SETTINGS, standalone_enabled=chance.random() < 0.7)
         self.nodes = [
-            Node(self.world, sid, ensemble, LIMITS, SETTINGS, self.checks) for sid in members
+            Node(self.world, sid, view, LIMITS, settings, self.checks)
+            for sid, view in views.items()
         ]
+        self._changes = chance.choice((0, 1, 4)) if spare < 3 else 3
         for node in self.nodes:
             node.others = {other.sid: other for other in self.nodes if other is not node}
         self.clients = [
@@ -110,6 +131,68 @@ class Cluster:
             world.after(lasts, partial(self._hurry, node))
         else:
             node.wall_jump_ms += chance.randrange(-20_000, 20_000)
+
+    def _reconfigure(self) -> None:
+        """Who leads is asked to change the membership: a server joins, leaves, or has another role;
+        one after the other, or all of the members at once.
+        """
+        chance = self.world.chance
+        leading = [n for n in self.nodes if n.peer and isinstance(n.peer.server, LeaderServer)]
+        if not leading:
+            return
+        node = chance.choice(leading)
+        assert node.peer is not None
+        now = node.peer.membership.seen.members
+        joining, leaving, whole = None, None, None
+        if chance.random() < (0.6 if len(self.nodes) - len(now) > 2 else 0.2):
+            picked = chance.sample(self.nodes, chance.randrange(1, len(self.nodes) + 1))
+            if chance.random() < 0.5:
+                picked = [n for n in self.nodes if n.sid not in now] or picked
+            chosen = [_member(n.sid, chance.random() < 0.2) for n in picked]
+            self._change_of_guard(list(now), [m.sid for m in chosen])
+            whole = ",".join(f"server.{m.sid}={m.text()}" for m in chosen)
+        else:
+            other = chance.choice(self.nodes).sid if chance.random() < 0.7 else node.sid
+            if other in now and chance.random() < 0.6:
+                leaving = str(other)
+            else:
+                joins = _member(other, chance.random() < 0.3)
+                joining = f"server.{other}={joins.text()}"
+        self.world.say(f"{node.sid} is to reconfigure: +{joining} -{leaving} ={whole}")
+        body = ReconfigRequest(joining, leaving, whole, -1).encode()
+
+        def ask(peer: Peer) -> None:
+            sessions = sorted(peer.replica.timeouts)
+            if isinstance(peer.server, LeaderServer) and sessions:
+                request = Request(sessions[0], _NOBODYS_XID, op.RECONFIG, body, (SUPER,))
+                peer.server.operate(request)
+
+        node.step(ask)
+
+    def _change_of_guard(self, old: list[int], new: list[int]) -> None:
+        """While members change, something happens to one side of it: those who come are slow, and
+        the one that is not crashes when it may lead; or those who go crash one by one, and come
+        back where they see each other alone.
+        """
+        world, chance = self.world, self.world.chance
+        lasts = chance.randrange(200_000, 1_500_000)
+        come = [n for n in self.nodes if n.sid in new and n.sid not in old]
+        go = [n for n in self.nodes if n.sid in old and n.sid not in new]
+        what = chance.random()
+        if what < 0.4 and come:
+            first, *others = chance.sample(come, len(come))
+            for node in others:
+                world.after(chance.randrange(5000), partial(node.pause, lasts))
+            world.after(chance.randrange(lasts), first.crash)
+            world.after(2 * lasts, partial(self._restart, first))
+        elif what < 0.8 and go:
+            for node in go:
+                world.after(chance.randrange(30_000), node.crash)
+                world.after(chance.randrange(40_000, 400_000), partial(self._restart, node))
+            pairs = {(a.sid, b.sid) for a in go for b in self.nodes if b not in go}
+            pairs |= {(b, a) for a, b in pairs}
+            world.after(30_000, lambda: world.cut.update(pairs))
+            world.after(lasts + 400_000, lambda: self._heal(pairs))
 
     def _power_cut(self, last: Node, lasts: int) -> None:
         """All at once, or nearly: one comes back last, perhaps when the others go on without it."""
@@ -170,6 +253,7 @@ class Cluster:
         report.events = self.world.events
         report.committed = len(self.checks.order)
         report.acknowledged = self.checks.acknowledged
+        report.configurations = len(self.checks.configurations)
         report.epochs = len(self.checks.order) and (self.checks.order[-1] >> 32)
         report.seconds = self.world.now_us / 1e6
         return report
@@ -180,6 +264,8 @@ class Cluster:
         while now < _TROUBLE_S * _SECOND:
             world.at(now, self._trouble)
             now += int(chance.expovariate(1 / 250_000)) + 1000
+        for _ in range(self._changes * chance.randrange(1, 4)):
+            world.at(chance.randrange(_SECOND // 2, _TROUBLE_S * _SECOND), self._reconfigure)
         world.run(_TROUBLE_S * _SECOND)
         world.say("all is well")
         self._heal(set(world.cut))

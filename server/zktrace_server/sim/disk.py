@@ -14,6 +14,7 @@ from zktrace.wire.snapshot import SIGNATURE, PathName, Snapshot
 from zktrace.wire.txn import CreateSessionTxn, Transaction
 from zktrace_server.core import snapshot
 from zktrace_server.core.apply import CLOSE_SESSION, apply
+from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.storage import CannotTruncate, Entry
 from zktrace_server.core.tree import DataTree
 
@@ -31,6 +32,9 @@ class Disk:
         self.generation = 0
         #: Told of each txn that is replayed: zxid, checksum, the tree's digest then.
         self.seen: Callable[[int, int, int], None] = lambda zxid, checksum, digest: None
+        #: Configurations, where there are some later than the first one.
+        self.committed: Ensemble | None = None
+        self.seen_config: Ensemble | None = None
         self._accepted = 0
         self._current = 0
 
@@ -122,6 +126,15 @@ class Disk:
     def save_current_epoch(self, epoch: int) -> None:
         assert epoch >= self._current, "a current epoch goes back"
         self._current = epoch
+
+    def save_seen(self, seen: Ensemble) -> None:
+        self.seen_config = seen
+
+    def save_committed(self, committed: Ensemble, *, settled: bool) -> None:
+        assert self.committed is None or committed.version > self.committed.version
+        self.committed = committed
+        if settled:
+            self.seen_config = None
 
     def read_log(self, zxid: int, limit: int) -> list[Entry]:
         found = [(z, payload) for z, payload, _ in self.log if z >= zxid]

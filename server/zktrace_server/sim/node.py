@@ -19,6 +19,7 @@ from zktrace_server.core.connection import State
 from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.peer import Peer
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import MemberServer
@@ -111,7 +112,11 @@ class Node:
         replica = WatchedReplica(tree, timeouts, self.disk)
         replica.node = self
         replica.history.extend(entries)
-        self.peer = Peer(self.sid, self._ensemble, self._limits, self._settings, replica)
+        disk = self.disk
+        membership = Membership(
+            disk.committed or self._ensemble, disk.seen_config, reconfig=True, keeper=disk
+        )
+        self.peer = Peer(self.sid, membership, self._limits, self._settings, replica)
         self._tick_at = -1
         self.world.say(f"{self.sid} starts, zxid {tree.last_zxid:#x}")
         self.step(lambda peer: peer.start())

@@ -51,6 +51,22 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Writes a small file: it is there as it was, or as it is to be and durable. StorageError if it
+    cannot be written.
+    """
+    unfinished = path.with_name(f"{path.name}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+
+
 class Directories:
     """Where snapshots and logs are; held for this process alone until `release`.
 

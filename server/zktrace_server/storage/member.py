@@ -21,6 +21,7 @@ from zktrace_server.storage.directory import (
     Directories,
     StorageError,
     files,
+    replace_file,
     sync_directory,
 )
 from zktrace_server.storage.readlog import content, logs_behind, payloads_from, txns_after
@@ -69,17 +70,7 @@ class MemberStorage:
             raise StorageError(f"{path} cannot be read: {error}") from None
 
     def _write(self, name: str, epoch: int) -> None:
-        path = self._directories.snapshots / name
-        unfinished = path.with_name(f"{name}.tmp")
-        try:
-            with unfinished.open("w", encoding="ascii") as file:
-                file.write(f"{epoch}")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-            sync_directory(self._directories.snapshots)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+        replace_file(self._directories.snapshots / name, f"{epoch}")
 
     def accepted_epoch(self) -> int:
         return self._accepted

@@ -136,8 +136,71 @@ def test_a_place_in_an_ensemble(tmp_path: Path) -> None:
 
 
 def test_what_an_ensemble_cannot_do_yet_is_said(tmp_path: Path) -> None:
-    _, warnings = _member(tmp_path, reconfigEnabled="true")
-    assert warnings == ["reconfigEnabled is not supported yet, and has no effect in an ensemble"]
+    _, warnings = _member(tmp_path, portUnification="true", peerType="observer")
+    assert warnings == [
+        "portUnification is not supported yet, and has no effect in an ensemble",
+        "peerType=observer is not what server.2 says: it is participant",
+    ]
+
+
+def test_one_server_may_be_an_ensemble(tmp_path: Path) -> None:
+    (tmp_path / "myid").write_text("1")
+    keys = {"dataDir": str(tmp_path), "initLimit": "10", "syncLimit": "5"}
+    config, warnings = given(**keys, standaloneEnabled="false", **{"server.1": "h:1:2"})
+    assert config.quorum is not None
+    assert config.quorum.ensemble.voters == [1]
+    assert not config.settings.standalone_enabled
+    assert warnings == []
+
+
+def _dynamic(tmp_path: Path, name: str, text: str, **more: str) -> Config:
+    """The configuration of server 2, whose servers are in a file of that name."""
+    (tmp_path / "myid").write_text("2")
+    (tmp_path / name).write_text(text)
+    keys = {"dataDir": str(tmp_path), "initLimit": "10", "syncLimit": "5", "tickTime": "100"}
+    keys |= {"dynamicConfigFile": str(tmp_path / name), "reconfigEnabled": "true", **more}
+    path = tmp_path / "zoo.cfg"
+    path.write_text("".join(f"{key}={value}\n" for key, value in keys.items()))
+    return load(path, pytest.fail)
+
+
+_TWO = "server.1=h:1:2:participant;0.0.0.0:7\nserver.2=h:3:4:participant;127.0.0.1:8"
+
+
+def test_servers_in_a_file_of_their_own(tmp_path: Path) -> None:
+    config = _dynamic(tmp_path, "zoo.cfg.dynamic.10000000a", _TWO)
+    assert config.quorum is not None
+    assert config.quorum.ensemble.text().decode() == f"{_TWO}\nversion=10000000a"
+    assert config.quorum.seen is None
+    assert (config.client_port, config.client_address) == (8, "127.0.0.1")
+    # As before the first configuration was committed: no version, so 0.
+    assert _version(_dynamic(tmp_path, "zoo.cfg.dynamic", _TWO)) == 0
+    (tmp_path / "zoo.cfg.dynamic.next").write_text(f"{_TWO}\nversion=20000000b")
+    seen = _dynamic(tmp_path, "zoo.cfg.dynamic.10000000a", _TWO).quorum
+    assert seen is not None
+    assert seen.seen is not None
+    assert seen.seen.version == 0x20000000B
+
+
+def _version(config: Config) -> int:
+    assert config.quorum is not None
+    return config.quorum.ensemble.version
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "reason"),
+    [
+        (f"{_TWO}\nversion=5", {}, "a version belongs into its name"),
+        (f"{_TWO}\nclientPort=5", {}, "clientPort is no key of a configuration"),
+        (_TWO.splitlines()[0] + "\nserver.3=h:5:6", {}, "there is no server.2"),
+        (_TWO, {"clientPort": "9"}, "clientPort=9 is not what the server's own line says"),
+    ],
+)
+def test_files_of_servers_that_are_refused(
+    tmp_path: Path, text: str, more: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        _dynamic(tmp_path, "zoo.cfg.dynamic.1", text, **more)
 
 
 @pytest.mark.parametrize(
@@ -145,13 +208,12 @@ def test_what_an_ensemble_cannot_do_yet_is_said(tmp_path: Path) -> None:
     [
         ({"myid": "7"}, "there is no server.7"),
         ({"myid": "x"}, "is no server's number"),
-        ({"peerType": "observer"}, "peerType=observer is not what server.2 says"),
         ({"initLimit": "0"}, "initLimit is not set"),
         ({"sslQuorum": "true"}, "sslQuorum=true is not supported"),
         ({"quorum.auth.enableSasl": "true"}, "enableSasl=true is not supported"),
         ({"localSessionsEnabled": "true"}, "localSessionsEnabled=true is not supported"),
         ({"electionAlg": "2"}, "electionAlg=2 is not supported"),
-        ({"dynamicConfigFile": "/x"}, "dynamicConfigFile is not supported"),
+        ({"dynamicConfigFile": "/x/y"}, "cannot read /x/y: No such file"),
         ({"server.1": "h1:1"}, "server.1=h1:1: it is not host:port:port"),
     ],
 )
@@ -162,5 +224,5 @@ def test_ensembles_that_are_refused(tmp_path: Path, more: dict[str, str], reason
 
 def test_a_file_with_the_servers_in_another(tmp_path: Path) -> None:
     """Else it would stand alone without having been told to."""
-    with pytest.raises(ConfigError, match="dynamicConfigFile is not supported"):
-        given(dynamicConfigFile="/x")
+    with pytest.raises(ConfigError, match="cannot read /x/y: No such file"):
+        given(dynamicConfigFile="/x/y")

@@ -12,6 +12,7 @@ import pytest
 from zktrace.wire.election import PROTOCOL_V1, InitialMessage, Notification
 from zktrace_server.core.quorum.ensemble import parse_ensemble
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.net.drops import MOST, WINDOW_S, Drops
 from zktrace_server.net.election import ElectionPort
 from zktrace_server.net.quorum import QuorumConnection
@@ -81,7 +82,7 @@ def _election() -> Callable[[], asyncio.Protocol]:
     members = {sid: f"127.0.0.1:{sid}:{sid + 10}" for sid in (1, 2, 3)}
     loop = asyncio.get_running_loop()
     ensemble = parse_ensemble(members, {}, {})
-    return ElectionPort(2, ensemble, _Deaf(), Drops(loop.time), Wire(loop)).accept
+    return ElectionPort(2, Membership(ensemble), _Deaf(), Drops(loop.time), Wire(loop)).accept
 
 
 def _quorum() -> Callable[[], asyncio.Protocol]:

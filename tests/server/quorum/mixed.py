@@ -11,11 +11,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import (
+    ConnectionClosedError,
+    ConnectionLoss,
+    NoNodeError,
+    OperationTimeoutError,
+    SessionExpiredError,
+)
+from kazoo.retry import KazooRetry
 
 from tests.support.javazk import CONFIG, JavaServer, NotStarted, free_ports, need_java
 
@@ -26,6 +37,8 @@ _ROOT: Final = Path(__file__).resolve().parents[3]
 #: For machines that do other things as well.
 PATIENCE_S: Final = 90.0
 _TRIES: Final = 3
+#: Of which nobody knows what became.
+_UNKNOWN = (ConnectionLoss, SessionExpiredError, OperationTimeoutError, ConnectionClosedError)
 
 
 class OurMember(JavaServer):
@@ -81,15 +94,36 @@ class Mixed(list[JavaServer]):
         raise AssertionError(f"not within {PATIENCE_S:.0f} s; {self.modes()}\n{logs}")
 
     def replace(self, sid: int, kind: str) -> JavaServer:
-        """Another program in the place and on the data of a server, which has to be ended; it is
-        not started.
+        """Another program in the place, on the data and with the zoo.cfg (as it is now) of a
+        server, which has to be ended; it is not started.
         """
         before = self.of(sid)
         assert not before.running
-        self[sid - 1] = program(kind)(
-            before.data.parent, before.address[1], before.given, sid=before.sid
-        )
+        where = before.data.parent
+        lines = (where / "zoo.cfg").read_text().splitlines()
+        given = dict(line.split("=", 1) for line in lines if "=" in line)
+        self[sid - 1] = program(kind)(where, before.address[1], given, sid=before.sid)
         return self[sid - 1]
+
+    def join(self, kind: str) -> JavaServer:
+        """One more server, which knows of the others as they were at first, and of itself. It
+        serves, without a vote.
+        """
+        port, quorum, election = free_ports(3)
+        sid, first = len(self) + 1, self[0]
+        line = {f"server.{sid}": f"{_HOST}:{quorum}:{election}"}
+        keys = {k: v for k, v in first.given.items() if k not in ("dataDir", "clientPort")}
+        where = first.data.parent.with_name(str(sid))
+        self.append(program(kind)(where, port, {**keys, **line}, sid=sid))
+        self[-1].start()
+        self.all_serve()
+        return self[-1]
+
+    def line(self, sid: int, role: str) -> str:
+        """What a reconfiguration says of a server that is to have this role."""
+        quorum, election = self.of(sid).given[f"server.{sid}"].split(":")[1:3]
+        client = self.of(sid).address[1]
+        return f"server.{sid}={_HOST}:{quorum}:{election}:{role};{_HOST}:{client}"
 
     def start(self) -> None:
         for server in self:
@@ -155,3 +189,76 @@ def mixed(directory: Path, kinds: str, **config: str) -> Iterator[Mixed]:
         yield servers
     finally:
         servers.stop()
+
+
+class Writer(threading.Thread):
+    """Creates nodes, one after the other, and keeps the names of those it knows to be there."""
+
+    def __init__(self, hosts: str) -> None:
+        super().__init__(daemon=True)
+        self.known: list[str] = []
+        self.wrong: list[BaseException] = []
+        self._client = KazooClient(hosts, timeout=8, connection_retry=KazooRetry(-1, 0.05, 1, 0.1))
+        self._stop_it = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._client.start(PATIENCE_S)
+            self._client.ensure_path("/load")
+            number = 0
+            while not self._stop_it.is_set():
+                number += 1
+                name = f"n{number}"
+                try:
+                    self._client.create(f"/load/{name}", name.encode())
+                    self.known.append(name)
+                    assert self._client.get(f"/load/{name}")[0] == name.encode()
+                except _UNKNOWN:
+                    self._stop_it.wait(0.05)
+            self._client.stop()
+            self._client.close()
+        except BaseException as error:
+            self.wrong.append(error)
+
+    def more(self, servers: Mixed) -> None:
+        """Until it has written something more."""
+        before = len(self.known)
+        servers.until(lambda: len(self.known) > before + 10 or bool(self.wrong))
+        assert not self.wrong
+
+    def end(self) -> None:
+        self._stop_it.set()
+        self.join(PATIENCE_S)
+        assert not self.is_alive()
+        assert not self.wrong
+
+
+def tree(hosts: str) -> dict[str, bytes]:
+    """All that one server shows, when it has what the leader has."""
+    client = KazooClient(hosts, timeout=8)
+    client.start(PATIENCE_S)
+    found: dict[str, bytes] = {}
+    try:
+        client.sync("/")
+        below = ["/"]
+        while below:
+            path = below.pop()
+            if path.startswith("/zookeeper"):
+                continue
+            try:
+                found[path] = client.get(path)[0]
+                below += [f"{path.rstrip('/')}/{name}" for name in client.get_children(path)]
+            except NoNodeError:
+                found[path] = b"gone"
+    finally:
+        client.stop()
+        client.close()
+    return found
+
+
+def nothing_differs(servers: Mixed) -> None:
+    """What either says of a digest that is not the leader's."""
+    for server in servers:
+        said = server.log.read_text(errors="replace")
+        assert "tree differs" not in said
+        assert "Digests are not matching" not in said

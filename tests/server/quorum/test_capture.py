@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.netns import need_live
-from tests.server.quorum.mixed import PATIENCE_S
-from tests.server.quorum.test_java import Writer
+from tests.server.quorum.mixed import PATIENCE_S, Writer
 from zktrace_server.local import Local
 
 _ZKTRACE = [sys.executable, "-m", "zktrace"]

@@ -21,8 +21,9 @@ from zktrace_server.core.quorum.ensemble import (
 from zktrace_server.core.quorum.handle import Handle, Stage
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.packets import PacketReader
-from zktrace_server.core.quorum.proposals import Proposals
+from zktrace_server.core.quorum.proposals import Proposal, Proposals
 from zktrace_server.core.quorum.sync import plan
 
 
@@ -45,7 +46,8 @@ def test_text_is_javas() -> None:
         "server.2=127.0.0.1:2002:3002:observer",
         "version=0",
     ]
-    assert parse_member(2, "[::1]:1:2:observer;4").text() == "[::1]:1:2:observer;4"
+    assert parse_member(2, "[::1]:1:2:observer;4").text() == "[::1]:1:2:observer;0.0.0.0:4"
+    assert parse_member(2, "a:1:2;;b:4").text() == "a:1:2:participant;;b:4"
 
 
 @pytest.mark.parametrize("value", ["", "h", "h:1", "h:1:x", "h:1:2:boss", "h:0:2", "a:1:2|b:1:2"])
@@ -87,7 +89,7 @@ def _run(elections: dict[int, Election], now: int = 0, ms: int = 3000) -> None:
 
 def _elect(histories: dict[int, tuple[int, int]], observers: int = 0) -> dict[int, Election]:
     ensemble = _ensemble(len(histories) - observers, observers)
-    elections = {sid: Election(sid, ensemble) for sid in histories}
+    elections = {sid: Election(sid, Membership(ensemble)) for sid in histories}
     for sid, (epoch, zxid) in histories.items():
         elections[sid].look(0, zxid, epoch)
     _run(elections)
@@ -116,7 +118,7 @@ def test_observers_watch_and_do_not_vote() -> None:
 
 
 def test_one_of_three_waits_for_ever() -> None:
-    alone = Election(1, _ensemble(3))
+    alone = Election(1, Membership(_ensemble(3)))
     alone.look(0, 0, 0)
     for at in range(0, 100_000, 200):
         alone.tick(at)
@@ -127,7 +129,7 @@ def test_one_of_three_waits_for_ever() -> None:
 
 def test_a_better_vote_within_the_wait() -> None:
     ensemble = _ensemble(3)
-    one, two = Election(1, ensemble), Election(2, ensemble)
+    one, two = (Election(sid, Membership(ensemble)) for sid in (1, 2))
     one.look(0, 5, 1)
     two.look(0, 5, 1)
     _run({1: one, 2: two}, ms=100)
@@ -142,7 +144,7 @@ def test_latecomers_find_the_leader_there_is() -> None:
     elections = _elect({1: (0, 0), 2: (0, 0), 3: (0, 0)})
     for one in elections.values():
         one.lead_in(7)
-    late = Election(1, _ensemble(3))
+    late = Election(1, Membership(_ensemble(3)))
     late.round = 40
     late.look(0, 1 << 40, 90)  # a better history: it does not matter any more
     elections[1] = late
@@ -152,7 +154,7 @@ def test_latecomers_find_the_leader_there_is() -> None:
 
 
 def test_a_leader_must_say_so_itself() -> None:
-    late = Election(1, _ensemble(3))
+    late = Election(1, Membership(_ensemble(3)))
     late.look(0, 0, 0)
     for sid in (2, 3):
         late.receive(0, sid, Notification(1, 3, 0, 9, 1, 2, b""))
@@ -164,7 +166,7 @@ def test_a_leader_must_say_so_itself() -> None:
 @pytest.mark.parametrize("size", [28, 40, 48])
 def test_formats(size: int) -> None:
     """Of 3.4.0, of 3.4, and with a configuration: all three are votes."""
-    one = Election(1, _ensemble(3))
+    one = Election(1, Membership(_ensemble(3)))
     one.look(0, 0, 0)
     data = Notification(0, 3, 1 << 32 | 9, 1, 1, 2, b"conf").encode()[:size]
     for sid in (2, 3):
@@ -174,7 +176,7 @@ def test_formats(size: int) -> None:
 
 
 def test_nonsense_is_ignored() -> None:
-    one = Election(1, _ensemble(3))
+    one = Election(1, Membership(_ensemble(3)))
     one.look(0, 0, 0)
     one.out.clear()
     one.receive(0, 2, Notification(77, 3, 0, 1, 0, 2, b""))
@@ -228,15 +230,37 @@ def test_plan_cuts_to_what_both_have() -> None:
 
 
 def test_committed_in_order_by_a_quorum() -> None:
-    proposals = Proposals(_ensemble(3, 1), 0)
+    proposals, quorums = Proposals(0), (_ensemble(3, 1),)
     for zxid in (1, 2, 3):
-        proposals.add(zxid, b"")
-    assert proposals.ack(1, 2) == []
-    assert proposals.ack(4, 3) == []
-    assert [zxid for zxid, _ in proposals.ack(2, 1)] == [1]
+        proposals.add(Proposal(zxid, b"", quorums))
+    assert _acked(proposals, 1, 2) == []
+    assert _acked(proposals, 4, 3) == []
+    assert _acked(proposals, 2, 1) == [1]
     proposals.forget(1)
-    assert proposals.ack(2, 3) == []
-    assert [zxid for zxid, _ in proposals.ack(3, 3)] == [2, 3]
+    assert _acked(proposals, 2, 3) == []
+    assert _acked(proposals, 3, 3) == [2, 3]
+
+
+def test_behind_a_reconfiguration_both_quorums_count() -> None:
+    old, new = _ensemble(3), Ensemble({sid: _ensemble(5).members[sid] for sid in (3, 4, 5)})
+    proposals = Proposals(0)
+    proposals.add(Proposal(1, b"", (old,)))
+    proposals.add(Proposal(2, b"", (old, new), new))
+    proposals.add(Proposal(3, b"", (old, new)))
+    assert _acked(proposals, 1, 3) == []
+    assert _acked(proposals, 2, 3) == [1]
+    assert _acked(proposals, 4, 3) == []
+    assert _acked(proposals, 5, 2) == [2]
+    assert _acked(proposals, 5, 3) == [3]
+
+
+def _acked(proposals: Proposals, sid: int, zxid: int) -> list[int]:
+    """What is committed by that."""
+    proposals.ack(sid, zxid)
+    done = []
+    while (proposal := proposals.take()) is not None:
+        done.append(proposal.zxid)
+    return done
 
 
 # --- packets ----------------------------------------------------------------------------------

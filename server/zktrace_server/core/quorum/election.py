@@ -2,7 +2,8 @@
 notifications out, and in the end a leader.
 
 It lives as long as the server: when it is not looking itself it tells those who are. Rounds are
-what Java calls the logical clock. It knows neither connections nor where a peer is.
+what Java calls the logical clock. It knows neither connections nor where a peer is. Who votes is up
+to the `Membership`, which may change at any time; then `look` again, or `designate`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from zktrace.wire import zxid as zxids
 from zktrace.wire.election import NO_VOTE, Notification
-from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.core.quorum.membership import Membership
 
 #: Version of notifications that carry the configuration (FastLeaderElection.Notification).
 VERSION: Final = 2
@@ -66,14 +67,13 @@ class Election:
     sent, only the latest matters. `vote` is what is told to others while `state` is not LOOKING.
     """
 
-    def __init__(self, sid: int, ensemble: Ensemble) -> None:
+    def __init__(self, sid: int, membership: Membership) -> None:
         self.sid = sid
         self.state = State.LOOKING
         self.round = 0
         self.vote = Vote(sid, 0, 0, 0)
         self.out: list[tuple[int, Notification]] = []
-        self._ensemble = ensemble
-        self._config = ensemble.text()
+        self._membership = membership
         self._initial = self.vote
         self._proposed = self.vote
         self._received: dict[int, Vote] = {}
@@ -93,15 +93,22 @@ class Election:
         times = [t for t in (self._again_at, self._decide_at) if t is not None]
         return min(times, default=None)
 
+    @property
+    def _counts(self) -> bool:
+        """Whether this server's own vote does: as a participant of either configuration."""
+        return self._membership.votes(self.sid)
+
     # --- beginning ----------------------------------------------------------------------------
 
-    def look(self, now_ms: int, zxid: int, epoch: int) -> None:
+    def look(self, now_ms: int, zxid: int, epoch: int, *, stand: bool = False) -> None:
         """A new round (lookForLeader): `zxid` is that of the last txn in the log, `epoch` the
-        current one.
+        current one. `stand`: for election, too, where this server is a participant only of a
+        configuration that was proposed. In Java it does not; but if it has more in its log than all
+        participants of the committed one, none of them can lead it, and it has to lead them.
         """
         self.state = State.LOOKING
         self.round += 1
-        if self._ensemble.votes(self.sid):
+        if self._membership.committed.votes(self.sid) or (stand and self._counts):
             self._initial = Vote(self.sid, zxid, 0, epoch)
         else:
             self._initial = Vote(NO_VOTE, NO_VOTE, 0, NO_VOTE)
@@ -117,13 +124,13 @@ class Election:
         """This is our vote now; everybody is told."""
         self._proposed = Vote(vote.leader, vote.zxid, self.round, vote.peer_epoch)
         self._decide_at = None
-        if self._ensemble.votes(self.sid):
+        if self._counts:
             self._received[self.sid] = self._proposed
         self._send_all(now_ms)
         self._count(now_ms)
 
     def _send_all(self, now_ms: int) -> None:
-        for sid in self._ensemble.voters:
+        for sid in self._membership.voters:
             if sid != self.sid:
                 self._send(sid, self._proposed)
         self._again_at = now_ms + self._interval
@@ -139,7 +146,7 @@ class Election:
                     vote.round if round_ is None else round_,
                     vote.peer_epoch,
                     VERSION,
-                    self._config,
+                    self._membership.committed.text(),
                 ),
             )
         )
@@ -161,7 +168,11 @@ class Election:
         """A connection to a peer is there: what it was told last may be lost (QuorumCnxManager
         sends its last message again).
         """
-        if self.state is State.LOOKING and self._again_at is not None and self._ensemble.votes(sid):
+        if (
+            self.state is State.LOOKING
+            and self._again_at is not None
+            and self._membership.votes(sid)
+        ):
             self._send(sid, self._proposed)
 
     def receive(self, now_ms: int, sid: int, given: Notification) -> None:
@@ -169,7 +180,7 @@ class Election:
         if given.state not in State._value2member_map_:
             return
         state = State(given.state)
-        if not self._ensemble.votes(sid):
+        if not self._membership.votes(sid):
             # An observer, or somebody we do not know: it is told how things are. Not where it would
             # only say the same again, since its round is later.
             if self.state is not State.LOOKING or given.election_epoch <= self.round:
@@ -181,10 +192,10 @@ class Election:
                 self._send(sid, self.vote)
             return
         if state is State.LOOKING and vote.round < self.round:
-            if self._ensemble.votes(self.sid):
+            if self._counts:
                 self._send(sid, self._proposed)
             return
-        if not self._ensemble.votes(vote.leader):
+        if not self._membership.votes(vote.leader):
             return
         if state is State.LOOKING:
             self._looking(now_ms, sid, vote)
@@ -208,18 +219,18 @@ class Election:
             self._count(now_ms)
 
     def _beats(self, vote: Vote, other: Vote) -> bool:
-        return self._ensemble.weight(vote.leader) > 0 and vote.better_than(other)
+        return self._membership.committed.weight(vote.leader) > 0 and vote.better_than(other)
 
     def _count(self, now_ms: int) -> None:
         """Whether our vote has a quorum. Then it stands when nothing better comes for a while; at
         once if there is nobody left whom something better could come from.
         """
         agreeing = [sid for sid, vote in self._received.items() if vote == self._proposed]
-        if not self._ensemble.votes(self._proposed.leader) or not self._ensemble.has_quorum(
+        if not self._membership.votes(self._proposed.leader) or not self._membership.has_quorum(
             agreeing
         ):
             self._decide_at = None
-        elif len(agreeing) == len(self._ensemble.voters):
+        elif len(agreeing) == len(self._membership.voters):
             self._decide(self._proposed)
         elif self._decide_at is None:
             self._decide_at = now_ms + FINALIZE_MS
@@ -247,7 +258,7 @@ class Election:
         }
 
     def _agreed(self, votes: dict[int, _Seen], seen: _Seen) -> bool:
-        return self._ensemble.has_quorum(s for s, other in votes.items() if _same(seen, other))
+        return self._membership.has_quorum(s for s, other in votes.items() if _same(seen, other))
 
     def _leads(self, votes: dict[int, _Seen], vote: Vote) -> bool:
         """Whether the leader says so itself (checkLeader): else a crashed one would be elected."""
@@ -261,12 +272,17 @@ class Election:
         if vote.leader == self.sid:
             self.state = State.LEADING
         else:
-            voting = self._ensemble.votes(self.sid)
-            self.state = State.FOLLOWING if voting else State.OBSERVING
+            # Who is not named at all follows, and its ACKs do not count.
+            observes = self._membership.committed.observes(self.sid)
+            self.state = State.OBSERVING if observes else State.FOLLOWING
         self._again_at = self._decide_at = None
         self._received.clear()
         self._inside.clear()
         self._outside.clear()
+
+    def designate(self, leader: int, zxid: int) -> None:
+        """No election: who leads is what the last leader said (QuorumPeer.updateVote)."""
+        self._decide(Vote(leader, zxid, self.round, -1))
 
     def lead_in(self, epoch: int) -> None:
         """The leader's epoch is known: all tell the same (QuorumPeer.updateElectionVote)."""

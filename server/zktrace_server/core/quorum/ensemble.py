@@ -1,18 +1,29 @@
 """Who belongs to an ensemble, and what a quorum of it is (QuorumMaj, QuorumHierarchical,
 QuorumPeer.QuorumServer).
 
-Membership is what zoo.cfg says, for as long as the server runs. Knows nothing of who is up.
+One configuration, which never changes: what comes of a reconfiguration is another `Ensemble` with a
+later version (see `membership`). Knows nothing of who is up.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
+
+from zktrace.wire.jute import WireError
+from zktrace.wire.txn import SetDataTxn, Transaction
+from zktrace_server.core.request import RECONFIG
 
 PARTICIPANT: Final = "participant"
 OBSERVER: Final = "observer"
+#: Where a line gives a client port without a host.
+ANY_HOST: Final = "0.0.0.0"
 _LONG: Final = (1 << 64) - 1
+_KEY: Final = re.compile(r"(server|group|weight)\.(\d{1,18})\Z")
+_LINE: Final = re.compile(r"([^=:\s]+)\s*[=:\s]\s*(.*)\Z")
+_VERSION: Final = re.compile(r"[0-9a-fA-F]{1,16}\Z")
 
 
 class MembershipError(ValueError):
@@ -21,8 +32,8 @@ class MembershipError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One server: where its quorum and election ports are, and whether it votes. `client` is what
-    follows the semicolon of its line, where one does.
+    """One server: where its quorum and election ports are, and whether it votes. `client` and
+    `secure` are host:port of its ports for clients, where its line says so; else empty.
     """
 
     sid: int
@@ -31,12 +42,15 @@ class Member:
     election_port: int
     observer: bool = False
     client: str = ""
+    secure: str = ""
 
     def text(self) -> str:
         """As Java writes it (QuorumServer.toString)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         role = OBSERVER if self.observer else PARTICIPANT
         client = f";{self.client}" if self.client else ""
+        if self.secure:
+            client = f"{client or ';'};{self.secure}"
         return f"{host}:{self.quorum_port}:{self.election_port}:{role}{client}"
 
 
@@ -60,6 +74,19 @@ class Ensemble:
         """Whether it is a participant."""
         member = self.members.get(sid)
         return member is not None and not member.observer
+
+    def observes(self, sid: int) -> bool:
+        """Whether it is an observer; who is not named at all is none (updateLearnerType)."""
+        member = self.members.get(sid)
+        return member is not None and member.observer
+
+    def at(self, version: int) -> Ensemble:
+        """The same servers, as a configuration of this version."""
+        return replace(self, version=version)
+
+    def same_servers(self, other: Ensemble) -> bool:
+        """Whether nothing but the version differs."""
+        return self.at(0) == other.at(0)
 
     def weight(self, sid: int) -> int:
         """Its weight; one where none is given, as Java has it without groups."""
@@ -97,14 +124,30 @@ class Ensemble:
 
 
 def parse_member(sid: int, value: str) -> Member:
-    """The value of a server.N line: host:port:port[:role][;client port] (QuorumServer)."""
+    """The value of a server.N line: host:port:port[:role][;[host:]client port[;TLS port]]
+    (QuorumServer).
+    """
 
     def wrong(why: str) -> MembershipError:
         return MembershipError(f"server.{sid}={value}: {why}")
 
-    address, _, client = value.partition(";")
+    def port(text: str) -> int:
+        if not text.strip().isdigit() or not 0 < int(text) <= 0xFFFF:
+            raise wrong(f"{text.strip()!r} is no port")
+        return int(text)
+
+    def for_clients(text: str) -> str:
+        if not text.strip():
+            return ""
+        host, rest = _split_host(text.strip()) if ":" in text else (ANY_HOST, text)
+        shown = f"[{host}]" if ":" in host else host
+        return f"{shown}:{port(rest)}"
+
+    address, *clients = value.split(";")
     if "|" in address:
         raise wrong("several addresses of a server are not supported")
+    if len(clients) > 2:
+        raise wrong("there is more than a client port and a TLS port")
     host, rest = _split_host(address.strip())
     parts = rest.split(":")
     if not host or len(parts) not in (2, 3):
@@ -112,12 +155,9 @@ def parse_member(sid: int, value: str) -> Member:
     role = parts[2].strip().lower() if len(parts) == 3 else PARTICIPANT
     if role not in (PARTICIPANT, OBSERVER):
         raise wrong(f"role {role!r} is neither participant nor observer")
-    ports = []
-    for text in parts[:2]:
-        if not text.strip().isdigit() or not 0 < int(text) <= 0xFFFF:
-            raise wrong(f"{text.strip()!r} is no port")
-        ports.append(int(text))
-    return Member(sid, host, ports[0], ports[1], role == OBSERVER, client.strip())
+    quorum, election = port(parts[0]), port(parts[1])
+    client, secure = (*map(for_clients, clients), "", "")[:2]
+    return Member(sid, host, quorum, election, role == OBSERVER, client, secure)
 
 
 def _split_host(text: str) -> tuple[str, str]:
@@ -156,3 +196,47 @@ def _weights(given: dict[int, str], members: dict[int, Member]) -> dict[int, int
             raise MembershipError(f"weight.{sid}={value}: not a weight of a server")
         weights[sid] = int(value)
     return weights
+
+
+def parse_text(text: str) -> Ensemble:
+    """A configuration as it goes over the wire, stands in a dynamic configuration file, and is
+    given to a reconfiguration (QuorumPeerConfig.parseDynamicConfig). MembershipError if it is none.
+    """
+    lines: dict[str, dict[int, str]] = {"server": {}, "group": {}, "weight": {}}
+    version = 0
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line[0] in "#!":
+            continue
+        match = _LINE.match(line)
+        if match is None:
+            raise MembershipError(f"{line!r} is no key=value")
+        key, value = match[1], match[2]
+        if key == "version":
+            if not _VERSION.match(value):
+                raise MembershipError(f"version={value} is no number")
+            version = int(value, 16)
+            continue
+        known = _KEY.match(key)
+        if known is None:
+            raise MembershipError(f"{key} is no key of a configuration")
+        lines[known[1]][int(known[2])] = value
+    return parse_ensemble(lines["server"], lines["group"], lines["weight"]).at(version)
+
+
+def parse_transaction(txn: Transaction) -> Ensemble:
+    """The configuration that a reconfiguration's txn makes the committed one. WireError if there is
+    none in it: who sends that is not to be followed.
+    """
+    body = txn.body
+    if txn.header.type != RECONFIG or not isinstance(body, SetDataTxn):
+        raise WireError("the txn is no reconfiguration", 0, "Transaction")
+    return parse_bytes(body.data or b"")
+
+
+def parse_bytes(data: bytes) -> Ensemble:
+    """A configuration out of a packet. WireError if it is none."""
+    try:
+        return parse_text(data.decode())
+    except (UnicodeDecodeError, MembershipError) as error:
+        raise WireError(f"no configuration: {error}", 0, "QuorumVerifier") from None

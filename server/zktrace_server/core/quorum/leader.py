@@ -11,7 +11,7 @@ What clients ask is not for this module: `host` makes txns of requests (see `ser
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
@@ -20,6 +20,7 @@ from zktrace.wire import zxid as zxids
 from zktrace.wire.jute import WireError
 from zktrace.wire.quorum import (
     PROTOCOL_VERSION,
+    Activate,
     EpochInfo,
     ForwardedRequest,
     LeaderInfo,
@@ -31,12 +32,13 @@ from zktrace.wire.quorum import (
 from zktrace.wire.txn import Transaction
 from zktrace_server.core import request as op
 from zktrace_server.core.quorum import packets as p
-from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.core.quorum.ensemble import Ensemble, parse_transaction
 from zktrace_server.core.quorum.handle import Handle, Stage
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.packets import Packet
-from zktrace_server.core.quorum.proposals import Proposals
+from zktrace_server.core.quorum.proposals import Proposal, Proposals
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.storage import Entry
 from zktrace_server.core.quorum.sync import plan
@@ -75,10 +77,13 @@ class _Sync:
 
 
 class Leader:
-    """`epoch` is 0 until one is found. `done_syncs` counts local syncs that are done."""
+    """`epoch` is 0 until one is found. `done_syncs` counts local syncs that are done.
+    `designated` is who shall lead when this one has failed, where a reconfiguration left it out: it
+    commits nothing any more then.
+    """
 
     def __init__(
-        self, sid: int, ensemble: Ensemble, limits: Limits, replica: Replica, now_ms: int
+        self, sid: int, membership: Membership, limits: Limits, replica: Replica, now_ms: int
     ) -> None:
         self.sid = sid
         self.phase = Phase.DISCOVERY
@@ -88,8 +93,10 @@ class Leader:
         self.now_ms = now_ms
         self.done_syncs = 0
         self.last_proposed = replica.tree.last_zxid
-        self.proposals = Proposals(ensemble, replica.tree.last_zxid)
-        self._ensemble = ensemble
+        self.designated: int | None = None
+        self.proposals = Proposals(replica.tree.last_zxid)
+        self._membership = membership
+        self._own_address = _address(membership.committed, sid)
         self._limits = limits
         self._replica = replica
         self._storage = replica.storage
@@ -140,6 +147,9 @@ class Leader:
         self.proposals.forget(handle.sid)
         self._syncs = deque(s for s in self._syncs if s.link is not link)
         self._new_syncs = [other for other in self._new_syncs if other is not link]
+        if self.designated is not None:
+            # They go over to the one that leads next.
+            self._check_quorum()
 
     def close(self) -> None:
         """The end of the term."""
@@ -180,11 +190,14 @@ class Leader:
             return "a learner without a sid"
         info = LearnerInfo.decode_from(packet.data, 0, len(packet.data))[0]
         handle.sid = handle.link.sid = info.server_id
-        handle.observer = packet.type == p.OBSERVERINFO or not self._ensemble.votes(handle.sid)
+        handle.observer = packet.type == p.OBSERVERINFO
         handle.accepted_epoch = zxids.epoch(packet.zxid)
         handle.stage = Stage.WAIT_EPOCH
         if info.protocol_version is None or info.protocol_version < PROTOCOL_VERSION:
             return "a learner of before 3.4"
+        if (info.config_version or 0) > self._membership.committed.version:
+            # LearnerHandler.run: to lead it would be to take back what was committed.
+            return f"a learner with configuration {info.config_version:#x}, later than the leader's"
         for other in [h for h in self._handles.values() if h.sid == handle.sid]:
             if other is not handle:
                 self.lost(other.link, "it has connected again")
@@ -197,14 +210,20 @@ class Leader:
         """A peer that will accept an epoch later than this one (Leader.getEpochToPropose)."""
         if self.phase is not Phase.DISCOVERY:
             return
-        if self._ensemble.votes(sid):
-            self._accepted[sid] = accepted
+        self._accepted[sid] = accepted
         self.epoch = max(self.epoch, accepted + 1)
-        if not self._ensemble.has_quorum(self._accepted):
+        # Java asks for a quorum of the committed configuration only. If the other one is in force
+        # already, its leader may have the same epoch then.
+        if not self._membership.has_quorum(self._accepted):
             return
         self._storage.save_accepted_epoch(self.epoch)
         self.phase = Phase.EPOCH_ACKS
         self._phase_until = self.now_ms + self._limits.init_ms
+        membership = self._membership
+        if membership.committed.version == 0 and not membership.changing:
+            # The first configuration gets a version when a quorum has it, so that it is preferred
+            # to those of servers that were not there (ZOOKEEPER-1783).
+            membership.see(membership.committed.at(self.history_zxid))
         for handle in list(self._handles.values()):
             if handle.stage is Stage.WAIT_EPOCH:
                 self._send_epoch(handle)
@@ -234,8 +253,9 @@ class Leader:
 
     def _epoch_known_by(self, sid: int) -> None:
         """Leader.waitForEpochAck."""
-        if self._ensemble.votes(sid):
-            self._know_epoch.add(sid)
+        if self.phase is not Phase.EPOCH_ACKS:
+            return
+        self._know_epoch.add(sid)
         self._epoch_begins()
 
     def _epoch_begins(self) -> None:
@@ -244,7 +264,7 @@ class Leader:
         history, and win over those who have the history. (Java's servers write their log out before
         they look for a leader: SyncRequestProcessor.shutdown.)
         """
-        if self.sid not in self._know_epoch or not self._ensemble.has_quorum(self._know_epoch):
+        if self.sid not in self._know_epoch or not self._membership.has_quorum(self._know_epoch):
             return
         if not self._replica.settled:
             return
@@ -275,18 +295,23 @@ class Leader:
             link.send(p.bare(chosen.kind, chosen.zxid))
             for zxid, payload in chosen.entries:
                 link.send(p.with_data(p.PROPOSAL, zxid, payload) + p.bare(p.COMMIT, zxid))
-        # What is proposed and not committed goes to those who vote; for others the time comes when
-        # it is committed (Leader.startForwarding).
-        if not handle.observer:
-            for zxid, payload in self.proposals.outstanding:
-                if zxid > chosen.upto:
-                    link.send(p.with_data(p.PROPOSAL, zxid, payload))
-                    handle.proposed(zxid, self.now_ms)
         handle.forwarding = True
         handle.stage = Stage.ACK_LEADER
         handle.heard(self.now_ms)
-        link.send(p.with_data(p.NEWLEADER, self.history_zxid, self._ensemble.text()))
+        # What it activates at UPTODATE: before there is a quorum that is what this leader will
+        # activate then, afterwards what is committed.
+        established = self.phase is Phase.BROADCAST
+        config = self._membership.committed if established else self._membership.seen
+        link.send(p.with_data(p.NEWLEADER, self.history_zxid, config.text()))
         handle.hold()
+        # What is proposed and not committed goes to those who vote; for others the time comes when
+        # it is committed (Leader.startForwarding). Behind UPTODATE: a reconfiguration among it is
+        # later than the configuration of NEWLEADER.
+        if not handle.observer:
+            for proposal in self.proposals.outstanding:
+                if proposal.zxid > chosen.upto:
+                    handle.send(p.with_data(p.PROPOSAL, proposal.zxid, proposal.payload))
+                    handle.proposed(proposal.zxid, self.now_ms)
 
     def _leader_acked(self, handle: Handle, packet: Packet) -> str | None:
         if packet.type != p.ACK:
@@ -299,7 +324,7 @@ class Leader:
         if packet.zxid != self.history_zxid:
             return "an ACK of another NEWLEADER"
         handle.stage = Stage.WAIT_START
-        if self._ensemble.votes(handle.sid) and not handle.observer:
+        if not handle.observer:
             self._have_history.add(handle.sid)
         if self.phase is Phase.BROADCAST:
             self._start(handle)
@@ -311,7 +336,8 @@ class Leader:
         """Our own log is, up to there."""
         self._own_logged = zxid
         if self.phase is Phase.BROADCAST:
-            self._committed(self.proposals.ack(self.sid, zxid))
+            self.proposals.ack(self.sid, zxid)
+            self._commit()
         elif self.phase is Phase.SYNCHRONIZATION:
             self._own_history()
         elif self.phase is Phase.EPOCH_ACKS:
@@ -327,9 +353,13 @@ class Leader:
         if self.phase is not Phase.SYNCHRONIZATION:
             return
         have = self._have_history
-        if self.sid not in have or not self._ensemble.has_quorum(have):
+        if self.sid not in have or not self._membership.has_quorum(have):
             return
         self.phase = Phase.BROADCAST
+        # What the last leader has left undone is done by that (ZOOKEEPER-1324).
+        seen = self._membership.seen
+        if self._membership.reconfig:
+            self._activate(seen, self._choose(seen, dict.fromkeys(have, 0)))
         self._half_tick_at = self.now_ms + self._limits.tick_ms // 2
         for handle in list(self._handles.values()):
             if handle.stage is Stage.WAIT_START:
@@ -347,9 +377,15 @@ class Leader:
         """A txn, of the next zxid of this epoch."""
         zxid = txn.header.zxid
         payload = txn.encode()
+        # Of the configurations before it and behind it, if it is a reconfiguration.
+        quorums, target = self._membership.quorums, None
+        if txn.header.type == op.RECONFIG:
+            target = parse_transaction(txn)
+            self._membership.see(target)
+            quorums = self._membership.quorums
         self._replica.append(zxid, payload, txn)
         self.last_proposed = zxid
-        self.proposals.add(zxid, payload)
+        self.proposals.add(Proposal(zxid, payload, quorums, target))
         packet = p.with_data(p.PROPOSAL, zxid, payload)
         for handle in self._handles.values():
             if handle.forwarding and not handle.observer:
@@ -395,21 +431,67 @@ class Leader:
     def _acked(self, handle: Handle, zxid: int) -> None:
         handle.acked(zxid)
         if not handle.observer and self.phase is Phase.BROADCAST:
-            self._committed(self.proposals.ack(handle.sid, zxid))
+            self.proposals.ack(handle.sid, zxid)
+            self._commit()
 
-    def _committed(self, done: Iterable[tuple[int, bytes]]) -> None:
-        for zxid, payload in done:
-            commit, inform = p.bare(p.COMMIT, zxid), b""
-            for handle in self._handles.values():
-                if not handle.forwarding:
-                    continue
-                if handle.observer:
-                    inform = inform or p.with_data(p.INFORM, zxid, payload)
-                    handle.send(inform)
-                else:
-                    handle.send(commit)
-            self._replica.commit(zxid)
+    def _commit(self) -> None:
+        """All that has its quorums. Behind a reconfiguration that makes another leader: nothing."""
+        while self.designated is None:
+            done = self.proposals.take()
+            if done is None:
+                break
+            if done.target is not None:
+                self._reconfigured(done, done.target)
+            else:
+                commit = p.bare(p.COMMIT, done.zxid)
+                self._tell(commit, p.INFORM, done.zxid, done.payload)
+            self._replica.commit(done.zxid)
         self._finish_syncs()
+
+    def _tell(self, commit: bytes, kind: int, zxid: int, data: bytes) -> None:
+        """That something is committed: `commit` to those who have the proposal, to observers a
+        packet of this kind.
+        """
+        inform = b""
+        for handle in self._handles.values():
+            if handle.forwarding:
+                if handle.observer:
+                    inform = inform or p.with_data(kind, zxid, data)
+                handle.send(inform if handle.observer else commit)
+
+    # --- reconfiguration ----------------------------------------------------------------------
+
+    def quorum_synced(self, ensemble: Ensemble) -> bool:
+        """Whether a quorum of it serves as followers of this leader (Leader.isQuorumSynced)."""
+        there = [
+            h.sid
+            for h in self._handles.values()
+            if h.stage is Stage.SYNCED and not h.observer and h.present(self.now_ms)
+        ]
+        return ensemble.has_quorum([self.sid, *there])
+
+    def _reconfigured(self, done: Proposal, target: Ensemble) -> None:
+        """A reconfiguration is committed (commitAndActivate, informAndActivate)."""
+        acked = {s: upto for s, upto in self.proposals.logged().items() if upto >= done.zxid}
+        leader = self._choose(target, acked)
+        self._activate(target, leader)
+        told, informed = Activate(leader, b"").encode(), Activate(leader, done.payload).encode()
+        commit = p.with_data(p.COMMIT_AND_ACTIVATE, done.zxid, told)
+        self._tell(commit, p.INFORM_AND_ACTIVATE, done.zxid, informed)
+
+    def _choose(self, target: Ensemble, acked: Mapping[int, int]) -> int:
+        """Who leads then: this one, if it votes and has the same address; else who has logged most
+        of those who have logged the reconfiguration (Leader.getDesignatedLeader).
+        """
+        if target.votes(self.sid) and _address(target, self.sid) == self._own_address:
+            return self.sid
+        others = [sid for sid in target.voters if sid in acked and sid != self.sid]
+        return max(others, key=lambda sid: (acked[sid], -sid), default=self.sid)
+
+    def _activate(self, target: Ensemble, leader: int) -> None:
+        self._membership.activate(target)
+        if leader != self.sid:
+            self.designated = leader
 
     # --- sync ---------------------------------------------------------------------------------
 
@@ -445,7 +527,7 @@ class Leader:
                 for h in self._handles.values()
                 if h.sid in first.pings and h.pongs >= first.pings[h.sid]
             ]
-            if not self._ensemble.has_quorum([self.sid, *answered]):
+            if not self._membership.has_quorum([self.sid, *answered]):
                 return
             self._syncs.popleft()
             if first.link is None:
@@ -471,12 +553,19 @@ class Leader:
         if self.phase is not Phase.BROADCAST:
             return
         self._odd = not self._odd
-        if not self._odd:
-            present = [h.sid for h in self._handles.values() if h.present(now) and not h.observer]
-            if not self._ensemble.has_quorum([self.sid, *present]):
-                self._fail(f"no quorum any more, only {sorted({self.sid, *present})}")
-                return
+        if not self._odd and not self._check_quorum():
+            return
         self._ping(only_voters=False)
+
+    def _check_quorum(self) -> bool:
+        """Whether there is one of learners that are there; else this term is over."""
+        present = [
+            h.sid for h in self._handles.values() if h.present(self.now_ms) and not h.observer
+        ]
+        if not self._membership.has_quorum([self.sid, *present]):
+            self._fail(f"no quorum any more, only {sorted({self.sid, *present})}")
+            return False
+        return True
 
     def _ping(self, *, only_voters: bool) -> None:
         ping = p.bare(p.PING, self.last_proposed)
@@ -484,3 +573,9 @@ class Leader:
             if handle.stage is Stage.SYNCED and not (only_voters and handle.observer):
                 handle.link.send(ping)
                 handle.pings += 1
+
+
+def _address(ensemble: Ensemble, sid: int) -> tuple[str, int] | None:
+    """Where a server can be reached by those who follow it."""
+    member = ensemble.members.get(sid)
+    return None if member is None else (member.host, member.quorum_port)

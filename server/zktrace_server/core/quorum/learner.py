@@ -23,12 +23,17 @@ from zktrace.wire.quorum import (
 )
 from zktrace.wire.records import Id
 from zktrace.wire.txn import Transaction
+from zktrace_server.core.node import Node
+from zktrace_server.core.paths import CONFIG
 from zktrace_server.core.quorum import packets as p
+from zktrace_server.core.quorum.ensemble import Ensemble, parse_bytes, parse_transaction
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.packets import Packet
 from zktrace_server.core.quorum.replica import OutOfOrder, Replica
 from zktrace_server.core.quorum.storage import CannotTruncate
+from zktrace_server.core.request import RECONFIG
 
 #: Between attempts to connect to the leader, ms (leaderConnectDelayDuringRetryMs).
 RETRY_MS: Final = 100
@@ -58,7 +63,8 @@ class Host(Protocol):
 
 class Learner:
     """`dial`: whoever drives it shall connect to the leader now. `want_snapshot` outlives it: the
-    next one is to begin with it.
+    next one is to begin with it. `designated` is who leads next, where a reconfiguration that ended
+    this term said so.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Learner:
         sid: int,
         leader: int,
         observer: bool,
+        membership: Membership,
         limits: Limits,
         replica: Replica,
         now_ms: int,
@@ -81,6 +88,10 @@ class Learner:
         self.dial = True
         self.want_snapshot = want_snapshot
         self.epoch = 0
+        self.designated: int | None = None
+        self._membership = membership
+        #: What NEWLEADER said; in force when UPTODATE comes.
+        self._config: Ensemble | None = None
         self._limits = limits
         self._replica = replica
         self._storage = replica.storage
@@ -118,7 +129,7 @@ class Learner:
         self._link = link
         self.stage = Stage.EPOCH
         self._heard()
-        info = LearnerInfo(self.sid, PROTOCOL_VERSION, 0).encode()
+        info = LearnerInfo(self.sid, PROTOCOL_VERSION, self._membership.committed.version).encode()
         accepted = zxids.make(self._storage.accepted_epoch(), 0)
         kind = p.OBSERVERINFO if self.observer else p.FOLLOWERINFO
         link.send(p.with_data(kind, accepted, info))
@@ -136,6 +147,11 @@ class Learner:
         """The end of it."""
         if self._link is not None:
             self._link.close(self.failed or "the term is over")
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether the leader was told of this server's history and went on no further."""
+        return self.stage is Stage.SYNC
 
     def _send(self, packet: bytes) -> None:
         if self._link is not None:
@@ -164,15 +180,17 @@ class Learner:
         match packet.type:
             case p.PROPOSAL:
                 self._append(packet.data or b"", packet.zxid)
-            case p.COMMIT | p.COMMIT_AND_ACTIVATE:
+            case p.COMMIT:
                 self._replica.commit(packet.zxid)
+            case p.COMMIT_AND_ACTIVATE:
+                self._activate(packet.data or b"", packet.zxid)
             case p.INFORM:
                 self._append(packet.data or b"", packet.zxid)
                 self._replica.commit(packet.zxid)
             case p.INFORM_AND_ACTIVATE:
                 data = packet.data or b""
                 self._append(Activate.decode_from(data, 0, len(data))[0].txn, packet.zxid)
-                self._replica.commit(packet.zxid)
+                self._activate(data, packet.zxid)
             case p.PING if self.stage is not Stage.SERVE:
                 pass  # Java says nothing before its ACK of NEWLEADER, and takes nothing else
             case p.PING:
@@ -184,6 +202,8 @@ class Learner:
             case p.UPTODATE if self.stage is Stage.START:
                 if self._promise_at is not None:
                     return "UPTODATE before its ACK of NEWLEADER"
+                if not self._establish():
+                    return "the configuration has another leader, or another role for this server"
                 self.stage = Stage.SERVE
                 self._send(p.bare(p.ACK, zxids.make(self.epoch, 0)))
             case p.REVALIDATE if self.host is not None:
@@ -199,6 +219,9 @@ class Learner:
         txn = Transaction.decode(data)
         if txn.header.zxid != zxid:
             raise OutOfOrder(f"txn {txn.header.zxid:#x} in a packet of {zxid:#x}")
+        if txn.header.type == RECONFIG:
+            # Before it can be acknowledged, so before it can be committed.
+            self._membership.see(parse_transaction(txn))
         self._replica.append(zxid, data, txn)
 
     # --- discovery ----------------------------------------------------------------------------
@@ -239,6 +262,7 @@ class Learner:
             case p.SNAP:
                 self._replica.install(packet.data or b"", packet.zxid)
                 self.want_snapshot = False
+                self._see_installed()
             case _:
                 return f"{packet.name} instead of DIFF, TRUNC or SNAP"
         self.stage = Stage.HISTORY
@@ -247,6 +271,9 @@ class Learner:
     def _new_leader(self, packet: Packet) -> None:
         if packet.zxid != zxids.make(self.epoch, 0):
             raise OutOfOrder(f"NEWLEADER of {packet.zxid:#x}, the epoch is {self.epoch}")
+        if packet.data is not None and len(packet.data) > 1:
+            self._config = parse_bytes(packet.data)
+            self._membership.see(self._config)
         self.stage = Stage.START
         self._promise_at = self._replica.last_logged
         if self._replica.settled:
@@ -276,6 +303,63 @@ class Learner:
         """Each proposal has an ACK of its own."""
         if not self.observer and self.stage >= Stage.START:
             self._send(p.bare(p.ACK, zxid))
+
+    # --- reconfiguration ----------------------------------------------------------------------
+
+    def _see_installed(self) -> None:
+        """The snapshot may be that of a later configuration. It has no zxid in a log by which
+        others would know: until NEWLEADER says more, nothing counts without a quorum of it.
+        """
+        node: Node | None = self._replica.tree.nodes.get(CONFIG)
+        if node is None or not node.data:
+            return
+        try:
+            installed = parse_bytes(node.data)
+        except WireError:
+            return  # clients with the rights may write what they like there
+        if installed.version > self._membership.seen.version:
+            self._membership.see(installed)
+
+    def _establish(self) -> bool:
+        """What NEWLEADER said is in force. False if this term is over by that: another role, or a
+        leader that does not lead by it (QuorumPeer.processReconfig without a suggested leader).
+        """
+        config, before = self._config, self._membership.committed
+        if config is None or self._proposed(config):
+            return True
+        if not self._membership.activate(config):
+            return True
+        if config.observes(self.sid) != self.observer:
+            return False
+        was, now = before.members.get(self.leader), config.members.get(self.leader)
+        return (
+            was is not None
+            and now is not None
+            and not (was.observer or now.observer)
+            and (was.host, was.quorum_port) == (now.host, now.quorum_port)
+        )
+
+    def _proposed(self, config: Ensemble) -> bool:
+        """Whether it is only proposed: Java's leader says in NEWLEADER what it has seen, to those
+        as well who come while a reconfiguration is not committed.
+        """
+        return any(
+            zxid == config.version and txn.header.type == RECONFIG
+            for zxid, _, txn in self._replica.pending
+        )
+
+    def _activate(self, data: bytes, zxid: int) -> None:
+        """The next pending txn is a reconfiguration, and committed."""
+        leader = Activate.decode_from(data, 0, len(data))[0].designated_leader
+        if not self._replica.pending or self._replica.pending[0][0] != zxid:
+            self._replica.commit(zxid)  # says what is out of order
+            return
+        config = parse_transaction(self._replica.pending[0][2])
+        changed = self._membership.activate(config)
+        self._replica.commit(zxid)
+        if changed and (leader != self.leader or config.observes(self.sid) != self.observer):
+            self.designated = leader
+            self._fail(f"reconfiguration {zxids.text(zxid)}: server {leader} leads")
 
     # --- what clients ask -----------------------------------------------------------------------
 

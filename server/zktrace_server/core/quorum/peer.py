@@ -18,14 +18,14 @@ from typing import Final
 
 from zktrace.wire.election import Notification
 from zktrace.wire.jute import WireError
-from zktrace_server.core.node import Node
 from zktrace_server.core.paths import CONFIG
 from zktrace_server.core.quorum.election import Election, State
-from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.core.quorum.ensemble import parse_bytes
 from zktrace_server.core.quorum.leader import Leader, Phase
 from zktrace_server.core.quorum.learner import Learner, Stage
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import LeaderServer, LearnerServer, MemberServer
 from zktrace_server.core.settings import Settings
@@ -38,12 +38,12 @@ class Peer:
     """`server` is None while nobody can be served. `why` says what ended the last term."""
 
     def __init__(
-        self, sid: int, ensemble: Ensemble, limits: Limits, settings: Settings, replica: Replica
+        self, sid: int, membership: Membership, limits: Limits, settings: Settings, replica: Replica
     ) -> None:
         self.sid = sid
-        self.ensemble = ensemble
+        self.membership = membership
         self.replica = replica
-        self.election = Election(sid, ensemble)
+        self.election = Election(sid, membership)
         self.dirty: dict[Link, None] = {}
         self.server: MemberServer | None = None
         self.ended: list[MemberServer] = []
@@ -56,6 +56,8 @@ class Peer:
         self._settings = replace(settings, server_id=sid)
         self._parked: dict[Link, int] = {}
         self._want_snapshot = False
+        #: Whether a leader would not have this server, as far as one can tell.
+        self._turned_away = False
 
     @property
     def state(self) -> State:
@@ -63,6 +65,7 @@ class Peer:
 
     def start(self) -> None:
         """The first election."""
+        self.membership.forget_unlogged(self.replica.last_logged)
         self._look()
 
     def set_time(self, wall_ms: int, now_ms: int) -> None:
@@ -89,7 +92,7 @@ class Peer:
         """Time has passed."""
         self.election.tick(self.now_ms)
         for link in [link for link, until in self._parked.items() if self.now_ms >= until]:
-            self._unpark(link, "no leader was found within initLimit")
+            self._unpark(link, "this server does not lead")
         if self.leader is not None:
             self.leader.tick()
             if self.server is not None and self.leader.failed is None:
@@ -102,8 +105,28 @@ class Peer:
 
     def notification(self, sid: int, given: Notification) -> None:
         """Of peer `sid`."""
+        self._take_over(given)
         self.election.receive(self.now_ms, sid, given)
         self._settle()
+
+    def _take_over(self, given: Notification) -> None:
+        """Who looks takes over a later configuration of another, since that is committed, and looks
+        by it (FastLeaderElection.WorkerReceiver).
+        """
+        membership = self.membership
+        if (
+            not membership.reconfig
+            or self.election.state is not State.LOOKING
+            or not given.config
+            or given.config == membership.committed.text()
+        ):
+            return
+        try:
+            told = parse_bytes(given.config)
+        except WireError:
+            return  # as if it had said nothing of it: the vote still counts
+        if membership.activate(told):
+            self._look()
 
     def election_connected(self, sid: int) -> None:
         """There is a connection to a peer."""
@@ -116,10 +139,13 @@ class Peer:
         link = Link(self.dirty, address)
         if self.leader is not None:
             self.leader.accept(link)
-        elif self.learner is not None:
+        elif self.learner is not None and not self.membership.reconfig:
             link.close(f"server {self.learner.leader} leads, not this one")
         elif len(self._parked) >= _MAX_PARKED:
             link.close(f"{_MAX_PARKED} connections wait already")
+        elif self.learner is not None:
+            # A reconfiguration may have made this one the leader, and others have heard it first.
+            self._parked[link] = self.now_ms + self._limits.tick_ms
         else:
             self._parked[link] = self.now_ms + self._limits.init_ms
         return link
@@ -221,7 +247,10 @@ class Peer:
             if role.failed is not None:
                 self.why = role.failed
                 self._leave()
-                self._look()
+                if role.designated is None:
+                    self._look()
+                else:
+                    self.election.designate(role.designated, self.replica.last_logged)
                 continue
             if self.leader is not None:
                 self._advance_leader(self.leader)
@@ -233,7 +262,7 @@ class Peer:
     def _take_role(self) -> None:
         parked, self._parked = list(self._parked), {}
         if self.election.state is State.LEADING:
-            self.leader = Leader(self.sid, self.ensemble, self._limits, self.replica, self.now_ms)
+            self.leader = Leader(self.sid, self.membership, self._limits, self.replica, self.now_ms)
             for link in parked:
                 if link.closed:
                     continue
@@ -249,6 +278,7 @@ class Peer:
             self.sid,
             self.election.leader,
             self.election.state is State.OBSERVING,
+            self.membership,
             self._limits,
             self.replica,
             self.now_ms,
@@ -258,7 +288,7 @@ class Peer:
     def _advance_leader(self, leader: Leader) -> None:
         if leader.phase is Phase.BROADCAST and self.server is None:
             self.election.lead_in(leader.epoch)
-            server = LeaderServer(self._settings, self.replica, leader)
+            server = LeaderServer(self._settings, self.replica, leader, self.membership)
             self._serve(server)
             leader.host = server
         while leader.done_syncs and self.server is not None:
@@ -275,14 +305,13 @@ class Peer:
         return learner.failed is not None
 
     def _serve(self, server: MemberServer) -> None:
-        """/zookeeper/config holds what is configured here, as in Java without reconfig
+        """/zookeeper/config holds the committed configuration, whichever way it came here
         (ZKDatabase.initConfigInZKDatabase); no digest counts it.
         """
         tree = self.replica.tree
-        node: Node | None = tree.nodes.get(CONFIG)
-        if node is not None:
-            node.data = self.ensemble.text()
-            tree.changed(node)
+        config = self.membership.committed
+        if CONFIG in tree.nodes:
+            tree.set_data(CONFIG, config.text(), -1, config.version, self.wall_ms)
         server.start(self.wall_ms, self.now_ms)
         self.server = server
 
@@ -294,12 +323,19 @@ class Peer:
         if self.leader is not None:
             self.leader.close()
             self.leader = None
+            self._turned_away = False
         if self.learner is not None:
             self._want_snapshot = self.learner.want_snapshot
+            self._turned_away = self.learner.turned_away
             self.learner.close()
             self.learner = None
         self.replica.fast_forward()
 
     def _look(self) -> None:
         storage = self.replica.storage
-        self.election.look(self.now_ms, self.replica.last_logged, storage.current_epoch())
+        self.election.look(
+            self.now_ms,
+            self.replica.last_logged,
+            storage.current_epoch(),
+            stand=self._turned_away,
+        )

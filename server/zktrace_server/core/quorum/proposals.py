@@ -1,5 +1,6 @@
 """The leader's commit rule: a proposal is committed when a quorum has logged it and all before it
-are committed (Leader.processAck, tryToCommit).
+are committed (Leader.processAck, tryToCommit). Each proposal says of which configurations that has
+to be a quorum: behind a reconfiguration that is not committed it is two.
 
 Who acknowledges a txn has logged all before it, since a connection keeps the order: so one zxid
 says all about a peer.
@@ -8,38 +9,57 @@ says all about a peer.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from zktrace_server.core.quorum.ensemble import Ensemble
+from zktrace_server.core.quorum.membership import has_quorums
+
+
+@dataclass(slots=True)
+class Proposal:
+    """`quorums`: the configurations that have to have one. `target`: what it makes the committed
+    configuration, where it is a reconfiguration.
+    """
+
+    zxid: int
+    payload: bytes
+    quorums: tuple[Ensemble, ...]
+    target: Ensemble | None = None
 
 
 class Proposals:
     """`committed` is the zxid up to which all is."""
 
-    def __init__(self, ensemble: Ensemble, committed: int) -> None:
+    def __init__(self, committed: int) -> None:
         self.committed = committed
-        self.outstanding: deque[tuple[int, bytes]] = deque()
-        self._ensemble = ensemble
+        self.outstanding: deque[Proposal] = deque()
         self._logged: dict[int, int] = {}
 
-    def add(self, zxid: int, payload: bytes) -> None:
+    def add(self, proposal: Proposal) -> None:
         """Proposed."""
-        self.outstanding.append((zxid, payload))
+        self.outstanding.append(proposal)
 
-    def ack(self, sid: int, zxid: int) -> list[tuple[int, bytes]]:
-        """`sid` has logged all up to `zxid`: what is committed by that, in order."""
-        if not self._ensemble.votes(sid) or self._logged.get(sid, -1) >= zxid:
-            return []
-        self._logged[sid] = zxid
-        done: list[tuple[int, bytes]] = []
-        outstanding = self.outstanding
-        while outstanding and outstanding[0][0] <= zxid and self._has_quorum(outstanding[0][0]):
-            self.committed = outstanding[0][0]
-            done.append(outstanding.popleft())
+    def ack(self, sid: int, zxid: int) -> None:
+        """`sid` has logged all up to `zxid`."""
+        if self._logged.get(sid, -1) < zxid:
+            self._logged[sid] = zxid
+
+    def take(self) -> Proposal | None:
+        """The next that is committed by what was acknowledged; it is no longer outstanding."""
+        if not self.outstanding or not self._has_quorum(self.outstanding[0]):
+            return None
+        done = self.outstanding.popleft()
+        self.committed = done.zxid
         return done
+
+    def logged(self) -> dict[int, int]:
+        """By sid, up to where it has logged all."""
+        return dict(self._logged)
 
     def forget(self, sid: int) -> None:
         """Its connection is gone: what it logged is told anew by the next."""
         self._logged.pop(sid, None)
 
-    def _has_quorum(self, zxid: int) -> bool:
-        return self._ensemble.has_quorum(s for s, logged in self._logged.items() if logged >= zxid)
+    def _has_quorum(self, proposal: Proposal) -> bool:
+        logged = self._logged.items()
+        return has_quorums(proposal.quorums, (s for s, upto in logged if upto >= proposal.zxid))

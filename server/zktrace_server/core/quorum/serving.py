@@ -12,15 +12,26 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from zktrace.wire.records import Id, PathRequest
+from zktrace.wire.records import GetDataResponse, Id, PathRequest, ReconfigRequest
 from zktrace.wire.txn import ErrorTxn, Transaction
 from zktrace_server.core import request as op
 from zktrace_server.core.apply import CLOSE_SESSION, ERROR, Result
 from zktrace_server.core.connection import Connection, State
-from zktrace_server.core.errors import OK, SESSION_MOVED, UNIMPLEMENTED, KeeperError
+from zktrace_server.core.errors import (
+    NEW_CONFIG_NO_QUORUM,
+    OK,
+    RECONFIG_IN_PROGRESS,
+    SESSION_MOVED,
+    UNIMPLEMENTED,
+    KeeperError,
+)
 from zktrace_server.core.fast import Fast
+from zktrace_server.core.paths import CONFIG
 from zktrace_server.core.prepare import Preparer
+from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.membership import Membership
+from zktrace_server.core.quorum.reconfig import next_ensemble
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.reaper import Reaper
 from zktrace_server.core.request import Request
@@ -214,7 +225,11 @@ class MemberServer(Server):
             return
         zxid = self.tree.last_zxid
         if result.type != ERROR:
-            self._reply(connection, request.xid, zxid, OK, write_reply(request.kind, result))
+            body = write_reply(request.kind, result)
+            if request.kind == op.RECONFIG:
+                assert result.stat is not None
+                body = GetDataResponse(self.tree.node(CONFIG).data, result.stat).encode()
+            self._reply(connection, request.xid, zxid, OK, body)
         elif result.err == SESSION_MOVED:
             # No answer to a request but to a connection (ZOOKEEPER-710).
             self._end(connection)
@@ -246,6 +261,7 @@ class Proposer(Protocol):
 
     def propose(self, txn: Transaction) -> None: ...
     def sync(self, link: Link | None) -> None: ...
+    def quorum_synced(self, ensemble: Ensemble) -> bool: ...
     @property
     def history_zxid(self) -> int: ...
 
@@ -255,15 +271,19 @@ class LeaderServer(MemberServer):
     (LeaderZooKeeperServer, PrepRequestProcessor, SessionTrackerImpl).
     """
 
-    def __init__(self, settings: Settings, replica: Replica, leader: Proposer) -> None:
+    def __init__(
+        self, settings: Settings, replica: Replica, leader: Proposer, membership: Membership
+    ) -> None:
         super().__init__(settings, replica)
         self._leader = leader
+        self._membership = membership
         #: Where each session's client is: a learner's link, or None for here.
         self._owners: dict[int, Link | None] = {}
 
     def start(self, wall_ms: int, now_ms: int) -> None:
         super().start(wall_ms, now_ms)
         self.preparer.zxid = self._leader.history_zxid
+        self.preparer.reconfigure = self._reconfigure
         for session_id, timeout_ms in self.replica.timeouts.items():
             self.sessions.track(session_id, timeout_ms, now_ms)
         self._reaper = Reaper(self.tree, self.settings)
@@ -275,6 +295,10 @@ class LeaderServer(MemberServer):
         for path in self._reaper.due(self.now_ms, self.wall_ms):
             body = PathRequest(path).encode()
             self._propose(Request(0, 0, op.DELETE_CONTAINER, body, ()))
+
+    def operate(self, request: Request) -> None:
+        """A request of an operator's, in the name of some session; nobody waits for its answer."""
+        self._propose(request)
 
     def expire(self, session_id: int) -> None:
         self._propose(Request(session_id, 0, op.CLOSE_SESSION, b"", ()))
@@ -325,6 +349,17 @@ class LeaderServer(MemberServer):
             self._refuse(request, error.code)
             return
         self._leader.propose(txn)
+
+    def _reconfigure(self, request: ReconfigRequest, zxid: int) -> bytes:
+        """The text of the configuration that a txn of this zxid would make the committed one."""
+        membership = self._membership
+        if membership.changing:
+            raise KeeperError(RECONFIG_IN_PROGRESS)
+        standalone = self.settings.standalone_enabled
+        ensemble = next_ensemble(membership.seen, request, zxid, standalone=standalone)
+        if not self._leader.quorum_synced(ensemble):
+            raise KeeperError(NEW_CONFIG_NO_QUORUM)
+        return ensemble.text()
 
     def _refuse(self, request: Request, code: int) -> None:
         header = self.preparer.header(request)
