@@ -106,6 +106,15 @@ def _early(self: Membership, proposed: Ensemble) -> None:
 
 _see: Final = Membership.see
 
+#: Those of `BUGS` that show only where servers join and leave.
+OF_CHANGES: Final = frozenset(
+    (
+        "counts the old quorum alone behind a reconfiguration",
+        "goes by a configuration that is only proposed",
+        "forgets what was proposed",
+    )
+)
+
 #: What is wrong, and what is put in the place of what.
 BUGS: Final[dict[str, list[Patch]]] = {
     "commits without a quorum": [(Proposals, "_has_quorum", lambda self, zxid: True)],

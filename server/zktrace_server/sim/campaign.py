@@ -14,12 +14,18 @@ from zktrace_server.sim.bugs import BUGS, planted
 from zktrace_server.sim.cluster import Cluster, Report
 
 
-def run_seed(seed: int, bug: str | None = None, trace: list[str] | None = None) -> Report:
-    """One seed, by servers with this bug or with none."""
+def run_seed(
+    seed: int,
+    bug: str | None = None,
+    trace: list[str] | None = None,
+    *,
+    changing: bool | None = None,
+) -> Report:
+    """One seed, by servers with this bug or with none. `changing` as in `Cluster`."""
     if bug is None:
-        return Cluster(seed, trace).run()
+        return Cluster(seed, trace, changing=changing).run()
     with planted(bug):
-        return Cluster(seed, trace).run()
+        return Cluster(seed, trace, changing=changing).run()
 
 
 def run_seeds(seeds: Iterable[int], processes: int) -> Iterator[Report]:

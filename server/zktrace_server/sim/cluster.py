@@ -24,9 +24,7 @@ from zktrace_server.sim.world import World
 
 #: Short ticks, so that a second of the simulation holds several elections.
 LIMITS = Limits(tick_ms=100, init_limit=10, sync_limit=5)
-SETTINGS = Settings(
-    tick_ms=100, min_session_timeout_ms=200, max_session_timeout_ms=4000, reconfig_enabled=True
-)
+SETTINGS = Settings(tick_ms=100, min_session_timeout_ms=200, max_session_timeout_ms=4000)
 _SECOND = 1_000_000
 #: How long things may go wrong, and how long it may take until all is well, in simulated seconds.
 _TROUBLE_S = 4
@@ -55,16 +53,22 @@ def _member(sid: int, observer: bool) -> Member:
 
 
 class Cluster:
-    """`trace` gets a line for each thing that goes wrong."""
+    """`trace` gets a line for each thing that goes wrong. `changing`: whether servers join and
+    leave; as the seed has it, if nobody says.
+    """
 
-    def __init__(self, seed: int, trace: list[str] | None = None) -> None:
+    def __init__(
+        self, seed: int, trace: list[str] | None = None, *, changing: bool | None = None
+    ) -> None:
+        if changing is None:
+            changing = seed % 2 == 0
         self.seed = seed
         self.world = World(seed, trace)
         chance = self.world.chance
         size = chance.choice((3, 3, 3, 5))
         observers = chance.choice((0, 0, 1))
         # Three to spare can take the place of all.
-        spare = chance.choice((0, 0, 1, 2, 3))
+        spare = chance.choice((0, 1, 2, 3, 3, 3)) if changing else 0
         members = {sid: _member(sid, sid > size) for sid in range(1, size + observers + 1)}
         self.checks = Checks()
         self.history: list[Op] = []
@@ -72,13 +76,16 @@ class Cluster:
         views = {sid: Ensemble(members) for sid in members}
         for sid in range(len(members) + 1, len(members) + spare + 1):
             views[sid] = Ensemble({**members, sid: _member(sid, chance.random() < 0.3)})
-        # Whether it may come down to one server.
-        settings = replace(SETTINGS, standalone_enabled=chance.random() < 0.7)
+        settings = SETTINGS
+        if changing:
+            # Whether it may come down to one server.
+            alone = chance.random() < 0.3
+            settings = replace(settings, reconfig_enabled=True, standalone_enabled=not alone)
         self.nodes = [
             Node(self.world, sid, view, LIMITS, settings, self.checks)
             for sid, view in views.items()
         ]
-        self._changes = chance.choice((0, 1, 4)) if spare < 3 else 3
+        self._changes = 0 if not changing else chance.choice((1, 4)) if spare < 3 else 3
         for node in self.nodes:
             node.others = {other.sid: other for other in self.nodes if other is not node}
         self.clients = [
@@ -264,7 +271,7 @@ class Cluster:
         while now < _TROUBLE_S * _SECOND:
             world.at(now, self._trouble)
             now += int(chance.expovariate(1 / 250_000)) + 1000
-        for _ in range(self._changes * chance.randrange(1, 4)):
+        for _ in range(self._changes * chance.randrange(1, 4) if self._changes else 0):
             world.at(chance.randrange(_SECOND // 2, _TROUBLE_S * _SECOND), self._reconfigure)
         world.run(_TROUBLE_S * _SECOND)
         world.say("all is well")

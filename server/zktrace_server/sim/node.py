@@ -114,7 +114,10 @@ class Node:
         replica.history.extend(entries)
         disk = self.disk
         membership = Membership(
-            disk.committed or self._ensemble, disk.seen_config, reconfig=True, keeper=disk
+            disk.committed or self._ensemble,
+            disk.seen_config,
+            reconfig=self._settings.reconfig_enabled,
+            keeper=disk,
         )
         self.peer = Peer(self.sid, membership, self._limits, self._settings, replica)
         self._tick_at = -1
