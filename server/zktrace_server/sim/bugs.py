@@ -7,7 +7,7 @@ somebody could make; several were made, in Java's server or here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from zktrace_server.core import request as op
 from zktrace_server.core.connection import Connection
 from zktrace_server.core.quorum import leader, packets, sync
 from zktrace_server.core.quorum.election import Vote
-from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.leader import Leader
 from zktrace_server.core.quorum.learner import Learner
 from zktrace_server.core.quorum.membership import Membership
@@ -98,22 +97,8 @@ def _old_alone(self: Membership) -> None:
 _derive: Final = Membership._derive
 
 
-def _early(self: Membership, proposed: Ensemble) -> None:
-    """A proposal is gone by as if it were committed."""
-    _see(self, proposed)
-    self.activate(proposed)
-
-
-_see: Final = Membership.see
-
 #: Those of `BUGS` that show only where servers join and leave.
-OF_CHANGES: Final = frozenset(
-    (
-        "counts the old quorum alone behind a reconfiguration",
-        "goes by a configuration that is only proposed",
-        "forgets what was proposed",
-    )
-)
+OF_CHANGES: Final = frozenset(("counts the old quorum alone behind a reconfiguration",))
 
 #: What is wrong, and what is put in the place of what.
 BUGS: Final[dict[str, list[Patch]]] = {
@@ -130,8 +115,6 @@ BUGS: Final[dict[str, list[Patch]]] = {
     "keeps what the leader tells it to cut": [(Replica, "truncate", _no_cut)],
     "sends DIFF where it has to cut": [(leader, "plan", _always_diff)],
     "counts the old quorum alone behind a reconfiguration": [(Membership, "_derive", _old_alone)],
-    "goes by a configuration that is only proposed": [(Membership, "see", _early)],
-    "forgets what was proposed": [(Disk, "save_seen", lambda self, seen: None)],
     "answers reads before the writes in front of them": [(MemberServer, "_request", _impatient)],
 }
 
@@ -149,7 +132,9 @@ def planted(name: str) -> Iterator[None]:
             setattr(where, what, original)
 
 
-def find(name: str, run: Callable[[int], list[str]], seeds: range) -> tuple[int, str] | None:
+def find(
+    name: str, run: Callable[[int], list[str]], seeds: Iterable[int]
+) -> tuple[int, str] | None:
     """The first seed that shows a bug, and what it says."""
     with planted(name):
         for seed in seeds:

@@ -69,7 +69,10 @@ class Cluster:
         observers = chance.choice((0, 0, 1))
         # Three to spare can take the place of all.
         spare = chance.choice((0, 1, 2, 3, 3, 3)) if changing else 0
-        members = {sid: _member(sid, sid > size) for sid in range(1, size + observers + 1)}
+        members = {
+            sid: Member(sid, f"10.0.1.{sid}", 2888, 3888, sid > size)
+            for sid in range(1, size + observers + 1)
+        }
         self.checks = Checks()
         self.history: list[Op] = []
         # Those to spare know of the ensemble and of themselves, as a server that is to join.
