@@ -20,6 +20,7 @@ but slower.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -233,9 +234,12 @@ def _native_missing() -> str | None:
         if import_module("zktrace._native").__file__ is None:
             return not_built
         import_module("zktrace.engine.native")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         if error.name in {"zktrace._native", "zktrace.engine.native"}:
             return not_built
+        return f"it does not load: {error}"
+    except ImportError as error:
+        # A library of other sources, or of another system: who built one expects it to be used.
         return f"it does not load: {error}"
     return None
 
@@ -259,7 +263,10 @@ def choose(name: str | None = None) -> Choice:
 
 def create(options: EngineOptions, name: str | None = None) -> LiveEngine:
     """An engine, the one :func:`choose` names."""
-    module = import_module(f"zktrace.engine.{choose(name).name}")
+    choice = choose(name)
+    if choice.reason is not None and "does not load" in choice.reason:
+        warnings.warn(f"{choice.reason}; the Python engine is slower", stacklevel=2)
+    module = import_module(f"zktrace.engine.{choice.name}")
     engine: LiveEngine = module.create(options)
     return engine
 
