@@ -115,6 +115,7 @@ class FourLetterWords:
             f"maxSessionTimeout={settings.max_session_timeout_ms}\n"
             f"clientPortListenBacklog={config.backlog}\n"
             f"serverId={settings.server_id if self._service.mode != 'standalone' else 0}\n"
+            f"{self._service.place()}"
         )
 
     def _dirs(self) -> str:

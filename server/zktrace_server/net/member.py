@@ -83,6 +83,7 @@ class MemberService(Service):
             reconfig=config.settings.reconfig_enabled,
             keeper=ConfigFiles(quorum.path, quorum.sid) if quorum.path is not None else None,
         )
+        self._own = quorum.ensemble.members[quorum.sid]
         self._told_config = quorum.ensemble
         self.peer = Peer(quorum.sid, self.membership, quorum.limits, config.settings, self.replica)
         self.server: Server = Server(config.settings, self.replica.tree, self.replica.timeouts)
@@ -138,11 +139,25 @@ class MemberService(Service):
     def mode(self) -> str:
         return _MODES.get(self.peer.state, "looking")
 
+    def place(self) -> str:
+        """QuorumZooKeeperServer.dumpConf."""
+        committed, limits = self.membership.committed, self.quorum.limits
+        own = committed.members.get(self.quorum.sid, self._own)
+        return (
+            f"initLimit={limits.init_limit}\n"
+            f"syncLimit={limits.sync_limit}\n"
+            "electionAlg=3\n"
+            f"electionPort={own.election_port}\n"
+            f"quorumPort={own.quorum_port}\n"
+            f"peerType={int(committed.observes(self.quorum.sid))}\n"
+            f"membership: \n{committed.text().decode()}"
+        )
+
     # --- life ---------------------------------------------------------------------------------
 
     async def listen(self) -> None:
         """Opens the quorum and election ports. ConfigError if one cannot be opened."""
-        own = self.membership.committed.members[self.quorum.sid]
+        own = self._own
         host = None if self.quorum.listen_on_all else own.host
         for port, factory in (
             (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops, self._wire)),

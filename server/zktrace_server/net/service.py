@@ -71,6 +71,10 @@ class Service:
         """As srvr says it."""
         return "standalone"
 
+    def place(self) -> str:
+        """What conf says of a server's place in an ensemble: lines, none of one that has none."""
+        return ""
+
     def _init_state(self) -> None:
         self.started = time.monotonic()
         self.throttle = ConnectionThrottle(self.config.throttle, _clocks()[1], random.random)

@@ -71,6 +71,7 @@ def test_loopback_addresses_may_repeat() -> None:
         (None, None, "server.1=a:1:2", e.BAD_ARGUMENTS),
         (None, None, "server.1=a:1:2,tickTime=3", e.BAD_ARGUMENTS),
         (None, None, "", e.BAD_ARGUMENTS),
+        (None, None, "server.1=a:1:2:observer;3", e.MARSHALLING_ERROR),
     ],
 )
 def test_refused(joining: str | None, leaving: str | None, new: str | None, code: int) -> None:

@@ -14,6 +14,7 @@ from kazoo.exceptions import (
     BadArgumentsError,
     BadVersionError,
     ConnectionLoss,
+    MarshallingError,
     NewConfigNoQuorumError,
     NoAuthError,
     ReconfigInProcessError,
@@ -35,6 +36,24 @@ _SUPER: Final = {
     "reconfigEnabled": "true",
     "DigestAuthenticationProvider.superDigest": "super:lK75jTNcA+U9vtVEw5vB51mj/w4=",
 }
+
+
+#: What is refused, and how, in the order in which it is looked at: rights come last.
+_REFUSED: Final = [
+    ((None, "1", None, 7), BadVersionError),
+    ((None, "x", None, -1), MarshallingError),
+    ((None, "1,2", None, -1), BadArgumentsError),
+    (("server.4=h", None, None, -1), BadArgumentsError),
+    (("server.4=127.0.0.1:1:2", None, None, -1), BadArgumentsError),
+    (("server.x=127.0.0.1:1:2;3", None, None, -1), MarshallingError),
+    (("server.4=127.0.0.1:1:2:boss;3", None, None, -1), BadArgumentsError),
+    (("server.4=10.0.0.1:1:2;3,server.5=10.0.0.1:1:2;3", None, None, -1), BadArgumentsError),
+    ((None, None, "server.1=127.0.0.1:1:2;3", -1), BadArgumentsError),
+    ((None, None, "server.1=127.0.0.1:1:2:observer;3", -1), MarshallingError),
+    ((None, None, "tickTime=3", -1), BadArgumentsError),
+    ((None, None, "server.7=a:1:2;3,server.8=b:3:4;3", -1), NewConfigNoQuorumError),
+    ((None, "1", None, -1), NoAuthError),
+]
 
 
 class _Operator:
@@ -92,19 +111,20 @@ def test_members_come_and_go(tmp_path: Path, kinds: str) -> None:
         operator = _Operator(servers)
         # The first configuration has the version of NEWLEADER.
         assert {text.split(b"\n")[-1][-9:] for text in operator.everywhere()} == {b"100000000"}
-        with pytest.raises(NoAuthError):
-            operator.client.reconfig(None, "1", None)
+        for arguments, refused in _REFUSED:
+            with pytest.raises(refused):
+                operator.client.reconfig(*arguments)
         operator.client.add_auth("digest", "super:secret")
-        with pytest.raises(BadVersionError):
-            operator.client.reconfig(None, "1", None, 7)
-        with pytest.raises(BadArgumentsError):
-            operator.client.reconfig(None, "1,2", None)
 
         servers.join(kinds[3])
         operator.ask(joining=servers.line(4, "observer"))
         _is(servers, 4, "observer")
-        operator.ask(joining=servers.line(4, "participant"))
+        voting = operator.ask(joining=servers.line(4, "participant"))
         _is(servers, 4, "follower")
+        for server in servers:
+            said = server.ask("conf") or ""
+            assert said.partition("membership: \n")[2] == voting.decode()
+            assert "\npeerType=0\n" in said
         writer.more(servers)
 
         gone = servers.leader()

@@ -79,6 +79,7 @@ class Election:
         self._received: dict[int, Vote] = {}
         self._outside: dict[int, _Seen] = {}
         self._inside: dict[int, _Seen] = {}
+        self._withdrawn: set[int] = set()
         self._interval = LEAST_INTERVAL_MS
         self._again_at: int | None = None
         self._decide_at: int | None = None
@@ -114,6 +115,7 @@ class Election:
             self._initial = Vote(NO_VOTE, NO_VOTE, 0, NO_VOTE)
         self.vote = self._initial
         self._received.clear()
+        self._withdrawn.clear()
         self._inside.clear()
         self._outside.clear()
         self._interval = LEAST_INTERVAL_MS
@@ -196,6 +198,8 @@ class Election:
                 self._send(sid, self._proposed)
             return
         if not self._membership.votes(vote.leader):
+            if state is State.LOOKING and vote.round == self.round:
+                self._withdraws(now_ms, sid)
             return
         if state is State.LOOKING:
             self._looking(now_ms, sid, vote)
@@ -206,9 +210,12 @@ class Election:
         """Somebody else looks, too."""
         if vote.zxid == -1:
             return
+        if vote.leader == sid:
+            self._withdrawn.discard(sid)
         if vote.round > self.round:
             self.round = vote.round
             self._received.clear()
+            self._withdrawn.clear()
             self._received[sid] = vote
             self._propose(now_ms, vote if self._beats(vote, self._initial) else self._initial)
             return
@@ -218,7 +225,22 @@ class Election:
         else:
             self._count(now_ms)
 
+    def _withdraws(self, now_ms: int, sid: int) -> None:
+        """It votes for a participant of a configuration that was not seen here, so it will not lead
+        in this round: who would elect it nevertheless would wait for it in vain.
+        """
+        self._withdrawn.add(sid)
+        self._received.pop(sid, None)
+        if self._proposed.leader == sid:
+            best = self._initial
+            for vote in self._received.values():
+                if self._beats(vote, best):
+                    best = vote
+            self._propose(now_ms, best)
+
     def _beats(self, vote: Vote, other: Vote) -> bool:
+        if vote.leader in self._withdrawn:
+            return False
         return self._membership.committed.weight(vote.leader) > 0 and vote.better_than(other)
 
     def _count(self, now_ms: int) -> None:
@@ -258,7 +280,11 @@ class Election:
         }
 
     def _agreed(self, votes: dict[int, _Seen], seen: _Seen) -> bool:
-        return self._membership.has_quorum(s for s, other in votes.items() if _same(seen, other))
+        """By one configuration: to follow who leads already does no harm, and what was proposed
+        here may never have been committed. That leader needs its quorums nevertheless.
+        """
+        same = [sid for sid, other in votes.items() if _same(seen, other)]
+        return any(one.has_quorum(same) for one in self._membership.quorums)
 
     def _leads(self, votes: dict[int, _Seen], vote: Vote) -> bool:
         """Whether the leader says so itself (checkLeader): else a crashed one would be elected."""

@@ -30,6 +30,10 @@ class MembershipError(ValueError):
     """The lines describe no ensemble; the text says which one and why."""
 
 
+class ObserversOnly(MembershipError):
+    """Nobody would vote."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One server: where its quorum and election ports are, and whether it votes. `client` and
@@ -185,7 +189,7 @@ def parse_ensemble(
     if groups and (missing := [sid for sid in ensemble.voters if sid not in of]):
         raise MembershipError(f"server {missing[0]} is in no group")
     if not ensemble.voters:
-        raise MembershipError("there are observers only")
+        raise (ObserversOnly if members else MembershipError)("there are observers only")
     return ensemble
 
 

@@ -17,6 +17,7 @@ from zktrace_server.core.quorum.ensemble import (
     Ensemble,
     Member,
     MembershipError,
+    ObserversOnly,
     parse_member,
     parse_text,
 )
@@ -39,6 +40,8 @@ def next_ensemble(
             new = _whole(request.new_members)
         else:
             new = _incremental(seen, request)
+    except ObserversOnly:
+        raise KeeperError(e.MARSHALLING_ERROR) from None
     except MembershipError:
         raise KeeperError(e.BAD_ARGUMENTS) from None
     if len(new.voters) < (2 if standalone else 1):
