@@ -194,9 +194,13 @@ class Election:
                 self._send(sid, self.vote)
             return
         if state is State.LOOKING and vote.round < self.round:
-            if self._counts:
-                self._send(sid, self._proposed)
-            return
+            if self._proposed.leader != NO_VOTE or not self._membership.votes(vote.leader):
+                if self._counts:
+                    self._send(sid, self._proposed)
+                return
+            # Who stands for nothing has no round that others would hear of: it joins theirs.
+            self.round = vote.round
+            self._received.clear()
         if not self._membership.votes(vote.leader):
             if state is State.LOOKING and vote.round == self.round:
                 self._withdraws(now_ms, sid)
