@@ -175,6 +175,49 @@ def test_formats(size: int) -> None:
     assert one.leader == 3
 
 
+def test_who_votes_for_a_stranger_is_no_candidate() -> None:
+    """Its configuration is one that was not seen here: it will not lead in this round."""
+    one = Election(1, Membership(_ensemble(3)))
+    one.look(0, 5, 1)
+    one.receive(0, 3, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 3
+    one.receive(0, 3, Notification(0, 6, 20, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 1
+    # Not by way of another's vote either; but if it stands again.
+    one.receive(0, 2, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 1
+    one.receive(0, 3, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 3
+
+
+def test_who_stands_for_nothing_joins_a_lower_round() -> None:
+    """Others do not hear of its round: it has no vote to tell it by."""
+    joining = Election(4, Membership(_ensemble(3)))
+    for _ in range(3):
+        joining.look(0, 5, 1)
+    joining.receive(0, 3, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert joining.round == 1
+    assert joining.out[-1][1].leader == 3
+    standing = Election(2, Membership(_ensemble(3)))
+    for _ in range(3):
+        standing.look(0, 5, 1)
+    standing.receive(0, 3, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert standing.round == 3
+
+
+def test_designated() -> None:
+    """No election: the last leader has said who leads, and who looks is told so."""
+    one = Election(1, Membership(_ensemble(3)))
+    one.look(0, 5, 1)
+    one.designate(2, 7)
+    assert (one.state, one.leader) == (State.FOLLOWING, 2)
+    one.designate(1, 7)
+    assert one.state is State.LEADING
+    one.receive(0, 3, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][0] == 3
+    assert (one.out[-1][1].leader, one.out[-1][1].state) == (1, State.LEADING)
+
+
 def test_nonsense_is_ignored() -> None:
     one = Election(1, Membership(_ensemble(3)))
     one.look(0, 0, 0)
