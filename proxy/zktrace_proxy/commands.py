@@ -12,5 +12,7 @@ compare: Final = Lazy(
 proxy: Final = Lazy(
     "zktrace_proxy.cli:app", "Stand between clients and servers: relay, decode, record."
 )
-replay: Final = Lazy("zktrace_proxy.replay.cli:replay", "Send recorded requests to a live server.")
+replay: Final = Lazy(
+    "zktrace_proxy.replay.cli:replay", "Send recorded requests to a live server, or answer as one."
+)
 scrub: Final = Lazy("zktrace_proxy.scrub.cli:scrub", "Write a capture that is safe to hand out.")

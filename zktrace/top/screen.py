@@ -105,13 +105,19 @@ class Top(App[None]):
             summary = await self._source.get("summary", {"window": place.window})
             answer = await self._source.get(view.path, view.params(place))
         except SourceError as error:
-            self._tell(self._explain(error, place))
+            if self._shown:
+                self._tell(self._explain(error, place))
             return
         finally:
             self._asking = False
-        if place == self.place:
+        if place == self.place and self._shown:
             self._tell("")
             self._show(place, summary, answer)
+
+    @property
+    def _shown(self) -> bool:
+        """Whether there is a screen to show an answer on: it may come when that is being closed."""
+        return bool(self.query("#told"))
 
     def _explain(self, error: SourceError, place: Place) -> str:
         if error.position is None or place.filter is None:
