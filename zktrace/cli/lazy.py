@@ -51,7 +51,7 @@ OWN: Final = {
         ("serve", "Serve a page, a JSON API and metrics."),
         ("top", "Show the picture in a terminal."),
         ("agent", "Publish what is seen here, for zktrace serve --nats."),
-        ("demo", "Show all of it on this machine: server, clients, page."),
+        ("demo", "Show all of it on this machine: servers, clients, page."),
         ("schema", "Show what is known of the protocol."),
     )
 }
