@@ -202,8 +202,10 @@ def test_keys_pause_and_theme(tab: Tab) -> None:
 def test_the_time_range(tab: Tab) -> None:
     page = tab.open("")
     assert page.input_value("#window") == "all"
+    page.wait_for_selector("text=1,083 in all")
+    # The first of the two captures is two hours older.
     page.select_option("#window", "10s")
-    page.wait_for_selector("text=1,032 in all", state="detached")
+    page.wait_for_selector("text=1,032 in all")
     page.select_option("#window", "7d")
     page.wait_for_selector("text=1,083 in all")
 
