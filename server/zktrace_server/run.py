@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -11,10 +10,11 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from zktrace.cli.heap import set_limits
 from zktrace_server.net.admin import Admin
 from zktrace_server.net.client import ClientPort
 from zktrace_server.net.config import Config, ConfigError, load
@@ -32,9 +32,6 @@ log: Final = logging.getLogger(__name__)
 
 #: What asyncio takes where the file does not say how many may wait to be accepted.
 _BACKLOG: Final = 1024
-#: malloc.h
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 _KEPT: Final = 1 << 20
 
 
@@ -179,13 +176,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _keep_buffers() -> None:
     """asyncio reads into 256 KiB, of which it keeps what came: glibc maps, cuts and unmaps that for
-    each read, which is three system calls and new pages. Above this size only (mallopt,
-    M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    each read, which is three system calls and new pages. Above this size only.
     """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _KEPT)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT)
+    set_limits(_KEPT, 2 * _KEPT)
 
 
 def run(path: Path, properties: Mapping[str, str] | None = None) -> int:

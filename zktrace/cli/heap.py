@@ -22,13 +22,22 @@ _FREE: Final = 128 << 10
 _ARENAS: Final = 2
 
 
-def keep_tight() -> bool:
-    """Fixes the limits of this process's heap; whether there is a libc that knows them."""
+def set_limits(mmap_bytes: int, trim_bytes: int, arenas: int | None = None) -> bool:
+    """From what size on blocks are mapped, how much may lie free at the heap's end, and how many
+    arenas there may be; whether there is a libc that knows them.
+    """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    wanted = ((_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _FREE), (_M_ARENA_MAX, _ARENAS))
+    wanted = [(_M_MMAP_THRESHOLD, mmap_bytes), (_M_TRIM_THRESHOLD, trim_bytes)]
+    if arenas is not None:
+        wanted.append((_M_ARENA_MAX, arenas))
     taken: list[int] = [mallopt(knob, value) for knob, value in wanted]
     return all(taken)
+
+
+def keep_tight() -> bool:
+    """Fixes the limits of this process's heap; whether there is a libc that knows them."""
+    return set_limits(_LARGE, _FREE, _ARENAS)
