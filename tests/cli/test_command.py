@@ -614,3 +614,21 @@ def test_interrupt_while_it_starts(tmp_path: Path) -> None:
         [*COMMAND, "decode", str(BASIC)], capture_output=True, env=env, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_interrupt_while_code_of_a_string_runs(tmp_path: Path) -> None:
+    """CPython remembers that and would end python -m by the signal, though it was dealt with."""
+    tmp_path.joinpath("late.py").write_text(
+        "from zktrace.cli import main\n"
+        "def run():\n"
+        "    try:\n"
+        "        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n"
+        "        return 0\n"
+        "main.run = run\n"
+        "main.main()\n"
+    )
+    env = environment("python")
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = subprocess.run([sys.executable, "-m", "late"], env=env, timeout=60, check=False)
+    assert done.returncode == 0

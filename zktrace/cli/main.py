@@ -149,4 +149,8 @@ def main() -> None:
         status = run()
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
+    # Where Ctrl-C came while code from a string ran (dataclasses are made of such, as modules are
+    # imported), CPython ends python -m by SIGINT, whoever dealt with it and whatever the status;
+    # unless such code ran again. (_Py_UnhandledKeyboardInterrupt of Python/pythonrun.c.)
+    exec("")
     sys.exit(status)
