@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(*report.wrong, sep="\n")
         return 1 if report.wrong else 0
     began = time.perf_counter()
-    failed = seeds = events = committed = acknowledged = configurations = 0
+    failed = stranded = seeds = events = committed = acknowledged = configurations = 0
     simulated = 0.0
     reports = (
         (run_seed(seed, given.bug) for seed in given.seeds)
@@ -71,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
         acknowledged += report.acknowledged
         configurations += report.configurations
         simulated += report.seconds
+        if report.stranded:
+            stranded += 1
+            print(f"seed {report.seed}: a reconfiguration left nobody who can lead", flush=True)
         if report.wrong:
             failed += 1
             print(f"seed {report.seed}: {report.wrong[0]}", flush=True)
@@ -78,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
                 break
     took = time.perf_counter() - began
     print(
-        f"{seeds} seeds, {failed} failed; {events} events, {committed} txns committed, "
+        f"{seeds} seeds, {failed} failed, {stranded} where a reconfiguration left nobody who can "
+        f"lead; {events} events, {committed} txns committed, "
         f"{configurations} configurations, "
         f"{acknowledged} writes acknowledged, {simulated:.0f} s simulated in {took:.1f} s: "
         f"{seeds / took:.1f} seeds/s, {events / took:.0f} events/s"

@@ -22,6 +22,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from zktrace.wire import zxid as zxids
+from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.leader import Phase
 from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.sim.node import Node
@@ -53,6 +54,8 @@ class Checks:
         self._serving: dict[int, MemberServer] = {}
         #: Of each process, what it applied since it began: zxid to checksum and digest.
         self._applied: dict[tuple[int, int], dict[int, tuple[int, int]]] = {}
+        #: Of each node, the configuration that it was seen to go by last.
+        self._configuration: dict[int, Ensemble] = {}
 
     # --- told by nodes ------------------------------------------------------------------------
 
@@ -103,7 +106,8 @@ class Checks:
             self._serving.pop(node.sid, None)
             return
         committed = peer.membership.committed
-        if committed.version:
+        if committed.version and self._configuration.get(node.sid) is not committed:
+            self._configuration[node.sid] = committed
             text = self.configurations.setdefault(committed.version, committed.text())
             if text != committed.text():
                 raise Broken(f"one configuration per version: {node.sid} has another")

@@ -20,6 +20,7 @@ from zktrace_server.sim.checks import Broken, Checks
 from zktrace_server.sim.client import Client
 from zktrace_server.sim.history import WRITE, Op, check
 from zktrace_server.sim.node import Node
+from zktrace_server.sim.stranded import who_could_lead
 from zktrace_server.sim.world import World
 
 #: Short ticks, so that a second of the simulation holds several elections.
@@ -36,9 +37,12 @@ _NOBODYS_XID = -77
 
 @dataclass(slots=True)
 class Report:
-    """What became of a seed. `wrong` is empty if nothing was."""
+    """What became of a seed. `wrong` is empty if nothing was. `stranded`: a reconfiguration has
+    left it where nobody can lead; what clients saw until then is checked.
+    """
 
     seed: int
+    stranded: bool = False
     wrong: list[str] = field(default_factory=list)
     events: int = 0
     committed: int = 0
@@ -253,7 +257,7 @@ class Cluster:
         """Never raises for what goes wrong in the servers: that is what is reported."""
         report = Report(self.seed)
         try:
-            self._run()
+            report.stranded = self._run()
         except Exception as error:
             report.wrong.append(f"{type(error).__name__}: {error}")
             self.world.say(report.wrong[-1])
@@ -268,7 +272,8 @@ class Cluster:
         report.seconds = self.world.now_us / 1e6
         return report
 
-    def _run(self) -> None:
+    def _run(self) -> bool:
+        """True if it ends where nobody can lead, by a reconfiguration."""
         world, chance = self.world, self.world.chance
         now = world.now_us + _SECOND // 2
         while now < _TROUBLE_S * _SECOND:
@@ -288,7 +293,11 @@ class Cluster:
         if not world.run(
             (_TROUBLE_S + _REST_S) * _SECOND, lambda: self.checks.acknowledged > before + 5
         ):
-            raise Broken("liveness: no writes within the time to recover")
+            peers = [node.peer for node in self.nodes if node.peer is not None]
+            if not self._changes or who_could_lead(peers):
+                raise Broken("liveness: no writes within the time to recover")
+            world.say("nobody can lead")
+            return True
         for client in self.clients:
             client.quiet = True
         until = world.now_us + _REST_S * _SECOND
@@ -297,3 +306,4 @@ class Cluster:
             raise Broken("liveness: the servers do not come to the same tree")
         for node in self.nodes:
             self.checks.at_rest(node)
+        return False

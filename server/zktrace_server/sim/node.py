@@ -198,28 +198,34 @@ class Node:
         return 1_700_000_000_000 + self.world.now_us // 1000 + self.wall_jump_ms
 
     def _send(self, peer: Peer) -> None:
-        votes, peer.election.out = peer.election.out, []
-        for sid, vote in votes:
-            self._vote(sid, vote)
-        dirty = list(peer.dirty)
-        peer.dirty.clear()
-        for link in dirty:
-            self._send_link(link)
+        if peer.election.out:
+            votes, peer.election.out = peer.election.out, []
+            for sid, vote in votes:
+                self._vote(sid, vote)
+        if peer.dirty:
+            dirty = list(peer.dirty)
+            peer.dirty.clear()
+            for link in dirty:
+                self._send_link(link)
         target = peer.take_dial()
         if target is not None:
             self._dial(target)
         payloads = peer.replica.take_log()
         if payloads:
             self._write(payloads)
-        servers = [*peer.ended, *([peer.server] if peer.server is not None else [])]
-        peer.ended = []
-        for server in servers:
-            self._answer(server)
-        self._maybe_snapshot(peer)
+        if peer.ended:
+            ended, peer.ended = peer.ended, []
+            for server in ended:
+                self._answer(server)
+        if peer.server is not None:
+            if peer.server.dirty:
+                self._answer(peer.server)
+            self._maybe_snapshot(peer)
 
     def _schedule(self, peer: Peer) -> None:
-        due = max(peer.deadline() - 1000 * self.sid, self.world.now_us // 1000 + 1) * 1000
-        if self._tick_at <= self.world.now_us or due < self._tick_at:
+        now_us = self.world.now_us
+        due = max(peer.deadline() - 1000 * self.sid, now_us // 1000 + 1) * 1000
+        if self._tick_at <= now_us or due < self._tick_at:
             self._tick_at = due
             term = self.term
             self.world.at(due, lambda: self._tick(term, due))
@@ -324,12 +330,10 @@ class Node:
         self.world.at(self._disk_free, done)
 
     def _maybe_snapshot(self, peer: Peer) -> None:
-        if peer.server is None:
-            return
-        applied = peer.replica.tree.last_zxid
-        old = not self.disk.snapshots or self.disk.snapshots[-1][0] + _SNAPSHOT_TXNS < applied
-        if old and peer.replica.settled and not peer.replica.pending:
-            self.disk.save(peer.replica.tree, peer.replica.timeouts)
+        snapshots, replica = self.disk.snapshots, peer.replica
+        old = not snapshots or snapshots[-1][0] + _SNAPSHOT_TXNS < replica.tree.last_zxid
+        if old and replica.settled and not replica.pending:
+            self.disk.save(replica.tree, replica.timeouts)
 
     # --- clients ------------------------------------------------------------------------------
 

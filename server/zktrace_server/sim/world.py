@@ -41,7 +41,8 @@ class World:
 
     def at(self, when_us: int, action: Action) -> None:
         self._number += 1
-        heapq.heappush(self._queue, (max(when_us, self.now_us), self._number, action))
+        now = self.now_us
+        heapq.heappush(self._queue, (when_us if when_us > now else now, self._number, action))
 
     def after(self, delay_us: int, action: Action) -> None:
         self.at(self.now_us + delay_us, action)
@@ -68,7 +69,9 @@ class World:
         usual = chance.randrange(100, 1500)
         if chance.random() < 0.01:
             usual += chance.randrange(5_000, 60_000)
-        return usual + self.slow.get(source, 0) + self.slow.get(target, 0)
+        if self.slow:
+            usual += self.slow.get(source, 0) + self.slow.get(target, 0)
+        return usual
 
     def stall(self, pipe: Pipe) -> None:
         self._stalled.append(pipe)

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import pytest
 
+from zktrace_server.core.quorum.election import Election
 from zktrace_server.sim.bugs import BUGS, OF_CHANGES, find
 from zktrace_server.sim.campaign import main, run_seed
+from zktrace_server.sim.cluster import Cluster
 from zktrace_server.sim.history import EVENT, READ, WRITE, Op, check
+from zktrace_server.sim.stranded import who_could_lead
 
 _SEEDS = range(1, 16)
 #: Where a bug shows that takes something rare: a history that has to be cut, as it happens in one
@@ -45,6 +48,29 @@ def test_planted(name: str) -> None:
     changing = name in OF_CHANGES
     seeds = _SHOWN.get(name, _SEEDS)
     assert find(name, lambda seed: run_seed(seed, changing=changing).wrong, seeds) is not None
+
+
+def test_nobody_can_lead() -> None:
+    """All of an ensemble of two replaced at once, and the leader dies before the other old one has
+    heard of it: told apart from a seed that fails.
+    """
+    cluster = Cluster(592)
+    report = cluster.run()
+    assert (report.stranded, report.wrong) == (True, [])
+    peers = [node.peer for node in cluster.nodes if node.peer is not None]
+    assert [p.sid for p in peers if p.membership.committed.voters != [1, 2]] == []
+    # The other old one has not: if it had, who is elected could lead.
+    peers[0].membership.see(peers[1].membership.seen)
+    assert who_could_lead(peers) == [4, 5, 6]
+
+
+def test_somebody_could_lead_and_nobody_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elections that never end are a fault, with a reconfiguration and without."""
+    monkeypatch.setattr(Election, "_decide", lambda self, vote: None)
+    for seed in (3, 4):
+        report = run_seed(seed)
+        assert not report.stranded
+        assert "liveness" in report.wrong[0]
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,8 +91,10 @@ class Election:
 
     def deadline(self) -> int | None:
         """When `tick` is to be called next, by the clock that only goes forward."""
-        times = [t for t in (self._again_at, self._decide_at) if t is not None]
-        return min(times, default=None)
+        again, decide = self._again_at, self._decide_at
+        if again is None or decide is None:
+            return again if decide is None else decide
+        return min(again, decide)
 
     @property
     def _counts(self) -> bool:

@@ -68,11 +68,15 @@ class Ensemble:
     weights: dict[int, int] = field(default_factory=dict)
     groups: dict[int, int] = field(default_factory=dict)
     version: int = 0
+    #: What follows from the rest, and is asked for often.
+    voters: list[int] = field(init=False, repr=False, compare=False)
+    _text: bytes = field(init=False, repr=False, compare=False)
 
-    @property
-    def voters(self) -> list[int]:
-        """Sids of participants, in order."""
-        return sorted(sid for sid, member in self.members.items() if not member.observer)
+    def __post_init__(self) -> None:
+        """`voters` are the sids of participants, in order."""
+        voting = (sid for sid, member in self.members.items() if not member.observer)
+        object.__setattr__(self, "voters", sorted(voting))
+        object.__setattr__(self, "_text", self._written())
 
     def votes(self, sid: int) -> bool:
         """Whether it is a participant."""
@@ -101,8 +105,7 @@ class Ensemble:
         given = set(sids)
         if not self.groups:
             # Java looks at weights in a hierarchy only (QuorumMaj counts heads).
-            voters = self.voters
-            return 2 * sum(sid in given for sid in voters) > len(voters)
+            return 2 * len(given.intersection(self.voters)) > len(self.voters)
         total: dict[int, int] = {}
         got: dict[int, int] = {}
         for sid in self.voters:
@@ -116,6 +119,9 @@ class Ensemble:
         """As it goes with notifications and NEWLEADER, and stands in /zookeeper/config
         (QuorumMaj.toString, QuorumHierarchical.toString).
         """
+        return self._text
+
+    def _written(self) -> bytes:
         lines = [f"server.{sid}={self.members[sid].text()}" for sid in sorted(self.members)]
         by_group: dict[int, list[int]] = {}
         for sid, group in sorted(self.groups.items()):

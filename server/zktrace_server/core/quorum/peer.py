@@ -79,14 +79,17 @@ class Peer:
 
     def deadline(self) -> int:
         """When `tick` is worth calling."""
-        times = [self.election.deadline(), *self._parked.values()]
+        times = list(self._parked.values())
+        elects = self.election.deadline()
+        if elects is not None:
+            times.append(elects)
         if self.leader is not None:
             times.append(self.leader.deadline())
             if self.server is not None:
                 times.append(self.server.sessions.next_expiry())
         if self.learner is not None:
             times.append(self.learner.deadline())
-        return min((t for t in times if t is not None), default=self.now_ms + 1000)
+        return min(times, default=self.now_ms + 1000)
 
     def tick(self) -> None:
         """Time has passed."""
