@@ -174,6 +174,23 @@ def test_nth_after_and_a_seed_choose(upstream: str, direct: KazooClient) -> None
     assert failures(half) == some
 
 
+def test_a_rule_is_over_after_its_time(upstream: str, direct: KazooClient) -> None:
+    with zktrace_proxy.between(upstream) as p, kazoo(p.hosts) as client:
+        p.faults.add('error ConnectionLoss for=2s when op == "exists"')
+        begun = time.monotonic()
+        with pytest.raises(ConnectionLoss):
+            client.exists("/f")
+        while time.monotonic() - begun < 60.0:
+            try:
+                assert client.exists("/f") is not None
+                break
+            except ConnectionLoss:
+                time.sleep(0.05)
+        else:
+            pytest.fail("the rule is never over")
+        assert time.monotonic() - begun >= 1.9
+
+
 def test_the_poisonous_check_is_blocked(upstream: str, direct: KazooClient) -> None:
     """A check that stands by itself, which servers up to some releases choke on."""
     with zktrace_proxy.between(upstream) as p, kazoo(p.hosts) as client:
@@ -455,5 +472,5 @@ def test_a_frame_above_the_limit_passes_and_the_next_are_looked_at(
         assert client.get("/f")[0] == data
         with pytest.raises(NoNodeError):
             client.set("/f", b"small")
-        assert client.exists("/f") is None
+        assert client.exists("/f") is not None
         assert direct.get("/f")[0] == data
