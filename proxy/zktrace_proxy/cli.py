@@ -11,53 +11,38 @@ from typing import TYPE_CHECKING
 import typer
 
 from zktrace.cli.failure import Failure
-from zktrace.cli.options import HashKey, HashSessions, hashing_key
-from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
+from zktrace.cli.groups import grouped
+from zktrace.cli.options import Hashing, size
+from zktrace.cli.site import Site, SiteOptions
 from zktrace_proxy import command_fault
 from zktrace_proxy.options import (
-    ClientCertificate,
     ConnectTimeout,
     Drain,
     Faults,
     HealthCheck,
     HttpAddress,
-    Keep,
     Listen,
     Lossy,
     MaxConnections,
     MaxFrame,
-    RecordFile,
-    RedactData,
-    Rotate,
+    RecordOptions,
     Scripts,
-    Secrets,
     Servers,
     ShadowAddress,
     SlowReader,
-    Snaplen,
-    TlsCert,
-    TlsClientCa,
-    TlsClientCert,
-    UpstreamCa,
-    UpstreamCert,
+    TlsOptions,
     UpstreamDown,
-    UpstreamName,
-    UpstreamTls,
-    UpstreamVerify,
-    VerifyUpstream,
     WhenServersDown,
-    seconds,
-    size,
 )
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from zktrace_proxy.hooks.runner import Hooks
-    from zktrace_proxy.plane import Plane, Record
+    from zktrace_proxy.plane import Plane
     from zktrace_proxy.replay.shadow.shadow import Shadow
     from zktrace_proxy.rules import Rule
-    from zktrace_proxy.tls import Tls, ToClients, ToServers
+    from zktrace_proxy.tls import Tls
     from zktrace_proxy.upstreams import Upstreams
 
 app = typer.Typer(
@@ -88,15 +73,11 @@ def _root() -> None:
 
 
 @app.command()
+@grouped
 def run(
     listen: Listen = [],  # noqa: B006
     upstream: Servers = None,
-    record: RecordFile = None,
-    rotate: Rotate = [],  # noqa: B006
-    keep: Keep = None,
-    secrets: Secrets = False,
-    data_bytes: Snaplen = None,
-    redact_data: RedactData = False,
+    recording: RecordOptions = RecordOptions(),  # noqa: B008
     http: HttpAddress = None,
     lossy: Lossy = False,
     slow_reader: SlowReader = None,
@@ -109,19 +90,9 @@ def run(
     fault: Faults = [],  # noqa: B006
     script: Scripts = [],  # noqa: B006
     shadow: ShadowAddress = None,
-    tls_cert: TlsCert = [],  # noqa: B006
-    tls_client_ca: TlsClientCa = None,
-    tls_client_cert: TlsClientCert = ClientCertificate.required,
-    upstream_tls: UpstreamTls = False,
-    upstream_ca: UpstreamCa = None,
-    upstream_cert: UpstreamCert = None,
-    upstream_verify: VerifyUpstream = UpstreamVerify.full,
-    upstream_name: UpstreamName = None,
-    token: Token = None,
-    allow_host: AllowHost = [],  # noqa: B006
-    metrics_top: MetricsTop = 0,
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
+    encryption: TlsOptions = TlsOptions(),  # noqa: B008
+    page: SiteOptions = SiteOptions(),  # noqa: B008
+    hashing: Hashing = Hashing(),  # noqa: B008
 ) -> None:
     """Relay between clients and servers, and show or record what is said.
 
@@ -130,15 +101,12 @@ def run(
     from zktrace_proxy.addresses import listeners
     from zktrace_proxy.attend import Attendant
     from zktrace_proxy.plane import Config, PlaneError, create
-    from zktrace_proxy.tls import NO_TLS, Tls, TlsError, key_log
+    from zktrace_proxy.tls import NO_TLS, TlsError, key_log
     from zktrace_proxy.upstreams import Upstreams
 
-    site = None if http is None else Site(http, token, allow_host)
-    key = hashing_key(hash_sessions, hash_key)
-    tls = Tls(
-        _clients(tls_cert, tls_client_ca, tls_client_cert),
-        _servers(upstream_tls, upstream_ca, upstream_cert, upstream_verify, upstream_name),
-    )
+    site = None if http is None else Site(http, page)
+    key = hashing.key()
+    tls = encryption.made()
     # Also where interrupts were ignored, as in the background of a script: the recording is
     # written to its end.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -150,7 +118,7 @@ def run(
         try:
             rules = _rules(fault)
             hooks = _hooks(script)
-            wanted = listeners(listen, upstream, name=upstream_name)
+            wanted = listeners(listen, upstream, name=encryption.upstream_name)
             keys = key_log() if tls != NO_TLS else None
             plane = create(
                 Config(
@@ -163,7 +131,7 @@ def run(
                     lossless=not lossy,
                     taps=int(site is not None),
                     observers=int(bool(script)) + int(shadow is not None),
-                    record=_record(record, rotate, keep, secrets, 0 if redact_data else data_bytes),
+                    record=recording.made(),
                     rules=rules,
                     tls=tls,
                 )
@@ -192,8 +160,8 @@ def run(
                 # the last of the observers
                 second = _shadow(plane, int(site is not None) + int(bool(script)), shadow)
                 stack.callback(_end_shadow, plane, second)
-            if record is not None:
-                _say(f"recording to {record}")
+            if recording.record is not None:
+                _say(f"recording to {recording.record}")
             _tell_tls(tls, keys)
             attendant = Attendant(plane, tls, _say, upstreams.reload)
             if tls != NO_TLS and hasattr(signal, "SIGHUP"):
@@ -204,7 +172,7 @@ def run(
             if site is None:
                 threading.Event().wait()
             else:
-                _show(plane, upstreams, site, metrics_top, key, rules, drain, second)
+                _show(plane, upstreams, site, key, rules, drain, second)
         except KeyboardInterrupt:
             pass  # the way to end it
         _drain(plane, drain)
@@ -231,45 +199,10 @@ def _more_files() -> None:
 
 
 def _frame_limit(text: str) -> int:
-    given = size(text)
-    if given is None or not 64 <= given <= 1 << 28:
+    given = size("--max-frame", text)
+    if not 64 <= given <= 1 << 28:
         raise Failure(f"--max-frame: {text!r} is no size from 1k to 256M")
     return given
-
-
-def _clients(cert: list[str], ca: str | None, demand: ClientCertificate) -> ToClients | None:
-    from zktrace_proxy.tls import Identity, ToClients
-
-    if not cert:
-        if ca is not None:
-            raise Failure("--tls-client-ca is about clients that speak TLS: give --tls-cert")
-        return None
-    if ca is None and demand is not ClientCertificate.required:
-        raise Failure("--tls-client-cert is about --tls-client-ca FILE")
-    required = demand is ClientCertificate.required
-    return ToClients(tuple(map(Identity.of, cert)), ca, required)
-
-
-def _servers(
-    wanted: bool, ca: str | None, cert: str | None, verify: UpstreamVerify, name: str | None
-) -> ToServers | None:
-    from zktrace_proxy.tls import Identity, ToServers
-
-    if not wanted:
-        if ca or cert or name or verify is not UpstreamVerify.full:
-            raise Failure(
-                "--upstream-ca, --upstream-cert, --upstream-verify and --upstream-name are about "
-                "--upstream-tls"
-            )
-        return None
-    if ca is None and verify is not UpstreamVerify.none:
-        raise Failure(
-            "--upstream-tls: who has signed the servers' certificates? Give --upstream-ca FILE, or "
-            "--upstream-verify none"
-        )
-    if ca is not None and verify is UpstreamVerify.none:
-        raise Failure("--upstream-verify none looks at no certificate: it does not go with a CA")
-    return ToServers(verify.value, ca, None if cert is None else Identity.of(cert), name)
 
 
 def _tell_tls(tls: Tls, keys: str | None) -> None:
@@ -310,7 +243,6 @@ def _show(
     plane: Plane,
     upstreams: Upstreams,
     site: Site,
-    metrics_top: int,
     key: bytes | None,
     rules: tuple[Rule, ...],
     drain: float,
@@ -336,7 +268,7 @@ def _show(
     feed.start()
     try:
         faults = Faults(plane, rules)
-        site.serve(picture, metrics_top, lambda app: http.add(app, faults, upstreams, shadow))
+        site.serve(picture, lambda app: http.add(app, faults, upstreams, shadow))
     finally:
         _drain(plane, drain)
         plane.stop()
@@ -401,32 +333,3 @@ def _told(plane: Plane) -> None:
             _say(plural(counted[name], what) + words)
     if problem:
         raise Failure(f"the recording is not complete: {problem}")
-
-
-def _record(
-    path: str | None, rotate: list[str], keep: int | None, secrets: bool, data_bytes: int | None
-) -> Record | None:
-    from zktrace_proxy.plane import Record
-
-    if path is None:
-        if rotate or keep is not None or secrets or data_bytes is not None:
-            raise Failure(
-                "--rotate, --keep, --record-secrets, --snaplen and --redact-data are about "
-                "--record FILE"
-            )
-    elif secrets and data_bytes is not None:
-        raise Failure("--record-secrets records all: it does not go with --snaplen, --redact-data")
-    if path is None:
-        return None
-    rotate_bytes: int | None = None
-    rotate_s: float | None = None
-    for text in rotate:
-        if (time := seconds(text)) is not None:
-            rotate_s = time
-        elif (most := size(text)) is not None:
-            rotate_bytes = most
-        else:
-            raise Failure(f"--rotate: {text!r} is neither a size (256M, 1G) nor a time (30m, 1h)")
-    if keep is not None and not rotate:
-        raise Failure("--keep is about rotated files: give --rotate")
-    return Record(path, rotate_bytes, rotate_s, keep, not secrets, data_bytes)

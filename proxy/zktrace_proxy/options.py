@@ -1,11 +1,19 @@
-"""The options of ``zktrace proxy run``, as types that Typer reads, and the sizes in them."""
+"""The options of ``zktrace proxy run``, as types that Typer reads, and what groups of them mean."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from zktrace.cli.failure import Failure
+from zktrace.cli.groups import Group
+from zktrace.cli.options import seconds, size
+
+if TYPE_CHECKING:
+    from zktrace_proxy.plane import Record
+    from zktrace_proxy.tls import Tls, ToClients, ToServers
 
 
 class UpstreamDown(StrEnum):
@@ -240,28 +248,98 @@ UpstreamName = Annotated[
     ),
 ]
 
-_UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SPANS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+class RecordOptions(Group):
+    """What is recorded."""
+
+    record: RecordFile = None
+    rotate: Rotate = []  # noqa: RUF012
+    keep: Keep = None
+    secrets: Secrets = False
+    data_bytes: Snaplen = None
+    redact_data: RedactData = False
+
+    def made(self) -> Record | None:
+        """:class:`Failure` where the options do not go together."""
+        from zktrace_proxy.plane import Record
+
+        data_bytes = 0 if self.redact_data else self.data_bytes
+        if self.record is None:
+            if self.rotate or self.keep is not None or self.secrets or data_bytes is not None:
+                raise Failure(
+                    "--rotate, --keep, --record-secrets, --snaplen and --redact-data are about "
+                    "--record FILE"
+                )
+            return None
+        if self.secrets and data_bytes is not None:
+            raise Failure(
+                "--record-secrets records all: it does not go with --snaplen, --redact-data"
+            )
+        rotate_bytes: int | None = None
+        rotate_s: float | None = None
+        for text in self.rotate:
+            if text[-1:] in ("s", "m", "h", "d"):
+                rotate_s = seconds("--rotate", text)
+            elif text[-1:] in ("k", "M", "G"):
+                rotate_bytes = size("--rotate", text)
+            else:
+                raise Failure(
+                    f"--rotate: {text!r} is neither a size (256M, 1G) nor a time (30m, 1h)"
+                )
+        if self.keep is not None and not self.rotate:
+            raise Failure("--keep is about rotated files: give --rotate")
+        return Record(self.record, rotate_bytes, rotate_s, self.keep, not self.secrets, data_bytes)
 
 
-def _number(text: str) -> bool:
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False
+class TlsOptions(Group):
+    """On either side."""
 
+    tls_cert: TlsCert = []  # noqa: RUF012
+    tls_client_ca: TlsClientCa = None
+    tls_client_cert: TlsClientCert = ClientCertificate.required
+    upstream_tls: UpstreamTls = False
+    upstream_ca: UpstreamCa = None
+    upstream_cert: UpstreamCert = None
+    upstream_verify: VerifyUpstream = UpstreamVerify.full
+    upstream_name: UpstreamName = None
 
-def size(text: str) -> int | None:
-    """Bytes of ``256M``; None: it is no size."""
-    number, unit = text[:-1], text[-1:]
-    if unit not in ("k", "M", "G") or not _number(number):
-        return None
-    return int(float(number) * _UNITS[unit.lower()])
+    def made(self) -> Tls:
+        """:class:`Failure` where the options do not go together; `TlsError` is about the files."""
+        from zktrace_proxy.tls import Tls
 
+        return Tls(self._clients(), self._servers())
 
-def seconds(text: str) -> float | None:
-    """Seconds of ``30m``; None: it is no time."""
-    number, unit = text[:-1], text[-1:]
-    if not unit or unit not in "smhd" or not _number(number):
-        return None
-    return float(number) * _SPANS[unit]
+    def _clients(self) -> ToClients | None:
+        from zktrace_proxy.tls import Identity, ToClients
+
+        required = self.tls_client_cert is ClientCertificate.required
+        if not self.tls_cert:
+            if self.tls_client_ca is not None:
+                raise Failure("--tls-client-ca is about clients that speak TLS: give --tls-cert")
+            return None
+        if self.tls_client_ca is None and not required:
+            raise Failure("--tls-client-cert is about --tls-client-ca FILE")
+        return ToClients(tuple(map(Identity.of, self.tls_cert)), self.tls_client_ca, required)
+
+    def _servers(self) -> ToServers | None:
+        from zktrace_proxy.tls import Identity, ToServers
+
+        ca, cert, verify = self.upstream_ca, self.upstream_cert, self.upstream_verify
+        if not self.upstream_tls:
+            if ca or cert or self.upstream_name or verify is not UpstreamVerify.full:
+                raise Failure(
+                    "--upstream-ca, --upstream-cert, --upstream-verify and --upstream-name are "
+                    "about --upstream-tls"
+                )
+            return None
+        if ca is None and verify is not UpstreamVerify.none:
+            raise Failure(
+                "--upstream-tls: who has signed the servers' certificates? Give --upstream-ca "
+                "FILE, or --upstream-verify none"
+            )
+        if ca is not None and verify is UpstreamVerify.none:
+            raise Failure(
+                "--upstream-verify none looks at no certificate: it does not go with a CA"
+            )
+        identity = None if cert is None else Identity.of(cert)
+        return ToServers(verify.value, ca, identity, self.upstream_name)

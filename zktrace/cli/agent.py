@@ -10,35 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from zktrace.cli.failure import Failure
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    BUFFER_MIB,
-    AllPorts,
-    Buffer,
-    CaptureFilterOption,
-    ClientPort,
     Duration,
-    ElectionPort,
     Follow,
-    HashKey,
-    HashSessions,
-    Hosts,
+    Hashing,
     Interfaces,
-    MaxConnections,
-    MaxCpu,
-    MaxMemory,
+    Listen,
     Nats,
     NatsCredentials,
-    QuorumPort,
+    Ports,
     Reads,
-    Tunnels,
-    UserOption,
-    engine_options,
     follower,
-    hashing_key,
     say,
     size,
 )
-from zktrace.engine.base import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from zktrace.capture.follow import Follower
@@ -58,6 +44,7 @@ _LATER: Final = (
 )
 
 
+@grouped
 def agent(
     interface: Interfaces = [],  # noqa: B006
     read: Reads = [],  # noqa: B006
@@ -88,21 +75,10 @@ def agent(
             "filters are made of them.",
         ),
     ] = True,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
-    host: Hosts = [],  # noqa: B006
-    capture_filter: CaptureFilterOption = None,
-    all_ports: AllPorts = False,
-    tunnels: Tunnels = False,
-    buffer: Buffer = BUFFER_MIB,
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
     duration: Duration = None,
-    user: UserOption = None,
-    max_cpu: MaxCpu = None,
-    max_memory: MaxMemory = None,
+    listen: Listen = Listen(),
 ) -> None:
     """Publish what is seen here, for zktrace serve --nats.
 
@@ -122,10 +98,8 @@ def agent(
     if follow and not read:
         raise Failure("--follow is about files: it goes with -r")
     most = size("--spool-size", spool_size)
-    key = hashing_key(hash_sessions, hash_key)
-    options = engine_options(
-        client_port, quorum_port, election_port, max_connections=max_connections
-    )
+    key = hashing.key()
+    options = ports.engine()
     from zktrace.fleet.bus import NoNats, load
 
     try:
@@ -140,23 +114,16 @@ def agent(
 
     run: Steps
     if interface:
-        from zktrace.cli.listening import Listening, budget
+        from zktrace.cli.listening import Listening
 
         listening = Listening(
             interface,
-            (*options.client_ports, *options.quorum_ports, *options.election_ports),
-            hosts=host,
-            capture_filter=capture_filter,
-            all_ports=all_ports,
-            tunnels=tunnels,
-            buffer_mib=buffer,
-            user=user,
+            options,
+            listen,
         )
         capture = listening.open(*_LATER)
         counted = counting()
-        live = listening.run(
-            counted.engine, capture, duration_s=duration, budget=budget(max_cpu, max_memory)
-        )
+        live = listening.run(counted.engine, capture, duration_s=duration)
         waiter: LiveRun | Follower | None = live
         run = live
     else:

@@ -6,29 +6,24 @@ from __future__ import annotations
 
 import sys
 from signal import SIGTERM
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import typer
-
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    ClientPort,
-    ElectionPort,
     FilterOption,
     Follow,
-    HashKey,
-    HashSessions,
+    Hashing,
     JsonOption,
-    MaxConnections,
+    Limit,
     NoColor,
-    QuorumPort,
+    Ports,
     Sources,
+    Time,
     Times,
-    engine_options,
     follower,
-    hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
-from zktrace.engine.base import BATCH_ROWS, MAX_CONNECTIONS, abilities, create
+from zktrace.engine.base import BATCH_ROWS, abilities, create
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,31 +31,16 @@ if TYPE_CHECKING:
     from zktrace.engine.driver import Steps
 
 
+@grouped
 def decode(
     sources: Sources,
     filter: FilterOption = None,
     follow: Follow = False,
     json: JsonOption = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Stop after so many events.",
-        ),
-    ] = None,
-    times: Annotated[
-        Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")
-    ] = Times.utc,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
+    limit: Limit = None,
+    times: Time = Times.utc,
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
     no_color: NoColor = False,
 ) -> None:
     """Print one line per event.
@@ -71,15 +51,11 @@ def decode(
     from zktrace.engine.driver import Run
 
     need_stdout()
-    key = hashing_key(hash_sessions, hash_key)
+    key = hashing.key()
     # An engine that writes the lines itself needs tables only to be asked which lines are wanted;
     # without a filter pyarrow is not even loaded.
     native = json and "json" in abilities()
-    options = engine_options(
-        client_port,
-        quorum_port,
-        election_port,
-        max_connections=max_connections,
+    options = ports.engine(
         tables=not native or filter is not None,
         json_form=json_form() if native else None,
         hash_key=key if native else None,

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import sys
 
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    ClientPort,
-    ElectionPort,
-    HashKey,
-    HashSessions,
+    Hashing,
     JsonOption,
-    MaxConnections,
     NoColor,
-    QuorumPort,
+    Ports,
     Sources,
     Voters,
-    engine_options,
-    hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
 from zktrace.cli.trace import session_shown
-from zktrace.engine.base import MAX_CONNECTIONS, create
+from zktrace.engine.base import create
 
 
+@grouped
 def ensemble(
     sources: Sources,
     json: JsonOption = False,
     voters: Voters = None,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
     no_color: NoColor = False,
 ) -> None:
     """Show leaders, learners, elections.
@@ -46,10 +38,8 @@ def ensemble(
     from zktrace.engine.driver import Run
 
     need_stdout()
-    key = hashing_key(hash_sessions, hash_key)
-    options = engine_options(
-        client_port, quorum_port, election_port, max_connections=max_connections
-    )
+    key = hashing.key()
+    options = ports.engine()
     collector = EnsembleCollector()
     with progress() as report:
         run = Run(sources, create(options), progress=report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from zktrace.cli.failure import Failure, marked
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from zktrace.capture.bpf import Network
     from zktrace.capture.keep import File, Ring
     from zktrace.capture.live import Capture, CaptureFilter, Form
+    from zktrace.cli.options import Kept, Listen
     from zktrace.engine.base import EngineOptions, LiveEngine, Port
-    from zktrace.engine.budget import Budget
     from zktrace.engine.live import LiveRun
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
@@ -43,39 +43,34 @@ class Listening:
     def __init__(
         self,
         interfaces: list[str],
-        ports: Iterable[Port],
+        options: EngineOptions,
+        asked: Listen,
         *,
-        hosts: list[str] = [],  # noqa: B006
-        all_ports: bool = False,
-        tunnels: bool = False,
-        snaplen: int | None = None,
-        promiscuous: bool = False,
-        buffer_mib: int | None = None,
-        user: str | None = None,
         record: Form | None = None,
-        capture_filter: str | None = None,
         not_from: Port | None = None,
     ) -> None:
         from zktrace.capture.bpf import WHOLE
         from zktrace.capture.interfaces import find
-        from zktrace.capture.live import RING_BYTES, Plan
+        from zktrace.capture.live import Plan
         from zktrace.capture.privileges import chosen
 
+        ports = (*options.client_ports, *options.quorum_ports, *options.election_ports)
         given = tuple(dict.fromkeys(ports)) or tuple((None, port) for port in _USUAL_PORTS)
         self._plan = Plan(
             interfaces=tuple(find(interfaces)),
-            ports=() if all_ports else given,
-            hosts=tuple(_network(host) for host in hosts),
-            tunnels=tunnels,
-            snaplen=snaplen or WHOLE,
-            promiscuous=promiscuous,
-            ring_bytes=RING_BYTES if buffer_mib is None else buffer_mib << 20,
+            ports=() if asked.all_ports else given,
+            hosts=tuple(_network(host) for host in asked.host),
+            tunnels=asked.tunnels,
+            snaplen=asked.snaplen or WHOLE,
+            promiscuous=asked.promisc,
+            ring_bytes=asked.buffer << 20,
             record=record,
-            also=_also(capture_filter),
+            also=_also(asked.capture_filter),
             # Ports that are named do not hold ours.
-            not_from=not_from if all_ports else None,
+            not_from=not_from if asked.all_ports else None,
         )
-        self._user = chosen(user)
+        self._budget = asked.budget()
+        self._user = chosen(asked.user)
 
     @property
     def user(self) -> str | None:
@@ -103,7 +98,7 @@ class Listening:
             drop_capabilities()
         return capture
 
-    def ring(self, directory: str, keep: str, keep_size: str) -> Ring:
+    def ring(self, directory: str, kept: Kept) -> Ring:
         """Keeps the latest packets there (the options must say so). After :meth:`open`: files
         belong to whom the process does then.
         """
@@ -112,8 +107,8 @@ class Listening:
         ring = Ring(
             directory,
             self._plan,
-            keep_s=seconds("--keep", keep),
-            max_bytes=size("--keep-size", keep_size),
+            keep_s=max(int(seconds("--keep", kept.keep)), 1),
+            max_bytes=size("--keep-size", kept.keep_size),
             notice=say,
         )
         ring.prepare()
@@ -136,7 +131,14 @@ class Listening:
         """What is captured, through an engine. `more`: as :class:`LiveRun` takes it."""
         from zktrace.engine.live import LiveRun
 
-        return LiveRun(self._plan, capture or self.open(), engine, notice=notice, **more)
+        return LiveRun(
+            self._plan,
+            capture or self.open(),
+            engine,
+            notice=notice,
+            budget=self._budget,
+            **more,
+        )
 
     def picture(
         self, capture: Capture, options: EngineOptions, key: bytes | None, **more: Any
@@ -195,12 +197,3 @@ def _also(text: str | None) -> CaptureFilter | None:
         return CaptureFilter(" ".join(text.split()), parse(text))
     except ExpressionError as error:
         raise Failure(marked("--capture-filter", error.message, text, error.position)) from None
-
-
-def budget(max_cpu: float | None, max_memory: str | None) -> Budget | None:
-    """What listening may cost."""
-    if max_cpu is None and max_memory is None:
-        return None
-    from zktrace.engine.budget import Budget
-
-    return Budget(max_cpu, None if max_memory is None else size("--max-memory", max_memory))

@@ -11,40 +11,24 @@ import typer
 from zktrace.cli.decode import EventOutput, json_form
 from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
-from zktrace.cli.listening import Listening, budget
+from zktrace.cli.groups import grouped
+from zktrace.cli.listening import Listening
 from zktrace.cli.options import (
-    BUFFER_MIB,
-    KEEP,
-    KEEP_SIZE,
-    AllPorts,
-    Buffer,
-    CaptureFilterOption,
-    ClientPort,
     Duration,
-    ElectionPort,
     FilterOption,
-    HashKey,
-    HashSessions,
-    Hosts,
+    Hashing,
     Interfaces,
     JsonOption,
-    Keep,
-    KeepSize,
-    MaxConnections,
-    MaxCpu,
-    MaxMemory,
+    Kept,
+    Limit,
+    Listen,
     NoColor,
-    Promisc,
-    QuorumPort,
-    Snaplen,
+    Ports,
+    Time,
     Times,
-    Tunnels,
-    UserOption,
-    engine_options,
-    hashing_key,
 )
 from zktrace.cli.terminal import interruptible, need_stdout
-from zktrace.engine.base import MAX_CONNECTIONS, abilities, create
+from zktrace.engine.base import abilities, create
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -52,21 +36,12 @@ if TYPE_CHECKING:
     from zktrace.capture.keep import Keeper
 
 
+@grouped
 def live(
     interface: Interfaces = [],  # noqa: B006
     filter: FilterOption = None,
     json: JsonOption = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Stop after so many events.",
-        ),
-    ] = None,
+    limit: Limit = None,
     count: Annotated[
         int | None,
         typer.Option(
@@ -90,27 +65,11 @@ def live(
             "a directory (one that is there, or with a / at the end).",
         ),
     ] = None,
-    keep: Keep = KEEP,
-    keep_size: KeepSize = KEEP_SIZE,
-    max_cpu: MaxCpu = None,
-    max_memory: MaxMemory = None,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    all_ports: AllPorts = False,
-    host: Hosts = [],  # noqa: B006
-    capture_filter: CaptureFilterOption = None,
-    tunnels: Tunnels = False,
-    snaplen: Snaplen = None,
-    promisc: Promisc = False,
-    buffer: Buffer = BUFFER_MIB,
-    user: UserOption = None,
-    times: Annotated[
-        Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")
-    ] = Times.utc,
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
+    kept: Kept = Kept(),
+    ports: Ports = Ports(),
+    listen: Listen = Listen(),
+    times: Time = Times.utc,
+    hashing: Hashing = Hashing(),
     no_color: NoColor = False,
 ) -> None:
     """Print one line per event as it happens.
@@ -123,13 +82,9 @@ def live(
 
         raise Failure(f"give an interface to listen on with -i: {there()}")
     need_stdout()
-    key = hashing_key(hash_sessions, hash_key)
+    key = hashing.key()
     native = json and "json" in abilities()
-    options = engine_options(
-        client_port,
-        quorum_port,
-        election_port,
-        max_connections=max_connections,
+    options = ports.engine(
         tables=not native or filter is not None,
         json_form=json_form() if native else None,
         hash_key=key if native else None,
@@ -137,15 +92,8 @@ def live(
     ring = write is not None and (write.endswith("/") or os.path.isdir(write))
     listening = Listening(
         interface,
-        (*options.client_ports, *options.quorum_ports, *options.election_ports),
-        hosts=host,
-        capture_filter=capture_filter,
-        all_ports=all_ports,
-        tunnels=tunnels,
-        snaplen=snaplen,
-        promiscuous=promisc,
-        buffer_mib=buffer,
-        user=user,
+        options,
+        listen,
         record=None if write is None else "pcapng" if ring else "pcap",
     )
     # Unbuffered: a full disk is told when it is met, not once more at the end.
@@ -158,14 +106,13 @@ def live(
         if file is not None:
             keeper = listening.file(file)
         elif write is not None:
-            keeper = listening.ring(write, keep, keep_size)
+            keeper = listening.ring(write, kept)
         run = listening.run(
             create(options),
             capture,
             packets=count,
             duration_s=duration,
             keeper=keeper,
-            budget=budget(max_cpu, max_memory),
         )
         compiled(filter)  # a wrong one is told now; it loads libraries, so not before
         job = EventOutput(limit, prompt=True, at_once=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from zktrace.cli.failure import Failure
+from zktrace.cli.groups import Group
 from zktrace.engine.base import MAX_CONNECTIONS, EngineOptions, parse_ports
 
 if TYPE_CHECKING:
     from zktrace.capture.follow import Follower
+    from zktrace.engine.budget import Budget
 
 _ROLES = "Where the roles of connections are not to be found from their first bytes"
 _PORTS = "port of servers, N or IP:N or [IPv6]:N; may be repeated."
@@ -262,6 +264,14 @@ MaxConnections = Annotated[
 ]
 
 
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", "-n", metavar="N", min=0, show_default=False, help="Stop after so many events."
+    ),
+]
+
+
 class Times(StrEnum):
     """How times are shown."""
 
@@ -270,6 +280,74 @@ class Times(StrEnum):
     date = "date"
     epoch = "epoch"
     relative = "relative"
+
+
+Time = Annotated[Times, typer.Option("--time", "-t", help="How times are shown (not with --json).")]
+
+
+class Ports(Group):
+    """What is known of connections before they are seen."""
+
+    client_port: ClientPort = []  # noqa: RUF012
+    quorum_port: QuorumPort = []  # noqa: RUF012
+    election_port: ElectionPort = []  # noqa: RUF012
+    max_connections: MaxConnections = MAX_CONNECTIONS
+
+    def engine(self, **more: Any) -> EngineOptions:
+        """`more`: as :func:`engine_options`."""
+        return engine_options(
+            self.client_port,
+            self.quorum_port,
+            self.election_port,
+            max_connections=self.max_connections,
+            **more,
+        )
+
+
+class Hashing(Group):
+    """Of the ids of sessions."""
+
+    hash_sessions: HashSessions = False
+    hash_key: HashKey = None
+
+    def key(self) -> bytes | None:
+        """The key to replace session ids with; None: they stay."""
+        if not self.hash_sessions:
+            return None
+        from zktrace.analysis.hashing import make_key
+
+        return make_key(self.hash_key)
+
+
+class Listen(Group):
+    """To what, and at what cost; the interface apart, which commands have at a place of its own."""
+
+    host: Hosts = []  # noqa: RUF012
+    capture_filter: CaptureFilterOption = None
+    all_ports: AllPorts = False
+    tunnels: Tunnels = False
+    snaplen: Snaplen = None
+    promisc: Promisc = False
+    buffer: Buffer = BUFFER_MIB
+    user: UserOption = None
+    max_cpu: MaxCpu = None
+    max_memory: MaxMemory = None
+
+    def budget(self) -> Budget | None:
+        """What listening may cost."""
+        if self.max_cpu is None and self.max_memory is None:
+            return None
+        from zktrace.engine.budget import Budget
+
+        memory = None if self.max_memory is None else size("--max-memory", self.max_memory)
+        return Budget(self.max_cpu, memory)
+
+
+class Kept(Group):
+    """Of a ring of files."""
+
+    keep: Keep = KEEP
+    keep_size: KeepSize = KEEP_SIZE
 
 
 def engine_options(
@@ -305,22 +383,28 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BYTES: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def seconds(option: str, text: str) -> int:
-    """Of `90`, `30s`, `10m`, `2h`, `1d`."""
+def seconds(option: str, text: str) -> float:
+    """Of `90`, `30s`, `1.5h`, `1d`."""
     return _amount(option, text, _SECONDS, "a time such as 30s, 10m, 2h")
 
 
 def size(option: str, text: str) -> int:
-    """Of `1000000`, `500k`, `2M`, `1G`."""
-    return _amount(option, text.removesuffix("B").removesuffix("i"), _BYTES, "a size such as 500M")
+    """Bytes, of `1000000`, `500k`, `2M`, `1G`."""
+    bare = text.removesuffix("B").removesuffix("i")
+    return int(_amount(option, text, _BYTES, "a size such as 500M", bare))
 
 
-def _amount(option: str, text: str, units: dict[str, int], what: str) -> int:
-    unit = units.get(text[-1:].lower(), 0)
-    number = text[:-1] if unit else text
-    if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 40):
+def _amount(
+    option: str, text: str, units: dict[str, int], what: str, bare: str | None = None
+) -> float:
+    bare = text if bare is None else bare
+    unit = units.get(bare[-1:].lower(), 0)
+    number = bare[:-1] if unit else bare
+    whole, point, part = number.partition(".")
+    digits = whole.isascii() and whole.isdigit() and (not point or part.isdigit())
+    if not (digits and 0 < float(number) < 1 << 40):
         raise Failure(f"{option}: {text!r} is not {what}")
-    return int(number) * (unit or 1)
+    return float(number) * (unit or 1)
 
 
 def follower(sources: list[str]) -> Follower:
@@ -337,12 +421,3 @@ def say(text: str) -> None:
     """A line for the user, beside what is written to standard output."""
     if sys.stderr is not None:
         print(f"zktrace: {text}", file=sys.stderr, flush=True)
-
-
-def hashing_key(hash_sessions: bool, hash_key: str | None) -> bytes | None:
-    """The key to replace session ids with; None: they stay."""
-    if not hash_sessions:
-        return None
-    from zktrace.analysis.hashing import make_key
-
-    return make_key(hash_key)

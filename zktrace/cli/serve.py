@@ -10,40 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from zktrace.cli.failure import Failure
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    BUFFER_MIB,
-    KEEP,
-    KEEP_SIZE,
-    AllPorts,
-    Buffer,
-    CaptureFilterOption,
-    ClientPort,
-    ElectionPort,
     Follow,
-    HashKey,
-    HashSessions,
-    Hosts,
+    Hashing,
     Interfaces,
-    Keep,
-    KeepSize,
-    MaxConnections,
-    MaxCpu,
-    MaxMemory,
+    Kept,
+    Listen,
     Nats,
     NatsCredentials,
-    Promisc,
-    QuorumPort,
+    Ports,
     Reads,
-    Snaplen,
-    Tunnels,
-    UserOption,
-    engine_options,
     follower,
-    hashing_key,
     say,
 )
-from zktrace.cli.site import AllowHost, MetricsTop, Site, Token
-from zktrace.engine.base import MAX_CONNECTIONS
+from zktrace.cli.site import Site, SiteOptions
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -74,6 +55,7 @@ _LATER: Final = (
 )
 
 
+@grouped
 def serve(
     interface: Interfaces = [],  # noqa: B006
     read: Reads = [],  # noqa: B006
@@ -88,23 +70,10 @@ def serve(
     http: Annotated[
         str, typer.Option(metavar="ADDR:PORT", help="Where to listen; port 0 takes a free one.")
     ] = "127.0.0.1:8080",
-    token: Token = None,
-    allow_host: AllowHost = [],  # noqa: B006
-    metrics_top: MetricsTop = 0,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
-    host: Hosts = [],  # noqa: B006
-    capture_filter: CaptureFilterOption = None,
-    all_ports: AllPorts = False,
-    tunnels: Tunnels = False,
-    snaplen: Snaplen = None,
-    promisc: Promisc = False,
-    buffer: Buffer = BUFFER_MIB,
-    user: UserOption = None,
+    page: SiteOptions = SiteOptions(),
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
+    listen: Listen = Listen(),
     write: Annotated[
         str | None,
         typer.Option(
@@ -116,10 +85,7 @@ def serve(
             "/api/slice saves some of them.",
         ),
     ] = None,
-    keep: Keep = KEEP,
-    keep_size: KeepSize = KEEP_SIZE,
-    max_cpu: MaxCpu = None,
-    max_memory: MaxMemory = None,
+    kept: Kept = Kept(),
     state: Annotated[
         str | None,
         typer.Option(
@@ -138,7 +104,7 @@ def serve(
     it.
     """
     if nats is not None and not read and not interface:
-        _fleet(Site(http, token, allow_host), nats, nats_credentials, metrics_top)
+        _fleet(Site(http, page), nats, nats_credentials, page.metrics_top)
         return
     if bool(read) == bool(interface):
         from zktrace.cli.listening import there
@@ -156,35 +122,24 @@ def serve(
     pace = _speed(speed)
     if follow and pace is not None:
         raise Failure("--follow goes as fast as files are written, not at a --speed")
-    site = Site(http, token, allow_host)
-    options = engine_options(
-        client_port, quorum_port, election_port, max_connections=max_connections
-    )
-    key = hashing_key(hash_sessions, hash_key)
+    site = Site(http, page)
+    options = ports.engine()
+    key = hashing.key()
     feed: Feed | LiveFeed
     with site.bind():
         if interface:
-            from zktrace.cli.listening import Listening, budget
-
-            spend = budget(max_cpu, max_memory)
+            from zktrace.cli.listening import Listening
 
             listening = Listening(
                 interface,
-                (*options.client_ports, *options.quorum_ports, *options.election_ports),
-                hosts=host,
-                capture_filter=capture_filter,
-                all_ports=all_ports,
-                tunnels=tunnels,
-                snaplen=snaplen,
-                promiscuous=promisc,
-                buffer_mib=buffer,
-                user=user,
+                options,
+                listen,
                 not_from=site.own,
                 record=None if write is None else "pcapng",
             )
             capture = listening.open(*_LATER)
-            ring = None if write is None else listening.ring(write, keep, keep_size)
-            picture, feed = listening.picture(capture, options, key, keeper=ring, budget=spend)
+            ring = None if write is None else listening.ring(write, kept)
+            picture, feed = listening.picture(capture, options, key, keeper=ring)
         else:
             picture, feed = _files(read, follow, pace, options, key)
         keeping = None if state is None else _kept(state, picture)
@@ -193,7 +148,7 @@ def serve(
             if keeping is not None:
                 keeping.start()
             _usable(feed)
-            site.serve(picture, metrics_top)
+            site.serve(picture)
         except KeyboardInterrupt:
             pass  # uvicorn raises it again once it has ended
         finally:
@@ -232,7 +187,7 @@ def _fleet(site: Site, url: str, credentials: str | None, metrics_top: int) -> N
             raise Failure(str(error)) from None
         feed.start()
         try:
-            site.serve(feed.picture, metrics_top, more)
+            site.serve(feed.picture, more)
         except KeyboardInterrupt:
             pass  # uvicorn raises it again once it has ended
         finally:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zktrace.cli.failure import Failure
+from zktrace.cli.groups import Group
 
 if TYPE_CHECKING:
     import socket
@@ -45,11 +46,20 @@ MetricsTop = Annotated[
 ]
 
 
+class SiteOptions(Group):
+    """Of the page, besides where it is."""
+
+    token: Token = None
+    allow_host: AllowHost = []  # noqa: RUF012
+    metrics_top: MetricsTop = 0
+
+
 class Site:
     """A page to be. Refuses what would show the traffic to others."""
 
-    def __init__(self, http: str, token: str | None, allow_host: Sequence[str]) -> None:
+    def __init__(self, http: str, asked: SiteOptions) -> None:
         """`http`: ADDR:PORT. :class:`Failure` says what is wrong with it or the token."""
+        token = asked.token
         self._http = http
         self._address, self._port = _address(http)
         from zktrace.web.security import is_loopback
@@ -62,7 +72,8 @@ class Site:
                 "(--token, or ZKTRACE_TOKEN in the environment)"
             )
         self._token = token
-        self._hosts = [*allow_host, self._address]
+        self._hosts = [*asked.allow_host, self._address]
+        self._metrics_top = asked.metrics_top
         self._bound: socket.socket | None = None
 
     def bind(self) -> closing[socket.socket]:
@@ -90,7 +101,6 @@ class Site:
     def serve(
         self,
         picture: Picture,
-        metrics_top: int,
         more: Callable[[FastAPI], None] | None = None,
     ) -> None:
         """Answers until it is told to stop by a signal, of which KeyboardInterrupt is raised.
@@ -100,7 +110,7 @@ class Site:
         from zktrace.web.server import make_server
 
         assert self._bound is not None, "bind comes first"
-        app = create_app(picture, metrics_top=metrics_top)
+        app = create_app(picture, metrics_top=self._metrics_top)
         if more is not None:
             more(app)
         where = self._bound.getsockname()

@@ -10,29 +10,20 @@ import typer
 
 from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    AllPorts,
-    CaptureFilterOption,
-    ClientPort,
     Duration,
-    ElectionPort,
     FilterOption,
-    HashKey,
-    HashSessions,
-    Hosts,
+    Hashing,
     Interfaces,
     JsonOption,
-    MaxConnections,
+    Listen,
     NoColor,
     OptionalSources,
-    QuorumPort,
-    Tunnels,
-    UserOption,
-    engine_options,
-    hashing_key,
+    Ports,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
-from zktrace.engine.base import GROUPINGS, MAX_CONNECTIONS, abilities, create
+from zktrace.engine.base import GROUPINGS, abilities, create
 
 if TYPE_CHECKING:
     from zktrace.analysis.filter import Filter
@@ -40,6 +31,7 @@ if TYPE_CHECKING:
     from zktrace.engine.driver import Steps
 
 
+@grouped
 def stats(
     sources: OptionalSources = None,
     by: Annotated[
@@ -73,20 +65,12 @@ def stats(
     ] = None,
     filter: FilterOption = None,
     json: JsonOption = False,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
     no_color: NoColor = False,
     interface: Interfaces = [],  # noqa: B006
     duration: Duration = None,
-    host: Hosts = [],  # noqa: B006
-    capture_filter: CaptureFilterOption = None,
-    all_ports: AllPorts = False,
-    tunnels: Tunnels = False,
-    user: UserOption = None,
+    listen: Listen = Listen(),
 ) -> None:
     """Show counts, bytes, errors, latencies.
 
@@ -98,14 +82,10 @@ def stats(
 
     need_stdout()
     groupings = _groupings(by)
-    key = hashing_key(hash_sessions, hash_key)
+    key = hashing.key()
     # An engine that aggregates itself needs no tables, and pyarrow is not even loaded.
     native = filter is None and "aggregates" in abilities()
-    options = engine_options(
-        client_port,
-        quorum_port,
-        election_port,
-        max_connections=max_connections,
+    options = ports.engine(
         tables=not native,
         aggregate_by=groupings if native else None,
         path_depth=depth,
@@ -119,12 +99,8 @@ def stats(
 
         listening = Listening(
             interface,
-            (*options.client_ports, *options.quorum_ports, *options.election_ports),
-            hosts=host,
-            capture_filter=capture_filter,
-            all_ports=all_ports,
-            tunnels=tunnels,
-            user=user,
+            options,
+            listen,
         )
         run: Steps = listening.run(create(options), duration_s=duration)
         with interruptible(run, SIGTERM):

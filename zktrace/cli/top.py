@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from zktrace.cli.failure import Failure
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    BUFFER_MIB,
-    AllPorts,
-    Buffer,
-    CaptureFilterOption,
-    ClientPort,
-    ElectionPort,
-    Hosts,
     Interfaces,
-    QuorumPort,
-    Tunnels,
-    UserOption,
-    engine_options,
+    Listen,
+    Ports,
     say,
 )
 
@@ -40,6 +32,7 @@ _END_S: Final = 2.0
 _URL: Final = "http://127.0.0.1:8080"
 
 
+@grouped
 def top(
     interface: Interfaces = [],  # noqa: B006
     url: Annotated[
@@ -67,15 +60,8 @@ def top(
     window: Annotated[
         str, typer.Option(metavar="SPAN", help="How far back to look: 10s, 1m, 5m, 1h, 6h, all.")
     ] = "1m",
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    host: Hosts = [],  # noqa: B006
-    capture_filter: CaptureFilterOption = None,
-    all_ports: AllPorts = False,
-    tunnels: Tunnels = False,
-    buffer: Buffer = BUFFER_MIB,
-    user: UserOption = None,
+    ports: Ports = Ports(),
+    listen: Listen = Listen(),
 ) -> None:
     """Show the picture in a terminal.
 
@@ -94,18 +80,13 @@ def top(
         if url is not None:
             raise Failure("give an interface to listen on (-i) or a --url, not both")
         _need_terminal()
-        options = engine_options(client_port, quorum_port, election_port)
+        options = ports.engine()
         from zktrace.cli.listening import Listening
 
         listening = Listening(
             interface,
-            (*options.client_ports, *options.quorum_ports, *options.election_ports),
-            hosts=host,
-            capture_filter=capture_filter,
-            all_ports=all_ports,
-            tunnels=tunnels,
-            buffer_mib=buffer,
-            user=user,
+            options,
+            listen,
         )
         _listen(listening, options, filter, window)
         return

@@ -9,23 +9,18 @@ import typer
 
 from zktrace.cli.failure import Failure
 from zktrace.cli.filtering import compiled
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    ClientPort,
-    ElectionPort,
     FilterOption,
-    HashKey,
-    HashSessions,
+    Hashing,
     JsonOption,
-    MaxConnections,
     NoColor,
     OptionalSources,
-    QuorumPort,
+    Ports,
     Voters,
-    engine_options,
-    hashing_key,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
-from zktrace.engine.base import MAX_CONNECTIONS, create
+from zktrace.engine.base import create
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,6 +40,7 @@ if TYPE_CHECKING:
 TOP = 3
 
 
+@grouped
 def trace(
     sources: OptionalSources = None,
     point: Annotated[
@@ -89,12 +85,8 @@ def trace(
         ),
     ] = None,
     voters: Voters = None,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
     no_color: NoColor = False,
 ) -> None:
     """Follow writes through the ensemble.
@@ -106,10 +98,8 @@ def trace(
     need_stdout()
     if bool(sources) == bool(point):
         raise Failure("give captures, or with --point NAME=FILE captures of several places")
-    key = hashing_key(hash_sessions, hash_key)
-    options = engine_options(
-        client_port, quorum_port, election_port, max_connections=max_connections
-    )
+    key = hashing.key()
+    options = ports.engine()
     points, where, session = _points(sources, point), compiled(filter), session_shown(key)
     told = None
     if len(points) == 1 and where is None:

@@ -10,25 +10,20 @@ from typing import Annotated
 import typer
 
 from zktrace.cli.failure import Failure
+from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
-    ClientPort,
-    ElectionPort,
-    HashKey,
-    HashSessions,
+    Hashing,
     JsonOption,
-    MaxConnections,
     NoColor,
     OptionalSources,
-    QuorumPort,
-    engine_options,
-    hashing_key,
+    Ports,
 )
 from zktrace.cli.terminal import interruptible, look, need_stdout, prepare_stdout, progress
-from zktrace.engine.base import MAX_CONNECTIONS
 
 EXIT_FOUND = 1
 
 
+@grouped
 def verify(
     sources: OptionalSources = None,
     check: Annotated[
@@ -56,12 +51,8 @@ def verify(
         bool, typer.Option("--fail-on-alarm", help="Exit status 1 for an alarm, too.")
     ] = False,
     json: JsonOption = False,
-    client_port: ClientPort = [],  # noqa: B006
-    quorum_port: QuorumPort = [],  # noqa: B006
-    election_port: ElectionPort = [],  # noqa: B006
-    hash_sessions: HashSessions = False,
-    hash_key: HashKey = None,
-    max_connections: MaxConnections = MAX_CONNECTIONS,
+    ports: Ports = Ports(),
+    hashing: Hashing = Hashing(),
     no_color: NoColor = False,
 ) -> None:
     """Check ZooKeeper's guarantees on what was captured.
@@ -71,12 +62,10 @@ def verify(
     prove it; each check says how much it saw. What was lost is never taken for a violation.
     """
     need_stdout()
-    key = hashing_key(hash_sessions, hash_key)
+    key = hashing.key()
     if not explain and not sources:
         raise Failure("give captures")
-    options = engine_options(
-        client_port, quorum_port, election_port, max_connections=max_connections
-    )
+    options = ports.engine()
     from zktrace.analysis.verify import CHECKS
 
     unknown = [name for name in check if name not in CHECKS]

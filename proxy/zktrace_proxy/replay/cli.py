@@ -272,6 +272,9 @@ def _options(
     prefix = prefix.rstrip("/")
     if prefix and not (prefix.startswith("/") and "//" not in prefix):
         raise Failure(f"--prefix: {prefix!r} is no path such as /replay1")
+    session_ms = None
+    if session_timeout is not None:
+        session_ms = int(seconds("--session-timeout", session_timeout) * 1000)
     return Options(
         host_and_port("--to", to),
         Mode[order],
@@ -282,7 +285,7 @@ def _options(
         _credentials(auth),
         limits["wait"],
         limits["reply_timeout"],
-        None if session_timeout is None else seconds("--session-timeout", session_timeout) * 1000,
+        session_ms,
         limits["start_state"],
         limits["drop_lost"],
     )
@@ -305,7 +308,7 @@ def _duration(option: str, text: str | None) -> float | None:
         return None
     if text.endswith("ms") and text[:-2].isdecimal():
         return int(text[:-2]) / 1000
-    return float(seconds(option, text))
+    return seconds(option, text)
 
 
 def _credentials(auth: list[str]) -> dict[str, bytes]:
