@@ -23,7 +23,7 @@ from zktrace_server.net.member import MemberService
 from zktrace_server.net.metrics import answer as metrics_answer
 from zktrace_server.net.secure import TlsGate
 from zktrace_server.net.service import Service
-from zktrace_server.net.sockets import AVAILABLE, Listener, Sockets
+from zktrace_server.net.sockets import Listener
 from zktrace_server.net.sockets import listen as listen_together
 from zktrace_server.net.wire import VARIABLE
 from zktrace_server.storage.directory import StorageError
@@ -87,10 +87,9 @@ async def _listen(
     if config.client_port is not None:
         address = config.client_address or None
         with _may_not_listen(f"{address or '*'}:{config.client_port}"):
-            if AVAILABLE:
-                sockets = Sockets(loop, service.begin_turn, service.end_turn)
+            if service.sockets is not None:
                 listeners[""] = await listen_together(
-                    sockets, port.protocol, address, config.client_port, backlog
+                    service.sockets, port.protocol, address, config.client_port, backlog
                 )
             else:
                 listeners[""] = await loop.create_server(

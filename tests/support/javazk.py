@@ -184,8 +184,8 @@ class JavaServer:
         return ask(self.address, word)
 
     def mode(self) -> str | None:
-        """standalone, leader, follower, observer; None: it does not serve."""
-        found = re.search(r"^Mode: (\w+)$", self.ask("srvr") or "", re.MULTILINE)
+        """standalone, leader, follower, observer, read-only; None: it does not serve."""
+        found = re.search(r"^Mode: ([\w-]+)$", self.ask("srvr") or "", re.MULTILINE)
         return found[1] if found else None
 
     def wait(self) -> str:

@@ -8,7 +8,7 @@ has not acknowledged. Also foretold: the tree's digest after each change.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from zktrace.wire.records import ACL, StatPersisted
@@ -37,8 +37,20 @@ class Change:
 
     def at(self, zxid: int) -> Change:
         """A copy that a later txn may alter."""
-        assert self.stat is not None
-        return replace(self, zxid=zxid, stat=replace(self.stat))
+        s = self.stat
+        assert s is not None
+        stat = StatPersisted(
+            s.czxid,
+            s.mzxid,
+            s.ctime,
+            s.mtime,
+            s.version,
+            s.cversion,
+            s.aversion,
+            s.ephemeral_owner,
+            s.pzxid,
+        )
+        return Change(zxid, self.path, stat, self.data, self.children, self.acl)
 
 
 class Outstanding:

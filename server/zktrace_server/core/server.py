@@ -82,6 +82,9 @@ class Server:
     the short way where there is one.
     """
 
+    #: Whether it says of itself that nobody can write.
+    read_only = False
+
     def __init__(
         self,
         settings: Settings,
@@ -274,6 +277,7 @@ class Server:
                 f"it has seen zxid {request.last_zxid_seen:#x}, the last one here is "
                 f"{self.tree.last_zxid:#x}"
             )
+        self._admit(request)
         settings = self.settings
         timeout_ms = max(request.timeout_ms, settings.min_session_timeout_ms)
         timeout_ms = min(timeout_ms, settings.max_session_timeout_ms)
@@ -293,6 +297,9 @@ class Server:
         else:
             self._welcome(connection, False)
 
+    def _admit(self, request: ConnectRequest) -> None:
+        """Refused: this client is not served here."""
+
     def _begin(self, connection: Connection) -> None:
         """A new session."""
         session_id = connection.session_id = self.sessions.new_id()
@@ -308,7 +315,7 @@ class Server:
 
     def _welcome(self, connection: Connection, valid: bool) -> None:
         """Tells a client that it has its session, or that there is none."""
-        read_only = False if connection.knows_read_only else None
+        read_only = self.read_only if connection.knows_read_only else None
         if valid:
             connection.state = State.OPEN
             password = session.password(connection.session_id)

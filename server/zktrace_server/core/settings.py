@@ -28,6 +28,8 @@ class Settings:
     enforce_quota: bool = False
     skip_acl: bool = False
     reconfig_enabled: bool = False
+    # Of a member of an ensemble: whether it serves reads while it has no leader.
+    read_only_enabled: bool = False
     standalone_enabled: bool = True
     super_digest: str | None = None
     schemes: frozenset[str] = SCHEMES

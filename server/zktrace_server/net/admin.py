@@ -49,7 +49,7 @@ class Admin:
             (("get_trace_mask", "gtmk"), lambda _: {"tracemask": 0}),
             (("hash",), self._hash),
             (("initial_configuration", "icfg"), self._initial_configuration),
-            (("is_read_only", "isro"), lambda _: {"read_only": False}),
+            (("is_read_only", "isro"), self._is_read_only),
             (("last_snapshot", "lsnp"), self._last_snapshot),
             (("leader", "lead"), lambda _: {"error": "server is not initialized"}),
             (("monitor", "mntr"), self._monitor),
@@ -110,6 +110,9 @@ class Admin:
             "client_port_listen_backlog": config.backlog,
         }
 
+    def _is_read_only(self, _: dict[str, str]) -> _Answer:
+        return {"read_only": self._service.server.read_only}
+
     def _initial_configuration(self, _: dict[str, str]) -> _Answer:
         return {"initial_configuration": self._service.config.text}
 
@@ -163,7 +166,7 @@ class Admin:
         sizes = {"last_buffer_size": None, "min_buffer_size": None, "max_buffer_size": None}
         return {
             "version": version(),
-            "read_only": False,
+            "read_only": self._service.server.read_only,
             "server_stats": {
                 "packets_sent": stats.sent,
                 "packets_received": stats.received,

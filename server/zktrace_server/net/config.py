@@ -86,7 +86,6 @@ _ENSEMBLE: Final = frozenset(
         "syncEnabled",
         "localSessionsEnabled",
         "localSessionsUpgradingEnabled",
-        "readonlymode.enabled",
         # Where logs go is up to whoever starts it.
         "log.dir",
         "root.logger",
@@ -367,6 +366,7 @@ def _settings(values: _Values, schemes: frozenset[str], warn: Callable[[str], No
         enforce_quota=values.flag("enforceQuota", False),
         skip_acl=values.flag("skipACL", False),
         reconfig_enabled=values.flag("reconfigEnabled", False),
+        read_only_enabled=values.flag("readonlymode.enabled", False),
         standalone_enabled=values.flag("standaloneEnabled", True),
         schemes=schemes,
         sasl_users=_logins(values, warn),

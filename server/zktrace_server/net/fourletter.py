@@ -51,7 +51,7 @@ class FourLetterWords:
             "envi": self._envi,
             "gtmk": lambda: "0",
             "hash": self._hash,
-            "isro": lambda: "rw",
+            "isro": self._isro,
             "mntr": self._mntr,
             "ruok": lambda: "imok",
             "srst": self._srst,
@@ -69,10 +69,15 @@ class FourLetterWords:
         if name not in self._allowed:
             return f"{name} is not executed because it is not in the whitelist.\n"
         if not self._service.serving and name not in _ALWAYS:
+            if name == "isro":
+                return "null"
             return "This ZooKeeper instance is not currently serving requests\n"
         return self._answers[name]()
 
     # --- the server ---------------------------------------------------------------------------
+
+    def _isro(self) -> str:
+        return "ro" if self._service.server.read_only else "rw"
 
     def _srvr(self) -> str:
         return f"Zookeeper version: {version()}\n{self._numbers()}"

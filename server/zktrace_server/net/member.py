@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,8 @@ from zktrace_server.core.quorum.election import State as PeerState
 from zktrace_server.core.quorum.ensemble import Ensemble, Member
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.membership import Membership
-from zktrace_server.core.quorum.peer import Peer
+from zktrace_server.core.quorum.peer import Front, Peer
 from zktrace_server.core.quorum.replica import Replica
-from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.core.server import NotServing, Server
 from zktrace_server.core.tree import DataTree
 from zktrace_server.net.config import Config, ConfigError
@@ -33,6 +33,7 @@ from zktrace_server.net.quorum import QuorumConnection
 from zktrace_server.net.quorumkeys import QuorumConfig
 from zktrace_server.net.service import Peer as ClientPeer
 from zktrace_server.net.service import Service
+from zktrace_server.net.sockets import Listener, connect, listen
 from zktrace_server.net.stats import Stats
 from zktrace_server.net.wire import Wire
 from zktrace_server.storage import store
@@ -43,6 +44,9 @@ from zktrace_server.storage.txnlog import TxnLog
 
 log: Final = logging.getLogger(__name__)
 
+_BACKLOG: Final = 128
+#: Bytes of one connection between servers that are handled before what follows from them is sent.
+_AT_ONCE: Final = 8 << 10
 _MODES: Final = {
     PeerState.LEADING: "leader",
     PeerState.FOLLOWING: "follower",
@@ -88,20 +92,20 @@ class MemberService(Service):
         self.peer = Peer(quorum.sid, self.membership, quorum.limits, config.settings, self.replica)
         self.server: Server = Server(config.settings, self.replica.tree, self.replica.timeouts)
         self._idle = self.server
-        self._servers: dict[Connection, MemberServer] = {}
+        self._servers: dict[Connection, Front] = {}
         self._links: dict[Link, QuorumConnection] = {}
-        self._turn_due = False
+        self._turn_due = self._stopped = False
         self._dials: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._applied = 0
-        self._told_state = ""
+        self._told_state: tuple[PeerState, bool] | None = None
         self._mismatches = 0
         self._sent_away = 0
         self._drops = Drops(loop.time)
         self._wire = Wire(loop, faults)
         self.election = ElectionPort(quorum.sid, self.membership, self, self._drops, self._wire)
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | Listener] = []
         self._choose_snapshot_size()
 
     def _load_replica(self) -> tuple[Replica, MemberStorage]:
@@ -116,7 +120,8 @@ class MemberService(Service):
         )
         if loaded.snapshot_zxid is None:
             store.save(self.directories, tree, loaded.timeouts)
-        storage = MemberStorage(self.directories, self._log, log.warning, tree.last_zxid)
+        since = loaded.snapshot_zxid or 0
+        storage = MemberStorage(self.directories, self._log, log.warning, tree.last_zxid, since)
         storage.on_replace = self._drop_snapshot
         replica = Replica(tree, loaded.timeouts, storage)
         replica.history.extend(entries)
@@ -133,10 +138,12 @@ class MemberService(Service):
 
     @property
     def serving(self) -> bool:
-        return self.peer.server is not None
+        return self.peer.front is not None
 
     @property
     def mode(self) -> str:
+        if self.peer.reads is not None:
+            return "read-only"
         return _MODES.get(self.peer.state, "looking")
 
     def place(self) -> str:
@@ -164,7 +171,11 @@ class MemberService(Service):
             (own.election_port, self.election.accept),
         ):
             try:
-                listener = await self._loop.create_server(factory, host, port)
+                listener: asyncio.Server | Listener
+                if self.sockets is not None:
+                    listener = await listen(self.sockets, factory, host, port, _BACKLOG)
+                else:
+                    listener = await self._loop.create_server(factory, host, port)
             except OSError as error:
                 for opened in self._listeners:
                     opened.close()
@@ -191,7 +202,7 @@ class MemberService(Service):
             connection.abort()
         if self._timer is not None:
             self._timer.cancel()
-        self._turn_due = True  # no turn any more
+        self._stopped = True
         super().stop()
 
     def _set_time(self) -> None:
@@ -201,9 +212,10 @@ class MemberService(Service):
 
     def _wake(self) -> None:
         """A step at the end of this turn of the loop."""
-        if not self._turn_due:
+        if not self._turn_due and not self._stopped:
             self._turn_due = True
-            self._loop.call_soon(self._turn)
+            if not self._in_turn:
+                self._loop.call_soon(self._turn_now)
 
     def notification(self, sid: int, given: Notification) -> None:
         self._set_time()
@@ -224,8 +236,19 @@ class MemberService(Service):
         return self.peer.opened(sid, address)
 
     def link_received(self, link: Link, data: bytes) -> None:
-        self._set_time()
-        self._guard(lambda: self.peer.received(link, data))
+        if not self._in_turn:
+            self._set_time()
+        if len(data) <= _AT_ONCE:
+            self._guard(partial(self.peer.received, link, data))
+            return
+        # What follows from the first of much goes out before the last of it is looked at: the
+        # others work on that meanwhile.
+        for at in range(0, len(data), _AT_ONCE):
+            piece = data[at : at + _AT_ONCE]
+            self._guard(partial(self.peer.received, link, piece))
+            if self.failed.done():
+                return
+            self._send_links()
 
     def link_lost(self, link: Link) -> None:
         self._set_time()
@@ -245,7 +268,7 @@ class MemberService(Service):
     # --- clients ------------------------------------------------------------------------------
 
     def connected(self, address: str, peer: ClientPeer, subject: str | None = None) -> Connection:
-        server = self.peer.server
+        server = self.peer.front
         if server is None:
             connection = Connection(address)
             self._peers[connection] = peer
@@ -265,20 +288,25 @@ class MemberService(Service):
         self._peers.pop(connection, None)
 
     def begin_turn(self) -> None:
-        """Its own turn begins when this one is over."""
+        """Several connections follow, of clients and servers, at one time as the core sees it."""
+        self._in_turn = True
+        self._set_time()
 
-    def end_turn(self) -> None: ...
+    def end_turn(self) -> None:
+        self._in_turn = False
+        self._turn_now()
 
     def received(self, connection: Connection, data: bytes) -> None:
         server = self._servers.get(connection)
-        if server is None or server is not self.peer.server:
+        if server is None or server is not self.peer.front:
             connection.end(drop=True)
             peer = self._peers.get(connection)
             if peer is not None:
                 peer.close()
             self._sent_away += 1
             raise NotServing("this server serves nobody at the moment")
-        self._set_time()
+        if not self._in_turn:
+            self._set_time()
         before = connection.received
         try:
             server.receive(connection, data)
@@ -292,9 +320,12 @@ class MemberService(Service):
 
     # --- a step -------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def _turn_now(self) -> None:
+        """The end of a turn, if something has happened in it."""
+        if not self._turn_due:
+            return
         self._turn_due = False
-        if self.failed.done():
+        if self.failed.done() or self._stopped:
             return
         try:
             self._set_time()
@@ -311,7 +342,7 @@ class MemberService(Service):
                 peer.flush()
                 self._send_all()
             full = self._txns > self._snapshot_txns or self._bytes > self._snapshot_bytes
-            if full and self.serving:
+            if full and peer.server is not None:
                 self._begin_snapshot()
         except StorageError as error:
             self._fail(str(error))
@@ -325,6 +356,22 @@ class MemberService(Service):
             votes, peer.election.out = peer.election.out, []
             for sid, vote in votes:
                 self.election.send(sid, vote)
+        self._send_links()
+        target = peer.take_dial()
+        if target is not None:
+            task = self._loop.create_task(self._dial(target))
+            self._dials.add(task)
+            task.add_done_callback(self._dials.discard)
+        for server in peer.ended:
+            self._answer(server)
+        peer.ended.clear()
+        current = peer.front
+        self.server = current if current is not None else self._idle
+        if current is not None:
+            self._answer(current)
+
+    def _send_links(self) -> None:
+        peer = self.peer
         if peer.dirty:
             dirty = list(peer.dirty)
             peer.dirty.clear()
@@ -334,20 +381,8 @@ class MemberService(Service):
                     connection.flush()
                 elif not link.over():
                     peer.dirty[link] = None  # it is being made
-        target = peer.take_dial()
-        if target is not None:
-            task = self._loop.create_task(self._dial(target))
-            self._dials.add(task)
-            task.add_done_callback(self._dials.discard)
-        for server in peer.ended:
-            self._answer(server)
-        peer.ended.clear()
-        current = peer.server
-        self.server = current if current is not None else self._idle
-        if current is not None:
-            self._answer(current)
 
-    def _answer(self, server: MemberServer) -> None:
+    def _answer(self, server: Front) -> None:
         if not server.dirty:
             return
         self._send_of(server, server.now_ms)
@@ -359,11 +394,14 @@ class MemberService(Service):
                 raise OSError(errno.EHOSTUNREACH, "no configuration names it")
             async with asyncio.timeout(max(0.1, self.quorum.limits.tick_ms / 1000)):
                 await self._wire.reach(sid)
-                await self._loop.create_connection(
-                    lambda: QuorumConnection(self, self._links, self._drops, self._wire, sid),
-                    member.host,
-                    member.quorum_port,
+                protocol = partial(
+                    QuorumConnection, self, self._links, self._drops, self._wire, sid
                 )
+                host, port = member.host, member.quorum_port
+                if self.sockets is not None:
+                    await connect(self.sockets, protocol, host, port)
+                else:
+                    await self._loop.create_connection(protocol, host, port)
         except OSError as error:
             log.debug("cannot reach server %d: %s", sid, error)
             self._set_time()
@@ -371,9 +409,10 @@ class MemberService(Service):
 
     def _say(self) -> None:
         """What an operator wants to know."""
-        mode = self.mode + ("" if self.serving else ", not serving")
-        if mode != self._told_state:
-            self._told_state = mode
+        state = (self.peer.state, self.serving)
+        if state != self._told_state:
+            self._told_state = state
+            mode = self.mode + ("" if self.serving else ", not serving")
             why = f" ({self.peer.why})" if self.peer.state is PeerState.LOOKING else ""
             leader = self.peer.election.leader if self.peer.learner is not None else None
             whom = f" server {leader}" if leader is not None else ""

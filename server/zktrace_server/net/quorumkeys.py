@@ -55,7 +55,7 @@ _ONLY: Final = {
     "leaderServes": "yes",
     "multiAddress.enabled": "false",
 }
-_NO_EFFECT: Final = ("readonlymode.enabled", "portUnification")
+_NO_EFFECT: Final = ("portUnification",)
 
 
 def quorum_from(

@@ -19,6 +19,7 @@ from zktrace_server.core.connection import Connection, State
 from zktrace_server.core.server import Refused, Server
 from zktrace_server.core.tree import DataTree
 from zktrace_server.net.config import Config
+from zktrace_server.net.sockets import AVAILABLE, Sockets
 from zktrace_server.net.stats import Stats
 from zktrace_server.net.throttle import ConnectionThrottle
 from zktrace_server.storage import store
@@ -83,6 +84,10 @@ class Service:
         self._since_ms = 0
         self._held = self._held_txns = 0
         self._txns = self._bytes = 0
+        #: All that is read together in one turn; None where asyncio does that.
+        self.sockets: Sockets | None = None
+        if AVAILABLE:
+            self.sockets = Sockets(self._loop, self.begin_turn, self.end_turn)
         self._tick: asyncio.TimerHandle | None = None
         self._purge: asyncio.Handle | None = None
         self._snapshot: SnapshotWriter | None = None

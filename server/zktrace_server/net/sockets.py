@@ -315,6 +315,32 @@ class Listener:
                 one.close()
 
 
+async def connect(
+    sockets: Sockets, factory: Callable[[], asyncio.Protocol], host: str, port: int
+) -> None:
+    """Connects to the first address of `host` that answers; OSError if none does."""
+    loop = sockets.loop
+    failed: OSError | None = None
+    for family, kind, number, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        connected = socket.socket(family, kind, number)
+        try:
+            connected.setblocking(False)
+            await loop.sock_connect(connected, address)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            connected.close()
+            failed = error
+            continue
+        except BaseException:
+            connected.close()
+            raise
+        SocketTransport(sockets, connected, factory(), address)
+        return
+    raise failed or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+
+
 async def listen(
     sockets: Sockets,
     factory: Callable[[], asyncio.Protocol],

@@ -165,10 +165,9 @@ class Disk:
     def replace(self, tree: DataTree, timeouts: dict[int, int]) -> None:
         self.under_way.clear()
         self.generation += 1
-        zxid = tree.last_zxid
-        self.snapshots = [s for s in self.snapshots if s[0] < zxid]
-        self.snapshots.append((zxid, _encode(tree, timeouts)))
-        self.log = [entry for entry in self.log if entry[0] <= zxid]
+        # A log with a hole in it leads nowhere: neither a learner nor this server after a crash.
+        self.snapshots = [(tree.last_zxid, _encode(tree, timeouts))]
+        self.log = []
 
     def _flush(self) -> None:
         while self.under_way:

@@ -20,9 +20,8 @@ from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.membership import Membership
-from zktrace_server.core.quorum.peer import Peer
+from zktrace_server.core.quorum.peer import Front, Peer
 from zktrace_server.core.quorum.replica import Replica
-from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.core.server import Refused
 from zktrace_server.core.settings import Settings
 from zktrace_server.core.tree import DataTree
@@ -93,7 +92,7 @@ class Node:
         self._limits = limits
         self._settings = settings
         self._links: dict[Link, tuple[Connection, bool]] = {}
-        self._clients: dict[ClientConnection, tuple[Connection, MemberServer | None]] = {}
+        self._clients: dict[ClientConnection, tuple[Connection, Front | None]] = {}
         self._tick_at = -1
         self._disk_free = 0
         self._last_vote: dict[int, int] = {}
@@ -217,9 +216,9 @@ class Node:
             ended, peer.ended = peer.ended, []
             for server in ended:
                 self._answer(server)
+        if peer.front is not None and peer.front.dirty:
+            self._answer(peer.front)
         if peer.server is not None:
-            if peer.server.dirty:
-                self._answer(peer.server)
             self._maybe_snapshot(peer)
 
     def _schedule(self, peer: Peer) -> None:
@@ -339,9 +338,9 @@ class Node:
 
     def accept_client(self, connection: Connection) -> ClientConnection | None:
         """A client connects; None if nobody is served."""
-        if self.peer is None or self.peer.server is None:
+        if self.peer is None or self.peer.front is None:
             return None
-        server = self.peer.server
+        server = self.peer.front
         client = server.connect("10.0.0.1")
         self._clients[client] = (connection, server)
         return client
@@ -359,7 +358,7 @@ class Node:
                 server.disconnect(client)
                 self._clients.pop(client, None)
                 return
-            if peer.server is not server:
+            if peer.front is not server:
                 return
             try:
                 server.receive(client, data)
@@ -368,7 +367,7 @@ class Node:
 
         self.step(act)
 
-    def _answer(self, server: MemberServer) -> None:
+    def _answer(self, server: Front) -> None:
         dirty, server.dirty = server.dirty, {}
         for client in dirty:
             known = self._clients.get(client)

@@ -33,11 +33,19 @@ CURRENT: Final = "currentEpoch"
 
 
 class MemberStorage:
-    """`on_replace` is called before snapshots are replaced: none may be under way then."""
+    """`on_replace` is called before snapshots are replaced: none may be under way then. `since`:
+    the zxid from which on nothing is missing in the log, as that of the snapshot at the start.
+    """
 
     def __init__(
-        self, directories: Directories, log: TxnLog, warn: Callable[[str], None], last_zxid: int
+        self,
+        directories: Directories,
+        log: TxnLog,
+        warn: Callable[[str], None],
+        last_zxid: int,
+        since: int = 0,
     ) -> None:
+        self._since = since
         self.on_replace: Callable[[], None] = lambda: None
         self._directories = directories
         self._log = log
@@ -92,6 +100,11 @@ class MemberStorage:
         self._log.append(payloads)
 
     def read_log(self, zxid: int, limit: int) -> list[Entry]:
+        """Of what a leader's snapshot stood for the log has nothing: who lacks that as well would
+        not be told of it.
+        """
+        if zxid < self._since:
+            return []
         found: list[Entry] = []
         size = 0
         for at, payload in payloads_from(self._directories.logs, zxid):
@@ -138,9 +151,11 @@ class MemberStorage:
         self._log.roll()
         directories = self._directories
         written = store.save(directories, tree, timeouts)
-        # What comes behind it is of a history that is ours no more.
-        for at, path in reversed(files(directories.snapshots, SNAPSHOT)):
-            if at > tree.last_zxid and path != written:
+        # What comes behind it is of a history that is ours no more; and from those before it no
+        # log leads here, though the next one would seem to: its first txn may begin an epoch.
+        self._since = tree.last_zxid
+        for _, path in reversed(files(directories.snapshots, SNAPSHOT)):
+            if path != written:
                 path.unlink()
         sync_directory(directories.snapshots)
         self._cut_logs(tree.last_zxid, tree.last_zxid)

@@ -48,7 +48,13 @@ class OurMember(JavaServer):
         path = os.pathsep.join((str(_ROOT), str(_ROOT / "server")))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "zktrace_server", str(self._config)],
+                [
+                    sys.executable,
+                    "-m",
+                    "zktrace_server",
+                    *(f"-D{name}={value}" for name, value in self._properties.items()),
+                    str(self._config),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -142,7 +148,11 @@ def program(kind: str) -> type[JavaServer]:
 
 
 def make(
-    directory: Path, kinds: str, config: Mapping[str, str], ports: list[int] | None = None
+    directory: Path,
+    kinds: str,
+    config: Mapping[str, str],
+    ports: list[int] | None = None,
+    properties: Mapping[str, str] | None = None,
 ) -> Mixed:
     """Not started; `kinds`: o for ours, j for Java's, upper case for observers."""
     free = ports or free_ports(3 * len(kinds))
@@ -163,17 +173,21 @@ def make(
             **config,
         }
         where = directory / str(number + 1)
-        servers.append(program(kind)(where, free[3 * number], own, sid=number + 1))
+        servers.append(
+            program(kind)(where, free[3 * number], own, sid=number + 1, properties=properties)
+        )
     return servers
 
 
 @contextmanager
-def mixed(directory: Path, kinds: str, **config: str) -> Iterator[Mixed]:
-    """All of them serve."""
+def mixed(
+    directory: Path, kinds: str, properties: Mapping[str, str] | None = None, /, **config: str
+) -> Iterator[Mixed]:
+    """All of them serve. `properties`: what they are given by -D."""
     if "j" in kinds.lower():
         need_java()
     for attempt in range(_TRIES):
-        servers = make(directory / f"mixed{attempt}", kinds, config)
+        servers = make(directory / f"mixed{attempt}", kinds, config, properties=properties)
         try:
             servers.start()
             break

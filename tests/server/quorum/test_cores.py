@@ -325,7 +325,7 @@ def test_packets_in_pieces() -> None:
         ]
         assert [g.type for g in got] == [p.ACK, p.PROPOSAL, p.REQUEST, p.UPTODATE]
         assert got[1].data == b"x" * 40
-        assert got[2].ids == [Id("world", "anyone"), Id("ip", "::1")]
+        assert got[2].ids == (Id("world", "anyone"), Id("ip", "::1"))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,13 @@ def test_seeds() -> None:
     assert written > 20 * len(_SEEDS)
 
 
+def test_a_log_with_a_hole() -> None:
+    """A server that was brought up to date by a snapshot leads then, and its log has not what the
+    snapshot stood for. A follower was given a DIFF out of that log, and lost an epoch.
+    """
+    assert run_seed(3805).wrong == []
+
+
 def test_a_seed_replays() -> None:
     first: list[str] = []
     second: list[str] = []

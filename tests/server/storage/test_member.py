@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.storage.test_store import Disk
+from zktrace.wire.txn import CreateSessionTxn, Transaction, TxnHeader
 from zktrace_server.core.tree import DataTree
 from zktrace_server.storage.directory import Directories, files
 from zktrace_server.storage.member import MemberStorage
@@ -105,6 +106,30 @@ def test_nothing_comes_back_behind_a_replaced_history(disk: Disk) -> None:
     assert loaded.last_zxid == zxid
     assert loaded.tree_digest == tree.tree_digest
     assert warnings == []
+
+
+def test_a_log_that_goes_on_behind_a_snapshot_of_the_leader(disk: Disk) -> None:
+    """A whole epoch is in the snapshot alone: what the log has before it and behind it looks as if
+    it were in a row. A learner that was given that lost the epoch (seed 3805 of the simulation).
+    """
+    disk.write(5)
+    before = disk.world.tree.last_zxid
+    storage = _storage(disk)
+    assert [zxid for zxid, _ in storage.read_log(before - 1, 1 << 20)] == [before - 1, before]
+    tree = DataTree(extended=True)
+    tree.last_zxid = 0x20000000F
+    storage.save_accepted_epoch(3)
+    storage.save_current_epoch(3)
+    storage.replace(tree, {})
+    created = TxnHeader(1, 1, 0x300000001, 0, -10)
+    storage.append([Transaction(created, CreateSessionTxn(4000)).encode()])
+    assert storage.read_log(before, 1 << 20) == []
+    # Neither does it go on from an older snapshot, and not after a start.
+    assert [at for at, _ in files(disk.directories.snapshots, "snapshot")] == [0x20000000F]
+    loaded, warnings = disk.load()
+    assert (loaded.last_zxid, warnings) == (0x300000001, [])
+    again = MemberStorage(disk.directories, disk.log, pytest.fail, loaded.last_zxid, 0x20000000F)
+    assert again.read_log(before, 1 << 20) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 1 << 18, (1 << 18) + 1, 3 << 18])

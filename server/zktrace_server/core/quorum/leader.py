@@ -11,7 +11,7 @@ What clients ask is not for this module: `host` makes txns of requests (see `ser
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
@@ -111,6 +111,9 @@ class Leader:
         self._odd = True
         self._new_syncs: list[Link | None] = []
         self._syncs: deque[_Sync] = deque()
+        #: Whether there are ACKs that were not looked at, and what is committed and not yet told.
+        self._acks = False
+        self._committed: list[Proposal] = []
         self._epoch_from(sid, self._storage.accepted_epoch())
 
     @property
@@ -162,6 +165,11 @@ class Leader:
         if handle is None:
             return
         handle.heard(self.now_ms)
+        if packet.type == p.ACK and handle.stage is Stage.SYNCED:
+            # Most packets. The counter is 0 in the ACK of UPTODATE.
+            if packet.zxid & LAST_COUNTER:
+                self._acked(handle, packet.zxid)
+            return
         try:
             wrong = self._packet(handle, packet)
         except WireError as error:
@@ -337,7 +345,7 @@ class Leader:
         self._own_logged = zxid
         if self.phase is Phase.BROADCAST:
             self.proposals.ack(self.sid, zxid)
-            self._commit()
+            self._acks = True
         elif self.phase is Phase.SYNCHRONIZATION:
             self._own_history()
         elif self.phase is Phase.EPOCH_ACKS:
@@ -397,7 +405,6 @@ class Leader:
     def _while_synced(self, handle: Handle, packet: Packet) -> str | None:
         kind, data = packet.type, packet.data or b""
         if kind == p.ACK:
-            # The counter is 0 in the ACK of UPTODATE.
             if zxids.counter(packet.zxid):
                 self._acked(handle, packet.zxid)
             return None
@@ -432,32 +439,46 @@ class Leader:
         handle.acked(zxid)
         if not handle.observer and self.phase is Phase.BROADCAST:
             self.proposals.ack(handle.sid, zxid)
-            self._commit()
+            self._acks = True
 
-    def _commit(self) -> None:
-        """All that has its quorums. Behind a reconfiguration that makes another leader: nothing."""
+    def commit(self) -> None:
+        """What has come together is handed in: all that has its quorums by that is committed.
+        Behind a reconfiguration that makes another leader: nothing.
+        """
+        if not self._acks:
+            return
+        self._acks = False
         while self.designated is None:
             done = self.proposals.take()
             if done is None:
                 break
             if done.target is not None:
+                self._tell_committed()
                 self._reconfigured(done, done.target)
             else:
-                commit = p.bare(p.COMMIT, done.zxid)
-                self._tell(commit, p.INFORM, done.zxid, done.payload)
+                self._committed.append(done)
             self._replica.commit(done.zxid)
+        self._tell_committed()
         self._finish_syncs()
 
-    def _tell(self, commit: bytes, kind: int, zxid: int, data: bytes) -> None:
-        """That something is committed: `commit` to those who have the proposal, to observers a
-        packet of this kind.
+    def _tell_committed(self) -> None:
+        done, self._committed = self._committed, []
+        if done:
+            commits = b"".join([p.bare(p.COMMIT, each.zxid) for each in done])
+            self._tell(
+                commits, lambda: [p.with_data(p.INFORM, each.zxid, each.payload) for each in done]
+            )
+
+    def _tell(self, commits: bytes, informs: Callable[[], list[bytes]]) -> None:
+        """That something is committed: to those who have the proposals, and to observers, with all
+        that is in them.
         """
-        inform = b""
+        whole = b""
         for handle in self._handles.values():
             if handle.forwarding:
                 if handle.observer:
-                    inform = inform or p.with_data(kind, zxid, data)
-                handle.send(inform if handle.observer else commit)
+                    whole = whole or b"".join(informs())
+                handle.send(whole if handle.observer else commits)
 
     # --- reconfiguration ----------------------------------------------------------------------
 
@@ -477,7 +498,7 @@ class Leader:
         self._activate(target, leader)
         told, informed = Activate(leader, b"").encode(), Activate(leader, done.payload).encode()
         commit = p.with_data(p.COMMIT_AND_ACTIVATE, done.zxid, told)
-        self._tell(commit, p.INFORM_AND_ACTIVATE, done.zxid, informed)
+        self._tell(commit, lambda: [p.with_data(p.INFORM_AND_ACTIVATE, done.zxid, informed)])
 
     def _choose(self, target: Ensemble, acked: Mapping[int, int]) -> int:
         """Who leads then: this one, if it votes and has the same address; else who has logged most
@@ -504,6 +525,7 @@ class Leader:
 
     def flush(self) -> None:
         """To be called before anything is sent: one ping for all syncs that came together."""
+        self.commit()
         if not self._new_syncs:
             return
         self._ping(only_voters=True)

@@ -43,6 +43,12 @@ _BARE: Final = struct.Struct(">iqii")
 _INT: Final = struct.Struct(">i")
 _NO_IDS: Final = b"\xff\xff\xff\xff"
 
+#: Identities as they were written and read before: so many, and of those read so many bytes each.
+_REMEMBERED: Final = 1024
+_SHORT: Final = 256
+_WRITTEN: Final[dict[tuple[tuple[str | None, str | None], ...], bytes]] = {}
+_READ: Final[dict[bytes, tuple[Id, ...]]] = {}
+
 
 class Packet(NamedTuple):
     """One packet. Behind SNAP, `data` is the whole snapshot stream."""
@@ -50,7 +56,7 @@ class Packet(NamedTuple):
     type: int
     zxid: int
     data: bytes | None
-    ids: list[Id] | None = None
+    ids: tuple[Id, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +75,19 @@ def with_data(kind: int, zxid: int, data: bytes) -> bytes:
 
 def with_ids(kind: int, zxid: int, data: bytes, ids: list[Id]) -> bytes:
     """A forwarded request."""
-    return QuorumPacket(kind, zxid, data, ids).encode()
+    return b"".join((_HEAD.pack(kind, zxid, len(data)), data, _written(ids)))
+
+
+def _written(ids: list[Id]) -> bytes:
+    """Most clients are somebody who has been there before."""
+    key = tuple([(who.scheme, who.id) for who in ids])
+    written = _WRITTEN.get(key)
+    if written is None:
+        if len(_WRITTEN) >= _REMEMBERED:
+            _WRITTEN.clear()
+        # A packet without data, whose head is left out.
+        written = _WRITTEN[key] = QuorumPacket(0, 0, None, ids).encode()[_HEAD.size :]
+    return written
 
 
 class PacketReader:
@@ -107,6 +125,13 @@ class PacketReader:
                 whole, self._pieces = b"".join(self._pieces), []
                 yield Packet(SNAP, self._snap_zxid, whole)
                 continue
+            if end - pos >= _BARE.size:
+                kind, zxid, size, ids = _BARE.unpack_from(data, pos)
+                if size == ids == -1 and kind in PACKET_TYPES and kind != SNAP:
+                    # An ACK, a COMMIT, a PING: most packets.
+                    pos += _BARE.size
+                    yield Packet(kind, zxid, None)
+                    continue
             whole_at = self._end(data, pos, end)
             if whole_at is None:
                 self._rest += data[pos:]
@@ -157,5 +182,14 @@ def _packet(data: bytes, pos: int, end: int) -> Packet:
     if end - at == max(size, 0) + 4:
         # No identities: -1, or none of them.
         return Packet(kind, zxid, data[at : at + size] if size >= 0 else None)
-    record = QuorumPacket.decode_from(data, pos, end)[0]
-    return Packet(record.type, record.zxid, record.data, record.authinfo)
+    at += max(size, 0)
+    written = data[at:end]
+    read = _READ.get(written)
+    if read is None:
+        record = QuorumPacket.decode_from(data, pos, end)[0]
+        read = tuple(record.authinfo or ())
+        if len(written) <= _SHORT:
+            if len(_READ) >= _REMEMBERED:
+                _READ.clear()
+            _READ[written] = read
+    return Packet(kind, zxid, data[pos + 16 : at] if size >= 0 else None, read)

@@ -26,16 +26,20 @@ from zktrace_server.core.quorum.learner import Learner, Stage
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.membership import Membership
+from zktrace_server.core.quorum.readonly import ReadOnlyServer
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import LeaderServer, LearnerServer, MemberServer
 from zktrace_server.core.settings import Settings
 
+Front = MemberServer | ReadOnlyServer
 #: Most learners that wait for this server to find out that it leads.
 _MAX_PARKED: Final = 1024
 
 
 class Peer:
-    """`server` is None while nobody can be served. `why` says what ended the last term."""
+    """`server` is None while there is nobody to follow or to be followed by; `reads` serves then,
+    if it may. `why` says what ended the last term.
+    """
 
     def __init__(
         self, sid: int, membership: Membership, limits: Limits, settings: Settings, replica: Replica
@@ -46,7 +50,8 @@ class Peer:
         self.election = Election(sid, membership)
         self.dirty: dict[Link, None] = {}
         self.server: MemberServer | None = None
-        self.ended: list[MemberServer] = []
+        self.reads: ReadOnlyServer | None = None
+        self.ended: list[Front] = []
         self.why = ""
         self.leader: Leader | None = None
         self.learner: Learner | None = None
@@ -56,12 +61,18 @@ class Peer:
         self._settings = replace(settings, server_id=sid)
         self._parked: dict[Link, int] = {}
         self._want_snapshot = False
+        self._read_only_at: int | None = None
         #: Whether a leader would not have this server, as far as one can tell.
         self._turned_away = False
 
     @property
     def state(self) -> State:
         return self.election.state
+
+    @property
+    def front(self) -> Front | None:
+        """What clients find here."""
+        return self.server or self.reads
 
     def start(self) -> None:
         """The first election."""
@@ -74,8 +85,8 @@ class Peer:
         for role in (self.leader, self.learner):
             if role is not None:
                 role.now_ms = now_ms
-        if self.server is not None:
-            self.server.set_time(wall_ms, now_ms)
+        if self.front is not None:
+            self.front.set_time(wall_ms, now_ms)
 
     def deadline(self) -> int:
         """When `tick` is worth calling."""
@@ -83,6 +94,10 @@ class Peer:
         elects = self.election.deadline()
         if elects is not None:
             times.append(elects)
+        if self._read_only_at is not None:
+            times.append(self._read_only_at)
+        if self.reads is not None:
+            times.append(self.reads.sessions.next_expiry())
         if self.leader is not None:
             times.append(self.leader.deadline())
             if self.server is not None:
@@ -94,6 +109,7 @@ class Peer:
     def tick(self) -> None:
         """Time has passed."""
         self.election.tick(self.now_ms)
+        self._serve_reads()
         for link in [link for link, until in self._parked.items() if self.now_ms >= until]:
             self._unpark(link, "this server does not lead")
         if self.leader is not None:
@@ -103,6 +119,23 @@ class Peer:
         if self.learner is not None:
             self.learner.tick()
         self._settle()
+
+    # --- without a leader -----------------------------------------------------------------------
+
+    def _serve_reads(self) -> None:
+        if self.reads is not None:
+            self.reads.tick()
+        elif self._read_only_at is not None and self.now_ms >= self._read_only_at:
+            self._read_only_at = None
+            self.reads = ReadOnlyServer(self._settings, self.replica)
+            self.reads.start(self.wall_ms, self.now_ms)
+
+    def _stop_reads(self) -> None:
+        self._read_only_at = None
+        if self.reads is not None:
+            self.reads.end()
+            self.ended.append(self.reads)
+            self.reads = None
 
     # --- the election port --------------------------------------------------------------------
 
@@ -191,15 +224,17 @@ class Peer:
             return
         leader, learner = self.leader, self.learner
         try:
-            for packet in link.reader.feed(data):
-                if leader is not None:
+            if leader is not None:
+                for packet in link.reader.feed(data):
                     leader.packet(link, packet)
-                elif learner is not None:
-                    learner.packet(packet)
-                    if self._advance_learner(learner):
+                    if link.closed:
                         break
-                if link.over():
-                    break
+                leader.commit()
+            elif learner is not None:
+                for packet in link.reader.feed(data):
+                    learner.packet(packet)
+                    if self._advance_learner(learner) or link.closed:
+                        break
         except WireError as error:
             self._broken(link, str(error))
         self._settle()
@@ -229,6 +264,8 @@ class Peer:
                 self.leader.durable(zxid)
             elif self.learner is not None:
                 self.learner.durable(zxid)
+        if self.leader is not None:
+            self.leader.commit()
         self._settle()
 
     def flush(self) -> None:
@@ -263,6 +300,7 @@ class Peer:
                 return
 
     def _take_role(self) -> None:
+        self._stop_reads()
         parked, self._parked = list(self._parked), {}
         if self.election.state is State.LEADING:
             self.leader = Leader(self.sid, self.membership, self._limits, self.replica, self.now_ms)
@@ -335,6 +373,9 @@ class Peer:
         self.replica.fast_forward()
 
     def _look(self) -> None:
+        self._stop_reads()
+        if self._settings.read_only_enabled:
+            self._read_only_at = self.now_ms + self._limits.read_only_ms
         storage = self.replica.storage
         self.election.look(
             self.now_ms,

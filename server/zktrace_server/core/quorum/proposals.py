@@ -34,6 +34,8 @@ class Proposals:
         self.committed = committed
         self.outstanding: deque[Proposal] = deque()
         self._logged: dict[int, int] = {}
+        #: Up to where a quorum of each of these configurations has logged, by what is in `_logged`.
+        self._reached: dict[tuple[int, ...], int] = {}
 
     def add(self, proposal: Proposal) -> None:
         """Proposed."""
@@ -43,6 +45,7 @@ class Proposals:
         """`sid` has logged all up to `zxid`."""
         if self._logged.get(sid, -1) < zxid:
             self._logged[sid] = zxid
+            self._reached = {}
 
     def take(self) -> Proposal | None:
         """The next that is committed by what was acknowledged; it is no longer outstanding."""
@@ -59,7 +62,18 @@ class Proposals:
     def forget(self, sid: int) -> None:
         """Its connection is gone: what it logged is told anew by the next."""
         self._logged.pop(sid, None)
+        self._reached = {}
 
     def _has_quorum(self, proposal: Proposal) -> bool:
-        logged = self._logged.items()
-        return has_quorums(proposal.quorums, (s for s, upto in logged if upto >= proposal.zxid))
+        versions = tuple([one.version for one in proposal.quorums])
+        reached = self._reached.get(versions)
+        if reached is None:
+            reached = self._reached[versions] = self._quorum_logged(proposal.quorums)
+        return proposal.zxid <= reached
+
+    def _quorum_logged(self, quorums: tuple[Ensemble, ...]) -> int:
+        for zxid in sorted(set(self._logged.values()), reverse=True):
+            logged = [sid for sid, upto in self._logged.items() if upto >= zxid]
+            if has_quorums(quorums, logged):
+                return zxid
+        return -1

@@ -51,7 +51,7 @@ class Waiting:
     done: bool = False
 
 
-class _Reads(Fast):
+class Reads(Fast):
     """The short way for reads alone."""
 
     def _set_data(
@@ -82,7 +82,7 @@ class MemberServer(Server):
         self.sessions = Sessions(settings.tick_ms, settings.server_id, now_ms)
         self.preparer = Preparer(self.tree, self.sessions, settings)
         if self._want_fast:
-            self._fast = _Reads(self.tree, self.preparer, self.log, settings.max_buffer)
+            self._fast = Reads(self.tree, self.preparer, self.log, settings.max_buffer)
         self.set_time(wall_ms, now_ms)
         self.replica.tell = self.committed
 
