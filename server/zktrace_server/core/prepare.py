@@ -200,12 +200,13 @@ class Preparer:
         if kind == op.CREATE_TTL and not timed:
             # Java takes this for a TTL node without a time to live, logs it, and dies of it.
             raise KeeperError(e.BAD_ARGUMENTS)
-        try:
+        if flags not in op.EPHEMERAL_FLAGS:
             self._sessions.check(request.session_id)
+            return
+        try:
+            self._sessions.check_lasting(request.session_id)
         except KeeperError:
-            if flags in op.EPHEMERAL_FLAGS:
-                raise KeeperError(e.SESSION_EXPIRED) from None
-            raise
+            raise KeeperError(e.SESSION_EXPIRED) from None
 
     def _delete(self, request: Request, header: TxnHeader, record: PathVersionRequest) -> DeleteTxn:
         self._sessions.check(request.session_id)

@@ -82,6 +82,10 @@ class Sessions:
         if session.closing:
             raise KeeperError(SESSION_EXPIRED)
 
+    def check_lasting(self, session_id: int) -> None:
+        """The same, for what is to go with the session."""
+        self.check(session_id)
+
     def close(self, session_id: int) -> None:
         """From now on its requests are refused."""
         session = self._by_id.get(session_id)

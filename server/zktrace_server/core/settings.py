@@ -30,6 +30,9 @@ class Settings:
     reconfig_enabled: bool = False
     # Of a member of an ensemble: whether it serves reads while it has no leader.
     read_only_enabled: bool = False
+    # Whether its sessions are its own, and whether they become the ensemble's when they have to.
+    local_sessions: bool = False
+    local_sessions_upgrade: bool = False
     standalone_enabled: bool = True
     super_digest: str | None = None
     schemes: frozenset[str] = SCHEMES

@@ -84,8 +84,6 @@ _ENSEMBLE: Final = frozenset(
         "quorumListenOnAllIPs",
         "peerType",
         "syncEnabled",
-        "localSessionsEnabled",
-        "localSessionsUpgradingEnabled",
         # Where logs go is up to whoever starts it.
         "log.dir",
         "root.logger",
@@ -367,6 +365,8 @@ def _settings(values: _Values, schemes: frozenset[str], warn: Callable[[str], No
         skip_acl=values.flag("skipACL", False),
         reconfig_enabled=values.flag("reconfigEnabled", False),
         read_only_enabled=values.flag("readonlymode.enabled", False),
+        local_sessions=values.flag("localSessionsEnabled", False),
+        local_sessions_upgrade=values.flag("localSessionsUpgradingEnabled", False),
         standalone_enabled=values.flag("standaloneEnabled", True),
         schemes=schemes,
         sasl_users=_logins(values, warn),

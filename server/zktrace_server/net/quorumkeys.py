@@ -51,7 +51,6 @@ _ONLY: Final = {
     "electionAlg": "3",
     "sslQuorum": "false",
     "quorum.auth.enableSasl": "false",
-    "localSessionsEnabled": "false",
     "leaderServes": "yes",
     "multiAddress.enabled": "false",
 }

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from zktrace_server.core import request as op
 from zktrace_server.core.connection import Connection
-from zktrace_server.core.quorum import leader, packets, sync
+from zktrace_server.core.quorum import leader, packets, serving, sync
 from zktrace_server.core.quorum.election import Vote
 from zktrace_server.core.quorum.leader import Leader
 from zktrace_server.core.quorum.learner import Learner
+from zktrace_server.core.quorum.localsessions import LeaderSessions
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.proposals import Proposals
 from zktrace_server.core.quorum.replica import Replica
@@ -115,6 +116,10 @@ BUGS: Final[dict[str, list[Patch]]] = {
     "keeps what the leader tells it to cut": [(Replica, "truncate", _no_cut)],
     "sends DIFF where it has to cut": [(leader, "plan", _always_diff)],
     "counts the old quorum alone behind a reconfiguration": [(Membership, "_derive", _old_alone)],
+    "gives ephemeral nodes to sessions of one server": [
+        (serving, "to_upgrade", lambda request: False),
+        (LeaderSessions, "check_lasting", LeaderSessions.check),
+    ],
     "answers reads before the writes in front of them": [(MemberServer, "_request", _impatient)],
 }
 

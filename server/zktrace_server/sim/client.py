@@ -67,6 +67,10 @@ class Client:
         #: Mean time between two things that it does, in microseconds.
         self.pace_us = 20_000
         self.session = 0
+        #: Whether it can live with a server that has no leader, and whether it has one now.
+        self.can_read_only = self._read_only = False
+        #: Whether sessions may be one server's own: their end is no txn then.
+        self.private = False
         #: Ephemerals that it made in the present session and knows to be there.
         self.ephemerals: set[str] = set()
         self.last_zxid = 0
@@ -143,7 +147,12 @@ class Client:
         self._buffer = b""
         self._open = False
         request = ConnectRequest(
-            0, self.last_zxid, self._timeout_ms, self.session, self._password, False
+            0,
+            self.last_zxid,
+            self._timeout_ms,
+            self.session,
+            self._password,
+            self.can_read_only,
         ).encode()
         connection.to_b.send(len(request).to_bytes(4, "big") + request)
 
@@ -189,6 +198,9 @@ class Client:
             self._drop()
             return
         self._open = True
+        self._read_only = bool(response.read_only)
+        if self._read_only and not self.can_read_only:
+            raise AssertionError(f"client {self.number}: given a read-only server")
         self.session = response.session_id
         self._password = response.password or b""
 
@@ -254,7 +266,8 @@ class Client:
                 Op(self.session, EVENT, event.path or "", None, now, now, order=self._order)
             )
             return
-        self.last_zxid = max(self.last_zxid, zxid)
+        if not self._read_only:
+            self.last_zxid = max(self.last_zxid, zxid)
         if xid == -2:
             return
         if not self._under_way or self._under_way[0].xid != xid:
@@ -264,7 +277,12 @@ class Client:
         done = asked.op
         done.order, done.zxid = self._order, zxid
         done.answered = self.world.now_us
-        if err != _OK:
+        if self._read_only and err == _OK and done.kind == WRITE and done.path:
+            raise AssertionError(f"client {self.number}: {done.path} written without a leader")
+        if self._read_only or (self.private and asked.kind == op.CLOSE_SESSION):
+            # What is shown without a leader may never have been committed.
+            done.kind, done.behind_sync, done.watch = SYNC, None, False
+        elif err != _OK:
             # Refused: it has a zxid, and its effect is none. A read of nothing shows no state.
             done.kind, done.behind_sync = SYNC, None
             done.watch = False

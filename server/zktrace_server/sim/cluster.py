@@ -24,7 +24,7 @@ from zktrace_server.sim.stranded import who_could_lead
 from zktrace_server.sim.world import World
 
 #: Short ticks, so that a second of the simulation holds several elections.
-LIMITS = Limits(tick_ms=100, init_limit=10, sync_limit=5)
+LIMITS = Limits(tick_ms=100, init_limit=10, sync_limit=5, read_only_grace_ms=300)
 SETTINGS = Settings(tick_ms=100, min_session_timeout_ms=200, max_session_timeout_ms=4000)
 _SECOND = 1_000_000
 #: How long things may go wrong, and how long it may take until all is well, in simulated seconds.
@@ -83,7 +83,14 @@ class Cluster:
         views = {sid: Ensemble(members) for sid in members}
         for sid in range(len(members) + 1, len(members) + spare + 1):
             views[sid] = Ensemble({**members, sid: _member(sid, chance.random() < 0.3)})
-        settings = SETTINGS
+        # Sessions of one server alone, which become the ensemble's; reads without a leader.
+        local, reads = seed % 16 == 5, seed % 16 in (7, 10)
+        settings = replace(
+            SETTINGS,
+            local_sessions=local,
+            local_sessions_upgrade=True,
+            read_only_enabled=reads,
+        )
         if changing:
             # Whether it may come down to one server.
             alone = chance.random() < 0.3
@@ -101,6 +108,8 @@ class Cluster:
         ]
         # Disks and clients of all kinds: a race that needs a slow one is lost on a fast one.
         self._disk_us = (50, chance.choice((1000, 4000, 40_000)))
+        for client in self.clients:
+            client.private, client.can_read_only = local or reads, reads
         pace = chance.choice((15_000, 15_000, 60_000, 300_000))
         for client in self.clients:
             client.pace_us = pace

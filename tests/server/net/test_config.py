@@ -211,7 +211,6 @@ def test_files_of_servers_that_are_refused(
         ({"initLimit": "0"}, "initLimit is not set"),
         ({"sslQuorum": "true"}, "sslQuorum=true is not supported"),
         ({"quorum.auth.enableSasl": "true"}, "enableSasl=true is not supported"),
-        ({"localSessionsEnabled": "true"}, "localSessionsEnabled=true is not supported"),
         ({"electionAlg": "2"}, "electionAlg=2 is not supported"),
         ({"dynamicConfigFile": "/x/y"}, "cannot read /x/y: No such file"),
         ({"server.1": "h1:1"}, "server.1=h1:1: it is not host:port:port"),

@@ -19,6 +19,8 @@ _SEEDS = range(1, 16)
 _SHOWN = {
     "keeps what the leader tells it to cut": (58, 74, 79, 100, 117),
     "sends DIFF where it has to cut": (58, 74, 79, 100, 117),
+    # Every sixteenth has local sessions.
+    "gives ephemeral nodes to sessions of one server": (5, 21, 37, 53),
     "counts the old quorum alone behind a reconfiguration": (111, 120, 126, 38, 47),
 }
 

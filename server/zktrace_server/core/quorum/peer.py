@@ -100,10 +100,11 @@ class Peer:
             times.append(self.reads.sessions.next_expiry())
         if self.leader is not None:
             times.append(self.leader.deadline())
-            if self.server is not None:
-                times.append(self.server.sessions.next_expiry())
         if self.learner is not None:
             times.append(self.learner.deadline())
+        ends = self.server.deadline() if self.server is not None else None
+        if ends is not None:
+            times.append(ends)
         return min(times, default=self.now_ms + 1000)
 
     def tick(self) -> None:
@@ -118,6 +119,8 @@ class Peer:
                 self.server.tick()
         if self.learner is not None:
             self.learner.tick()
+            if self.server is not None and self.learner.failed is None:
+                self.server.tick()
         self._settle()
 
     # --- without a leader -----------------------------------------------------------------------

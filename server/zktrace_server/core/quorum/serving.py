@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from zktrace.wire.records import GetDataResponse, Id, PathRequest, ReconfigRequest
-from zktrace.wire.txn import ErrorTxn, Transaction
+from zktrace.wire.txn import CreateSessionTxn, ErrorTxn, Transaction
 from zktrace_server.core import request as op
 from zktrace_server.core.apply import CLOSE_SESSION, ERROR, Result
 from zktrace_server.core.connection import Connection, State
 from zktrace_server.core.errors import (
+    EPHEMERAL_ON_LOCAL_SESSION,
     NEW_CONFIG_NO_QUORUM,
     OK,
     RECONFIG_IN_PROGRESS,
@@ -30,6 +31,7 @@ from zktrace_server.core.paths import CONFIG
 from zktrace_server.core.prepare import Preparer
 from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.link import Link
+from zktrace_server.core.quorum.localsessions import LeaderSessions, to_upgrade
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.reconfig import next_ensemble
 from zktrace_server.core.quorum.replica import Replica
@@ -41,6 +43,14 @@ from zktrace_server.core.settings import Settings
 
 #: Most forwarded requests of a connection that is gone which are remembered until they come back.
 _MAX_ORPHANS: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is answered with an error, in its turn."""
+
+    request: Request
+    code: int
 
 
 @dataclass(slots=True, eq=False)
@@ -75,16 +85,37 @@ class MemberServer(Server):
         self.waiting = 0
         self._orphans: dict[int, deque[int]] = {}
         self._syncs: deque[tuple[Connection, Waiting]] = deque()
+        #: Sessions of this server alone, if it may have some.
+        self.local: Sessions | None = None
 
     def start(self, wall_ms: int, now_ms: int) -> None:
         """Ephemerals of unknown sessions are left: trees must not come to differ."""
         settings = self.settings
-        self.sessions = Sessions(settings.tick_ms, settings.server_id, now_ms)
+        if settings.local_sessions:
+            self.local = Sessions(settings.tick_ms, settings.server_id, now_ms)
+        self.sessions = self._ensembles_sessions(now_ms)
         self.preparer = Preparer(self.tree, self.sessions, settings)
         if self._want_fast:
             self._fast = Reads(self.tree, self.preparer, self.log, settings.max_buffer)
         self.set_time(wall_ms, now_ms)
         self.replica.tell = self.committed
+
+    def _ensembles_sessions(self, now_ms: int) -> Sessions:
+        return Sessions(self.settings.tick_ms, self.settings.server_id, now_ms)
+
+    def deadline(self) -> int | None:
+        """When `tick` is worth calling."""
+        return None if self.local is None else self.local.next_expiry()
+
+    def tick(self) -> None:
+        """Ends local sessions that nobody was heard of."""
+        if self.local is None:
+            return
+        for session_id in self.local.expired(self.now_ms):
+            self.local.remove(session_id)
+            connection = self._of_session.get(session_id)
+            if connection is not None:
+                self._end(connection, drop=True)
 
     def end(self) -> None:
         """The term is over: all connections are closed, watches forgotten."""
@@ -127,6 +158,10 @@ class MemberServer(Server):
             session_id = self.sessions.new_id()
         connection.session_id = session_id
         self._of_session[session_id] = connection
+        if self.local is not None:
+            self.local.track(session_id, connection.timeout_ms, self.now_ms)
+            self._welcome(connection, True)
+            return
         connection.held = True
         self._submit(connection, create_session(connection))
 
@@ -138,6 +173,67 @@ class MemberServer(Server):
             connection.rest.clear()
             self.receive(connection, rest)
 
+    def _is_local(self, session_id: int) -> bool:
+        return self.local is not None and self.local.get(session_id) is not None
+
+    def _touch(self, connection: Connection) -> bool:
+        local, session_id = self.local, connection.session_id
+        if local is not None and local.touch(session_id, connection.timeout_ms, self.now_ms):
+            return True
+        return self._touch_lasting(connection)
+
+    def _touch_lasting(self, connection: Connection) -> bool:
+        return super()._touch(connection)
+
+    def _resume(self, connection: Connection) -> None:
+        local, session_id = self.local, connection.session_id
+        if local is not None and local.touch(session_id, connection.timeout_ms, self.now_ms):
+            self._welcome(connection, True)
+        else:
+            self._resume_lasting(connection)
+
+    def _resume_lasting(self, connection: Connection) -> None:
+        """A session of the ensemble, if it is one."""
+        raise NotImplementedError
+
+    def _own(self, connection: Connection, request: Request) -> bool:
+        """A write of a local session: true if it is not the ensemble's affair. Before it makes an
+        ephemeral node the session becomes one of all, if it may.
+        """
+        local, session_id = self.local, request.session_id
+        session = local.get(session_id) if local is not None else None
+        if local is None or session is None:
+            return False
+        if request.kind == op.CLOSE_SESSION:
+            self._in_turn(connection, request)
+            return True
+        if not to_upgrade(request):
+            return False
+        if not self.settings.local_sessions_upgrade:
+            self._in_turn(connection, Refusal(request, EPHEMERAL_ON_LOCAL_SESSION))
+            return True
+        local.remove(session_id)
+        body = CreateSessionTxn(session.timeout_ms).encode()
+        self.ask(Request(session_id, 0, op.CREATE_SESSION, body, ()))
+        return False
+
+    def _in_turn(self, connection: Connection, item: Request | Refusal) -> None:
+        if connection.queue:
+            connection.queue.append(item)
+        else:
+            self._answer_now(connection, item)
+
+    def _answer_now(self, connection: Connection, item: Request | Refusal) -> None:
+        """What waits for nothing."""
+        if isinstance(item, Refusal):
+            self._reply(connection, item.request.xid, self.tree.last_zxid, item.code)
+        elif item.kind == op.CLOSE_SESSION and self.local is not None:
+            self.local.remove(item.session_id)
+            self._reply(connection, item.xid, self.tree.last_zxid, OK)
+            self._end(connection)
+        else:
+            Server._request(self, connection, item)
+
     # --- requests -----------------------------------------------------------------------------
 
     def _request(self, connection: Connection, request: Request) -> None:
@@ -148,7 +244,8 @@ class MemberServer(Server):
             self._syncs.append((connection, waiting))
             self.ask_sync(request)
         elif kind in op.WRITES and kind not in (op.CREATE_SESSION, op.DELETE_CONTAINER):
-            self._submit(connection, request)
+            if not self._own(connection, request):
+                self._submit(connection, request)
         elif connection.queue:
             connection.queue.append(request)
         else:
@@ -187,18 +284,21 @@ class MemberServer(Server):
                 if not head.done:
                     return
                 self.waiting -= 1
-                request = head.request
+                item: Request | Refusal = head.request
             else:
-                assert isinstance(head, Request)
-                request = head
+                assert isinstance(head, Request | Refusal)
+                item = head
             queue.popleft()
-            Server._request(self, connection, request)
+            self._answer_now(connection, item)
 
     def committed(self, txn: Transaction, result: Result) -> None:
         """A txn was applied: the client that asked for it is told, if it is ours."""
         header = txn.header
         session_id = header.session_id
         self.preparer.outstanding.done(header.zxid)
+        if header.type == op.CREATE_SESSION and self.local is not None:
+            # It may have come back meanwhile as what it was.
+            self.local.remove(session_id)
         connection = self._of_session.get(session_id)
         if not self._was_orphan(session_id, header.cxid) and connection is not None:
             head = connection.queue[0] if connection.queue else None
@@ -289,7 +389,17 @@ class LeaderServer(MemberServer):
         self._reaper = Reaper(self.tree, self.settings)
         self._reaper.start(now_ms)
 
+    def _ensembles_sessions(self, now_ms: int) -> Sessions:
+        if self.local is None:
+            return super()._ensembles_sessions(now_ms)
+        settings = self.settings
+        return LeaderSessions(settings.tick_ms, settings.server_id, now_ms, self.local)
+
+    def deadline(self) -> int:
+        return min(self.sessions.next_expiry(), super().deadline() or self.sessions.next_expiry())
+
     def tick(self) -> None:
+        super().tick()
         for session_id in self.sessions.expired(self.now_ms):
             self.expire(session_id)
         for path in self._reaper.due(self.now_ms, self.wall_ms):
@@ -303,7 +413,7 @@ class LeaderServer(MemberServer):
     def expire(self, session_id: int) -> None:
         self._propose(Request(session_id, 0, op.CLOSE_SESSION, b"", ()))
 
-    def _resume(self, connection: Connection) -> None:
+    def _resume_lasting(self, connection: Connection) -> None:
         valid = self.revalidate(connection.session_id, connection.timeout_ms, None)
         self._welcome(connection, valid)
 
@@ -328,7 +438,11 @@ class LeaderServer(MemberServer):
         elif kind not in op.WRITES or kind == op.DELETE_CONTAINER:
             self._refuse(request, UNIMPLEMENTED)
             return
-        elif kind != op.CLOSE_SESSION and self._owners.setdefault(session_id, link) is not link:
+        elif (
+            kind != op.CLOSE_SESSION
+            and self.sessions.get(session_id) is not None
+            and self._owners.setdefault(session_id, link) is not link
+        ):
             self._refuse(request, SESSION_MOVED)
             return
         self._propose(request)
@@ -390,14 +504,11 @@ class LearnerServer(MemberServer):
         self._touched: dict[int, int] = {}
         self._revalidating: dict[int, Connection] = {}
 
-    def tick(self) -> None:
-        """Sessions are ended by the leader."""
-
-    def _touch(self, connection: Connection) -> bool:
+    def _touch_lasting(self, connection: Connection) -> bool:
         self._touched[connection.session_id] = connection.timeout_ms
         return True
 
-    def _resume(self, connection: Connection) -> None:
+    def _resume_lasting(self, connection: Connection) -> None:
         connection.held = True
         self._revalidating[connection.session_id] = connection
         self._learner.revalidate(connection.session_id, connection.timeout_ms)
