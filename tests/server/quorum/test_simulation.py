@@ -42,6 +42,13 @@ def test_a_log_with_a_hole() -> None:
     assert run_seed(3805).wrong == []
 
 
+def test_who_stands_where_it_has_to_does_not_stand_for_ever() -> None:
+    """A participant of a proposed configuration alone, which the old ones voted for, while the
+    other one of the proposed had never heard of it, and was needed.
+    """
+    assert run_seed(7862).wrong == []
+
+
 def test_a_seed_replays() -> None:
     first: list[str] = []
     second: list[str] = []

@@ -73,6 +73,8 @@ class Election:
         self.round = 0
         self.vote = Vote(sid, 0, 0, 0)
         self.out: list[tuple[int, Notification]] = []
+        #: Whether it stands for election though only a proposed configuration has it (`look`).
+        self.standing = False
         self._membership = membership
         self._initial = self.vote
         self._proposed = self.vote
@@ -111,7 +113,9 @@ class Election:
         """
         self.state = State.LOOKING
         self.round += 1
-        if self._membership.committed.votes(self.sid) or (stand and self._counts):
+        usual = self._membership.committed.votes(self.sid)
+        self.standing = stand and self._counts and not usual
+        if usual or self.standing:
             self._initial = Vote(self.sid, zxid, 0, epoch)
         else:
             self._initial = Vote(NO_VOTE, NO_VOTE, 0, NO_VOTE)
@@ -123,6 +127,17 @@ class Election:
         self._interval = LEAST_INTERVAL_MS
         self._decide_at = None
         self._propose(now_ms, self._initial)
+
+    def stand_down(self, now_ms: int) -> None:
+        """It stood only where it had to, and nothing came of that: some whose votes are needed may
+        never have heard of it. The others go on without it, in the same round.
+        """
+        if self.state is not State.LOOKING or not self.standing:
+            return
+        self.standing = False
+        self._initial = Vote(NO_VOTE, NO_VOTE, 0, NO_VOTE)
+        self._received.pop(self.sid, None)
+        self._withdraws(now_ms, self.sid)
 
     def _propose(self, now_ms: int, vote: Vote) -> None:
         """This is our vote now; everybody is told."""

@@ -62,6 +62,7 @@ class Peer:
         self._parked: dict[Link, int] = {}
         self._want_snapshot = False
         self._read_only_at: int | None = None
+        self._stands_until: int | None = None
         #: Whether a leader would not have this server, as far as one can tell.
         self._turned_away = False
 
@@ -94,8 +95,9 @@ class Peer:
         elects = self.election.deadline()
         if elects is not None:
             times.append(elects)
-        if self._read_only_at is not None:
-            times.append(self._read_only_at)
+        for at in (self._read_only_at, self._stands_until):
+            if at is not None:
+                times.append(at)
         if self.reads is not None:
             times.append(self.reads.sessions.next_expiry())
         if self.leader is not None:
@@ -110,6 +112,10 @@ class Peer:
     def tick(self) -> None:
         """Time has passed."""
         self.election.tick(self.now_ms)
+        if self._stands_until is not None and self.now_ms >= self._stands_until:
+            self._stands_until = None
+            self._turned_away = False
+            self.election.stand_down(self.now_ms)
         self._serve_reads()
         for link in [link for link, until in self._parked.items() if self.now_ms >= until]:
             self._unpark(link, "this server does not lead")
@@ -304,6 +310,7 @@ class Peer:
 
     def _take_role(self) -> None:
         self._stop_reads()
+        self._stands_until = None
         parked, self._parked = list(self._parked), {}
         if self.election.state is State.LEADING:
             self.leader = Leader(self.sid, self.membership, self._limits, self.replica, self.now_ms)
@@ -386,3 +393,5 @@ class Peer:
             storage.current_epoch(),
             stand=self._turned_away,
         )
+        stands = self.election.standing
+        self._stands_until = self.now_ms + self._limits.init_ms if stands else None
