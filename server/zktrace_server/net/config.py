@@ -81,6 +81,7 @@ _ENSEMBLE: Final = frozenset(
         "syncLimit",
         "connectToLearnerMasterLimit",
         "electionAlg",
+        "sslQuorum",
         "quorumListenOnAllIPs",
         "peerType",
         "syncEnabled",
@@ -95,7 +96,6 @@ _ENSEMBLE: Final = frozenset(
 )
 #: Known to Java, not to this server yet.
 _MISSING: Final = (
-    "sslQuorum",
     "portUnification",
     "client.portUnification",
     "client.certReload",
@@ -268,6 +268,8 @@ def from_values(
             continue
         if key.startswith(_MISSING):
             warn(f"{key} is not supported yet, and has no effect")
+        elif key.startswith("ssl.quorum.") and (quorum is None or quorum.tls is None):
+            warn(f"{key} has no effect without sslQuorum")
         elif key.startswith("ssl."):
             warn(
                 f"{key} has no effect without secureClientPort"

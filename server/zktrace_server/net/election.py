@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from typing import Final, Protocol
 
 from zktrace.wire.election import (
@@ -23,6 +24,7 @@ from zktrace.wire.election import (
 from zktrace.wire.jute import WireError
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.net.drops import Drops, ended
+from zktrace_server.net.tls import reason
 from zktrace_server.net.wire import Line, Wire
 
 log: Final = logging.getLogger(__name__)
@@ -41,11 +43,18 @@ class Listener(Protocol):
 
 
 class ElectionPort:
-    """`hello` is what every connection of ours begins with."""
+    """`hello` is what every connection of ours begins with. `tls`: to connect with."""
 
     def __init__(
-        self, sid: int, membership: Membership, told: Listener, drops: Drops, wire: Wire
+        self,
+        sid: int,
+        membership: Membership,
+        told: Listener,
+        drops: Drops,
+        wire: Wire,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self.sid = sid
         self.wire = wire
         self.drops = drops
@@ -97,7 +106,15 @@ class ElectionPort:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self.wire.reach(sid)
-                await loop.create_connection(lambda: Channel(self, sid), host, port)
+                await loop.create_connection(
+                    lambda: Channel(self, sid),
+                    host,
+                    port,
+                    ssl=self._tls,
+                    server_hostname=None if self._tls is None else host,
+                )
+        except ssl.SSLError as error:
+            self.drops.say("election", sid, f"{host}:{port}", f"TLS: {reason(error)}")
         except OSError as error:
             log.debug("cannot reach server %d for the election: %s", sid, error)
 

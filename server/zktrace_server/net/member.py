@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,7 @@ from zktrace_server.net.service import Peer as ClientPeer
 from zktrace_server.net.service import Service
 from zktrace_server.net.sockets import Listener, connect, listen
 from zktrace_server.net.stats import Stats
+from zktrace_server.net.tls import reason
 from zktrace_server.net.wire import Wire
 from zktrace_server.storage import store
 from zktrace_server.storage.configs import ConfigFiles
@@ -104,7 +106,14 @@ class MemberService(Service):
         self._sent_away = 0
         self._drops = Drops(loop.time)
         self._wire = Wire(loop, faults)
-        self.election = ElectionPort(quorum.sid, self.membership, self, self._drops, self._wire)
+        self.election = ElectionPort(
+            quorum.sid,
+            self.membership,
+            self,
+            self._drops,
+            self._wire,
+            None if quorum.tls is None else quorum.tls.dialling,
+        )
         self._listeners: list[asyncio.Server | Listener] = []
         self._choose_snapshot_size()
 
@@ -164,7 +173,7 @@ class MemberService(Service):
 
     async def listen(self) -> None:
         """Opens the quorum and election ports. ConfigError if one cannot be opened."""
-        own = self._own
+        own, tls = self._own, self.quorum.tls
         host = None if self.quorum.listen_on_all else own.host
         for port, factory in (
             (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops, self._wire)),
@@ -172,10 +181,11 @@ class MemberService(Service):
         ):
             try:
                 listener: asyncio.Server | Listener
-                if self.sockets is not None:
+                if self.sockets is not None and tls is None:
                     listener = await listen(self.sockets, factory, host, port, _BACKLOG)
                 else:
-                    listener = await self._loop.create_server(factory, host, port)
+                    secure = None if tls is None else tls.accepting
+                    listener = await self._loop.create_server(factory, host, port, ssl=secure)
             except OSError as error:
                 for opened in self._listeners:
                     opened.close()
@@ -398,11 +408,19 @@ class MemberService(Service):
                     QuorumConnection, self, self._links, self._drops, self._wire, sid
                 )
                 host, port = member.host, member.quorum_port
-                if self.sockets is not None:
+                tls = self.quorum.tls
+                if tls is not None:
+                    secure = tls.dialling
+                    await self._loop.create_connection(
+                        protocol, host, port, ssl=secure, server_hostname=host
+                    )
+                elif self.sockets is not None:
                     await connect(self.sockets, protocol, host, port)
                 else:
                     await self._loop.create_connection(protocol, host, port)
         except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                self._drops.say("quorum", sid, "", f"TLS: {reason(error)}")
             log.debug("cannot reach server %d: %s", sid, error)
             self._set_time()
             self._guard(lambda: self.peer.not_opened(sid))

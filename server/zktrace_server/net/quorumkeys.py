@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from zktrace_server.core.quorum.ensemble import Ensemble, MembershipError, parse_ensemble
 from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.net.tls import QuorumTls, TlsError, between_servers
 from zktrace_server.storage.configs import POINTER, read_dynamic, read_next
 
 
@@ -34,7 +35,8 @@ class Values(Protocol):
 @dataclass(frozen=True, slots=True)
 class QuorumConfig:
     """This server's place in an ensemble. `seen`: a configuration that was proposed and is later
-    than the committed one. `path`: the zoo.cfg, None if there is no file.
+    than the committed one. `path`: the zoo.cfg, None if there is no file. `tls`: where servers
+    speak that to each other.
     """
 
     sid: int
@@ -43,13 +45,13 @@ class QuorumConfig:
     listen_on_all: bool
     seen: Ensemble | None = None
     path: Path | None = None
+    tls: QuorumTls | None = None
 
 
 _SERVER: Final = re.compile(r"(server|group|weight)\.(\d{1,18})\Z")
 #: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
 _ONLY: Final = {
     "electionAlg": "3",
-    "sslQuorum": "false",
     "quorum.auth.enableSasl": "false",
     "leaderServes": "yes",
     "multiAddress.enabled": "false",
@@ -101,7 +103,11 @@ def quorum_from(
         except MembershipError as error:
             raise QuorumError(str(error)) from None
     listen_on_all = values.flag("quorumListenOnAllIPs", False)
-    return QuorumConfig(sid, ensemble, limits, listen_on_all, seen, path)
+    try:
+        tls = between_servers(values) if values.flag("sslQuorum", False) else None
+    except TlsError as error:
+        raise QuorumError(str(error)) from None
+    return QuorumConfig(sid, ensemble, limits, listen_on_all, seen, path, tls)
 
 
 def _ensemble(values: Values, warn: Callable[[str], None]) -> Ensemble | None:

@@ -1,5 +1,5 @@
-"""TLS for the client port (secureClientPort): the ssl.* keys of zoo.cfg as an SSLContext (X509Util,
-ClientX509Util).
+"""TLS for the client port (secureClientPort) and between servers (sslQuorum): the ssl.* and
+ssl.quorum.* keys of zoo.cfg as SSLContexts (X509Util, ClientX509Util, QuorumX509Util).
 
 What this server cannot read, or cannot check, is refused, since a server that is less safe than its
 configuration says is worse than none. With ``client.certReload`` stores that were written anew are
@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from zktrace_server.net.keystore import TYPES, Store, TlsError, check
 
-__all__ = ["Tls", "TlsError", "from_values"]
+__all__ = ["QuorumTls", "Tls", "TlsError", "between_servers", "from_values"]
 
 log: Final = logging.getLogger(__name__)
 
@@ -33,15 +33,16 @@ _VERSIONS: Final = {
     "TLSv1.3": ssl.TLSVersion.TLSv1_3,
 }
 #: What would make the server stricter, and is not there.
-_REFUSED: Final = ("ssl.crl", "ssl.ocsp", "ssl.clientHostnameVerification")
+_REFUSED: Final = ("crl", "ocsp", "clientHostnameVerification")
 #: Nothing is missed without these.
-_IGNORED: Final = (
+_IGNORED: Final = ("handshakeDetectionTimeoutMillis", "allowReverseDnsLookup")
+_IGNORED_OF_CLIENTS: Final = (
     "ssl.hostnameVerification",
-    "ssl.handshakeDetectionTimeoutMillis",
-    "ssl.allowReverseDnsLookup",
     "fips-mode",
     "netty.server.outstandingHandshake.limit",
 )
+_CLIENTS: Final = "ssl."
+_SERVERS: Final = "ssl.quorum."
 
 
 class Values(Protocol):
@@ -62,14 +63,24 @@ class _Wanted:
     ciphers: str | None
 
     def context(self) -> ssl.SSLContext:
-        """Made of the files as they are now."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        """For those who connect, made of the files as they are now."""
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = _CLIENT_AUTH[self.client_auth]
+        return context
+
+    def dialling(self, *, names: bool) -> ssl.SSLContext:
+        """To connect with; `names`: whether the other's certificate has to have its host."""
+        context = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = names
+        return context
+
+    def _context(self, side: int) -> ssl.SSLContext:
+        context = ssl.SSLContext(side)
         _choose_protocols(context, self.protocols)
         _choose_ciphers(context, self.ciphers)
         _load_keys(context, self.keys)
         if self.trust is not None:
             _load_trusted(context, self.trust)
-        context.verify_mode = _CLIENT_AUTH[self.client_auth]
         return context
 
     def state(self) -> tuple[object, ...]:
@@ -100,29 +111,60 @@ class Tls:
         return self._context
 
 
+@dataclass(frozen=True, slots=True)
+class QuorumTls:
+    """Between servers: `accepting` for those who connect, `dialling` to connect with."""
+
+    accepting: ssl.SSLContext
+    dialling: ssl.SSLContext
+
+
+def reason(error: ssl.SSLError) -> str:
+    """Why there is no connection, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not taken: {error.verify_message.rstrip('.')}"
+    return str(error.reason or error)
+
+
 def from_values(values: Values, warn: Callable[[str], None]) -> Tls:
     """What the ssl.* keys describe."""
-    for key in _REFUSED:
-        if values.flag(key, False):
-            raise TlsError(f"{key} is not supported: certificates are not checked for it")
-    if values.text("ssl.context.supplier.class"):
-        raise TlsError("ssl.context.supplier.class is a class of Java")
-    for key in _IGNORED:
+    for key in _IGNORED_OF_CLIENTS:
         values.text(key)
-    client_auth = (values.text("ssl.clientAuth") or "need").lower()
+    wanted = _wanted(values, _CLIENTS, "secureClientPort")
+    return Tls(wanted, reload=values.flag("client.certReload", False))
+
+
+def between_servers(values: Values) -> QuorumTls:
+    """What the ssl.quorum.* keys describe: each shows a certificate, and wants one."""
+    names = values.flag(f"{_SERVERS}hostnameVerification", True)
+    wanted = _wanted(values, _SERVERS, "sslQuorum")
+    if wanted.trust is None:
+        raise TlsError(f"{_SERVERS}trustStore.location is not set, and sslQuorum needs it")
+    return QuorumTls(wanted.context(), wanted.dialling(names=names))
+
+
+def _wanted(values: Values, of: str, needed_by: str) -> _Wanted:
+    """`of`: what the keys begin with."""
+    for name in _REFUSED:
+        if values.flag(of + name, False):
+            raise TlsError(f"{of}{name} is not supported: certificates are not checked for it")
+    if values.text(f"{of}context.supplier.class"):
+        raise TlsError(f"{of}context.supplier.class is a class of Java")
+    for name in _IGNORED:
+        values.text(of + name)
+    client_auth = (values.text(f"{of}clientAuth") or "need").lower()
     if client_auth not in _CLIENT_AUTH:
-        raise TlsError(f"ssl.clientAuth={client_auth} is none of {', '.join(_CLIENT_AUTH)}")
-    protocol = values.text("ssl.protocol")
-    keys, trust = _store(values, "ssl.keyStore"), _store(values, "ssl.trustStore")
+        raise TlsError(f"{of}clientAuth={client_auth} is none of {', '.join(_CLIENT_AUTH)}")
+    protocol = values.text(f"{of}protocol")
+    keys, trust = _store(values, f"{of}keyStore"), _store(values, f"{of}trustStore")
     if keys is None:
-        raise TlsError("ssl.keyStore.location is not set, and secureClientPort needs it")
+        raise TlsError(f"{of}keyStore.location is not set, and {needed_by} needs it")
     if client_auth != "none" and trust is None:
         raise TlsError(
-            f"ssl.clientAuth={client_auth} (the default is need) wants a ssl.trustStore.location"
+            f"{of}clientAuth={client_auth} (the default is need) wants a {of}trustStore.location"
         )
-    enabled = values.text("ssl.enabledProtocols") or protocol or "TLSv1.2,TLSv1.3"
-    wanted = _Wanted(keys, trust, client_auth, enabled, values.text("ssl.ciphersuites"))
-    return Tls(wanted, reload=values.flag("client.certReload", False))
+    enabled = values.text(f"{of}enabledProtocols") or protocol or "TLSv1.2,TLSv1.3"
+    return _Wanted(keys, trust, client_auth, enabled, values.text(f"{of}ciphersuites"))
 
 
 def _choose_protocols(context: ssl.SSLContext, enabled: str) -> None:
@@ -159,7 +201,7 @@ def _openssl_name(name: str) -> str:
 
 
 def _store(values: Values, which: str) -> Store | None:
-    """ssl.keyStore or ssl.trustStore."""
+    """A keyStore or a trustStore."""
     key = f"{which}.location"
     location = values.text(key)
     password = values.text(f"{which}.password") or ""

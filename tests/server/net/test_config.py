@@ -101,10 +101,10 @@ def test_secrets_are_not_shown() -> None:
 
 
 def test_what_is_not_served_is_said() -> None:
-    _, warnings = given(**{"sslQuorum": "true", "server.1": "a:1:2", "what": "ever"})
+    _, warnings = given(**{"observerMasterPort": "7", "server.1": "a:1:2", "what": "ever"})
     assert warnings == [
         "server.1 is the only server: it stands alone",
-        "sslQuorum is not supported yet, and has no effect",
+        "observerMasterPort is not supported yet, and has no effect",
         "unknown key what, ignored",
     ]
 
@@ -209,7 +209,7 @@ def test_files_of_servers_that_are_refused(
         ({"myid": "7"}, "there is no server.7"),
         ({"myid": "x"}, "is no server's number"),
         ({"initLimit": "0"}, "initLimit is not set"),
-        ({"sslQuorum": "true"}, "sslQuorum=true is not supported"),
+        ({"sslQuorum": "true"}, "ssl.quorum.keyStore.location is not set, and sslQuorum needs"),
         ({"quorum.auth.enableSasl": "true"}, "enableSasl=true is not supported"),
         ({"electionAlg": "2"}, "electionAlg=2 is not supported"),
         ({"dynamicConfigFile": "/x/y"}, "cannot read /x/y: No such file"),
