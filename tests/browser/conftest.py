@@ -108,6 +108,10 @@ class Tab:
     def open(self, where: str) -> Any:
         self.page.goto(f"{self.address}/{where}")
         self.page.wait_for_selector("#view h1, #view h2")
+        if where != "docs":
+            # Another view of the page: the last one stays until the answer is there.
+            at = self.page.evaluate("CSS.escape(location.hash)")
+            self.page.wait_for_selector(f"#view[data-at='{at}']")
         return self.page
 
     def shot(self, name: str) -> None:

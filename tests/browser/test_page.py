@@ -241,3 +241,27 @@ def test_a_capture_that_is_being_read_moves_on(browser: Any) -> None:
         tab.context.close()
     finally:
         stop(process)
+
+
+def test_the_way_of_writes_is_drawn(browser: Any) -> None:
+    process, address = start("-r", str(ROOT / "pcaps/12_leader_kill.pcap"))
+    for look, width in (("light", 1280), ("phone", 380)):
+        tab = Tab(browser, address, viewport={"width": width, "height": 900})
+        page = tab.open("#/ensemble")
+        tab.shot(f"ensemble-writes-{look}")
+        assert "29 writes, 24 answered, 24 followed all the way" in text(page, "#view")
+        widths = page.evaluate(
+            "[...document.querySelector('.way').children].map(e => e.getBoundingClientRect().width)"
+        )
+        # server, leader, quorum, commit, reply of the slowest, as long as they took
+        assert len(widths) == 5
+        assert widths[3] > widths[4] > widths[2] > widths[0] > 0
+        assert page.evaluate(SCRIPT) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # Rows lead to what they are made of.
+        page.click("[aria-label='Leaders'] tbody a >> nth=0")
+        page.wait_for_selector("h1:text-is('Events')")
+        page.wait_for_selector(".events li")
+        assert tab.wrong == []
+        tab.context.close()
+    stop(process)

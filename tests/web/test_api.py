@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any
 
 import pytest
@@ -201,6 +202,17 @@ def test_slow_log(client: Client) -> None:
 def test_outstanding_requests_are_told() -> None:
     client = client_of(picture_of("22_pipelined.pcap"))
     assert max(row["outstanding"] for row in client.json("/api/slow")["rows"]) > 0
+
+
+def test_the_way_of_writes_is_what_the_command_tells() -> None:
+    told = client_of(picture_of("12_leader_kill.pcap")).json("/api/ensemble")["writes"]
+    report = zktrace.read(PCAPS / "12_leader_kill.pcap").writes()
+    assert told["summary"] == json.loads(json.dumps(report.summary()))
+    assert (told["summary"]["complete"], told["slowest"][0]["latency_us"]) == (24, 338_245.0)
+    assert told["slowest"][0] == json.loads(json.dumps(report.write(report.slowest(1)[0])))
+    # Clients alone: no way is seen.
+    nothing = client_of(picture_of("57_v39_herd.pcap")).json("/api/ensemble")
+    assert (nothing["available"], nothing["writes"]) == (False, None)
 
 
 def test_timeline(client: Client) -> None:

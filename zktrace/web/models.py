@@ -474,6 +474,9 @@ class Ensemble(Model):
     report: dict[str, Any] | None = Field(
         description="leaders, learners, elections, sessions, reaped: as `zktrace ensemble --json`"
     )
+    writes: dict[str, Any] | None = Field(
+        description="Where writes spent their time: `summary`, `slowest`; as `zktrace trace --json`"
+    )
 
 
 class EventList(Model):

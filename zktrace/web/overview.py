@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from zktrace.store.picture import Picture
 from zktrace.store.windows import total
 from zktrace.web.stream import Streams
 from zktrace.web.views import Object, window
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SECOND: Final = 1_000_000_000
 
@@ -114,16 +117,41 @@ def ensemble(picture: Picture) -> Object:
     known = picture.coverage()
     if not known.get("quorum_packets") and not known.get("election_messages"):
         reason = "no quorum or election traffic was seen: the capture holds client traffic only"
-        return {"available": False, "reason": reason, "events": 0, "complete": True, "report": None}
+        nothing: Object = {"report": None, "writes": None}
+        return {"available": False, "reason": reason, "events": 0, "complete": True, **nothing}
     from zktrace.analysis.ensemble import EnsembleCollector
 
     latest = picture.latest()
     collector = EnsembleCollector()
-    collector.add(latest.batches())
+    batches = latest.batches()
+    collector.add(batches)
     return {
         "available": True,
         "reason": None,
         "events": len(latest),
         "complete": latest.complete,
         "report": collector.result(),
+        "writes": _writes(batches),
+    }
+
+
+#: Writes whose ways are told one by one.
+_SLOWEST: Final = 10
+
+
+def _writes(batches: dict[str, pa.RecordBatch]) -> Object | None:
+    """Where the time of the latest writes went, as ``zktrace trace`` tells it; None: no write was
+    seen on its way.
+    """
+    from zktrace.analysis.join import join
+    from zktrace.analysis.timeline import timeline
+    from zktrace.analysis.writereport import WriteReport
+
+    joined = join(batches)
+    report = WriteReport(timeline(joined), joined.addresses, joined.ops)
+    if not len(report):
+        return None
+    return {
+        "summary": report.summary(),
+        "slowest": [report.write(number) for number in report.slowest(_SLOWEST)],
     }

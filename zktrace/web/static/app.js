@@ -90,6 +90,7 @@ function replace(elements, again) {
   const focused = document.activeElement?.closest?.("[data-focus]")?.dataset.focus;
   const scrolled = new Map([...main.querySelectorAll("[data-scroll]")].map((e) => [e.dataset.scroll, e.scrollLeft]));
   main.replaceChildren(...elements);
+  main.dataset.at = location.hash; // what is shown now, for those who wait for it
   if (!again && shownPath !== location.hash.split("?")[0]) window.scrollTo(0, 0);
   for (const e of main.querySelectorAll("[data-scroll]")) e.scrollLeft = scrolled.get(e.dataset.scroll) ?? 0;
   if (focused) main.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });

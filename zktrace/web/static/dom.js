@@ -57,5 +57,7 @@ export const link = (to, text, more) => h("a", { href: to, ...more }, text);
 const unknown = () => h("span", { class: "dim" }, "unknown");
 export const addressLink = (address) => (address === null ? unknown() : link(`#/clients/${encodeURIComponent(address)}`, address));
 export const clientLink = (endpoint) => (endpoint === null ? unknown() : link(`#/clients/${encodeURIComponent(ip(endpoint))}`, endpoint));
+// What a server said and was told, clients and other servers alike.
+export const serverLink = (endpoint) => (endpoint === null || endpoint === undefined ? "–" : link(`#/events?filter=${encodeURIComponent(`server == ${endpoint}`)}`, endpoint));
 export const sessionLink = (s) => (s === null ? h("span", { class: "dim" }, "–") : link(`#/sessions/${s}`, s));
 export const pathLink = (p) => (p === null ? h("span", { class: "dim" }, "–") : link(`#/paths?under=${encodeURIComponent(p)}`, p));

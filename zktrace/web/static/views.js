@@ -1,8 +1,8 @@
 // The views: each asks the API and makes elements of the answer.
 
 import { heat, lines, spark } from "./charts.js";
-import { addressLink, bytes, clientLink, clock, count, date, duration, errorsOf, h, ip, link, pathLink, rate, sessionLink } from "./dom.js";
-import { basis, errorCell, numbers, table } from "./table.js";
+import { addressLink, bytes, clientLink, clock, count, date, duration, errorsOf, h, ip, link, pathLink, rate, serverLink, sessionLink } from "./dom.js";
+import { basis, errorCell, numbers, share, table } from "./table.js";
 
 const card = (label, value, more, bad) =>
   h("li", { class: "card" }, h("span", { class: "label" }, label), h("span", { class: bad ? "value bad" : "value" }, value), more && h("span", { class: "more" }, more));
@@ -95,7 +95,7 @@ function grouping(name, title, key, cell, tools = []) {
 }
 
 export const clients = grouping("clients", "Clients", "client", addressLink);
-export const servers = grouping("servers", "Servers", "server", (s) => link(`#/events?filter=${encodeURIComponent(`server == ${s}`)}`, s));
+export const servers = grouping("servers", "Servers", "server", serverLink);
 
 // A shape as a glob: what stands in angle brackets is any text.
 const glob = (shape) => shape.replace(/<[a-z]+>/g, "*");
@@ -111,19 +111,20 @@ export async function client(ask, state) {
     h("h1", null, `Client ${it.client}`),
     total && totals(total),
     h("p", null, link(`#/events?filter=${encodeURIComponent(`client == ${it.client}`)}`, "Its events"), " · ", link(`#/paths?filter=${encodeURIComponent(`client == ${it.client}`)}`, "Its znodes as a tree")),
-    detail(it), h("h2", null, "Sessions"), sessionTable(it.sessions), h("h2", null, "Slowest"), slowTable(it.slow)];
+    detail(it, `client == ${it.client}`), h("h2", null, "Sessions"), sessionTable(it.sessions), h("h2", null, "Slowest"), slowTable(it.slow)];
 }
 
 const totals = (row) => h("ul", { class: "cards", "aria-label": "In total" },
   card("Requests", count(row.requests)), card("Latency p50", duration(row.latency_us?.p50)), card("Latency p99", duration(row.latency_us?.p99)),
   card("Errors", errorCell(row), null, errorsOf(row) > 0), card("Bytes", bytes(row.request_bytes + row.reply_bytes)), card("Watch events", count(row.watch_events)));
 
-function detail(it) {
+// `whose`: a filter that selects what this is about.
+function detail(it, whose) {
   const answer = (rows) => ({ rows, window: it.window ?? { seconds: 0 } });
   const columns = (rows) => numbers(answer(rows)).filter((column) => column.name !== "rate");
   return [
     h("p", { class: "note" }, `Operations and znodes: of the latest ${count(it.events)} events${it.complete ? "" : ", which do not reach back through the whole time range"}.`),
-    h("h2", null, "Operations"), table("Operations", [{ name: "op", label: "operation", class: "mono", cell: (row) => row.op ?? "unknown" }, ...columns(it.ops)], it.ops),
+    h("h2", null, "Operations"), table("Operations", [{ name: "op", label: "operation", class: "mono", cell: (row) => row.op === null ? "unknown" : link(`#/events?filter=${encodeURIComponent(`op == ${row.op} and ${whose}`)}`, row.op) }, ...columns(it.ops)], it.ops),
     h("h2", null, "Znodes"), table("Znodes", [{ name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) }, ...columns(it.paths)], it.paths)];
 }
 
@@ -169,7 +170,7 @@ function sessionTable(rows, more) {
     { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
     { name: "state", label: "state", cell: (row) => h("span", { class: `tag ${{ open: "good", expired: "bad", overdue: "bad" }[row.state] ?? "dim"}` }, row.state) },
     { name: "client", label: "client", class: "mono", cell: (row) => clientLink(row.client) },
-    { name: "server", label: "server", class: "mono", cell: (row) => row.server ?? "–" },
+    { name: "server", label: "server", class: "mono", cell: (row) => serverLink(row.server) },
     { name: "timeout", label: "timeout", num: true, cell: (row) => row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000) },
     { name: "silence", label: "longest silence / timeout", sort: "silence_percent", num: true, cell: silence },
     { name: "silent", label: "who was silent", cell: (row) => row.silent === null ? "" : h("span", { title: row.silent_why }, row.silent) },
@@ -201,7 +202,7 @@ export async function session(ask, state) {
     h("p", { class: "crumbs" }, link("#/sessions", "Sessions"), " / ", row.session),
     h("h1", null, `Session ${row.session}`),
     h("dl", { class: "pairs" },
-      pair("state", row.state), pair("client", clientLink(row.client)), pair("server", row.server ?? "–"), pair("timeout", row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000)),
+      pair("state", row.state), pair("client", clientLink(row.client)), pair("server", serverLink(row.server)), pair("timeout", row.timeout_ms === null ? "–" : duration(row.timeout_ms * 1000)),
       pair("seen", `${date(row.first_seen_ns)} to ${date(row.last_seen_ns)} UTC`),
       pair("longest silence", [duration(row.silence_ms * 1000), row.silence_percent === null ? "" : ` (${row.silence_percent} % of the timeout)`, row.silence_at_ns === null ? "" : `, from ${clock(row.silence_at_ns, 3)}`]),
       row.silent !== null && pair("who was silent", `${row.silent}: ${row.silent_why}`),
@@ -211,7 +212,7 @@ export async function session(ask, state) {
     h("ol", { class: "timeline" }, it.timeline.map((event) => h("li", null, `${clock(event.ts_ns, 3)} ${event.event}${event.detail ? ` (${event.detail})` : ""}${event.client ? `: ${event.client} at ${event.server}` : ""}`)), !it.timeline.length && h("li", null, "No connect was seen: it was there before the capture began.")),
     h("p", null, link(`#/events?filter=${encodeURIComponent(`session == ${row.session}`)}`, "Its events"),
       packets.kept && row.client !== null && [" · ", saver(`session ${row.session}`, row.first_seen_ns - AROUND_NS, row.last_seen_ns + AROUND_NS, ip(row.client), null)]),
-    detail(it), h("h2", null, "Slowest"), slowTable(it.slow)];
+    detail(it, `session == ${row.session}`), h("h2", null, "Slowest"), slowTable(it.slow)];
 }
 
 const company = (one) => `${one.op ?? "unknown"} ${one.path ?? ""} ${one.latency_us === null ? "" : duration(one.latency_us)}, ${bytes(Math.max(one.request_bytes ?? 0, one.reply_bytes ?? 0))}`;
@@ -220,11 +221,11 @@ function slowTable(rows, more) {
   return table("Slowest exchanges", [
     { name: "latency", label: "latency", sort: "latency", num: true, cell: (row) => duration(row.latency_us) },
     { name: "time", label: "time", sort: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
-    { name: "op", label: "operation", class: "mono", cell: (row) => row.op ?? "unknown" },
+    { name: "op", label: "operation", class: "mono", cell: (row) => row.op === null ? "unknown" : link(`#/events?filter=${encodeURIComponent(`op == ${row.op} and client == ${row.client}`)}`, row.op) },
     { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
     { name: "error", label: "error", cell: (row) => row.error ? h("span", { class: "bad" }, row.error_name) : "" },
     { name: "client", label: "client", class: "mono", cell: (row) => clientLink(row.client) },
-    { name: "server", label: "server", class: "mono", cell: (row) => row.server },
+    { name: "server", label: "server", class: "mono", cell: (row) => serverLink(row.server) },
     { name: "outstanding", label: "in flight", sort: "outstanding", num: true, cell: (row) => row.outstanding ? h("span", { title: row.beside.map(company).join("\n") }, count(row.outstanding)) : "0" },
     { name: "behind", label: "behind", class: "key-cell aside", cell: (row) => row.beside.length ? company(row.beside[0]) : "" },
     { name: "largest", label: "largest before", num: true, cell: (row) => row.largest_before ? h("span", { title: company(row.largest_before) }, bytes(row.largest_before_bytes)) : "–" },
@@ -320,7 +321,7 @@ export async function ensemble(ask) {
     h("p", { class: "note" }, `Of the latest ${count(it.events)} events${it.complete ? "" : ", which are not all that were seen"}. The whole of a capture: `, h("code", null, "zktrace ensemble"), "; the way of single writes: ", h("code", null, "zktrace trace"), "."),
     h("h2", null, "Leaders"),
     table("Leaders", [
-      { name: "leader", label: "leader", class: "mono", cell: (row) => row.leader },
+      { name: "leader", label: "leader", class: "mono", cell: (row) => serverLink(row.leader) },
       { name: "sid", label: "sid", num: true, cell: (row) => row.sid ?? "–" },
       { name: "epoch", label: "epoch", num: true, cell: (row) => row.epoch ?? "–" },
       { name: "txns", label: "txns", num: true, cell: (row) => count(row.txns) },
@@ -330,10 +331,10 @@ export async function ensemble(ask) {
     ], leaders),
     h("h2", null, "Followers and observers"),
     table("Followers and observers", [
-      { name: "learner", label: "learner", class: "mono", cell: (row) => row.learner },
+      { name: "learner", label: "learner", class: "mono", cell: (row) => link(`#/events?filter=${encodeURIComponent(`kind == quorum and client == ${row.learner}`)}`, row.learner) },
       { name: "sid", label: "sid", num: true, cell: (row) => row.sid ?? "–" },
       { name: "role", label: "role", cell: (row) => row.role ?? "unknown" },
-      { name: "leader", label: "of", class: "mono", cell: (row) => row.leader },
+      { name: "leader", label: "of", class: "mono", cell: (row) => serverLink(row.leader) },
       { name: "sync", label: "brought up by", cell: (row) => row.sync ? h("span", { title: row.sync.duration_us === null ? "" : `in ${duration(row.sync.duration_us)}` }, synced(row.sync)) : "–" },
       { name: "acks", label: "acks", num: true, cell: (row) => count(row.acks) },
       { name: "ack", label: "ack p50 / p99", num: true, cell: us("ack_us") },
@@ -344,20 +345,21 @@ export async function ensemble(ask) {
     ], learners),
     h("h2", null, "Elections"),
     table("Elections", [
-      { name: "time", label: "time", class: "mono", cell: (row) => clock(row.start_ns, 3) },
-      { name: "what", label: "what", cell: (row) => row.kind === "join" ? "joined a leader that was there" : "election" },
+      { name: "time", label: "time", class: "mono", cell: (row) => link("#/events?filter=kind%20%3D%3D%20election", clock(row.start_ns, 3)) },
+      { name: "what", label: "what", class: "words", cell: (row) => row.kind === "join" ? "joined a leader that was there" : "election" },
       { name: "took", label: "took", num: true, cell: (row) => duration(row.duration_us) },
       { name: "winner", label: "winner", num: true, cell: (row) => row.winner ?? "–" },
       { name: "epoch", label: "epoch", num: true, cell: (row) => row.epoch ?? "–" },
-      { name: "leader", label: "leader", class: "mono", cell: (row) => row.leader ?? "–" },
+      { name: "leader", label: "leader", class: "mono", cell: (row) => serverLink(row.leader) },
       { name: "serving", label: "served from", class: "mono", cell: (row) => row.serving_ns === null ? "–" : clock(row.serving_ns, 3) },
-      { name: "cause", label: "because", cell: (row) => cause(row.cause) },
+      { name: "cause", label: "because", class: "words", cell: (row) => cause(row.cause) },
     ], elections),
+    writePath(it.writes),
     h("h2", null, "Sessions that moved or expired"),
     table("Sessions that moved or expired", [
       { name: "time", label: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
       { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
-      { name: "what", label: "what", cell: (row) => row.to === undefined ? h("span", { class: "bad" }, "expired") : `moved from ${row.from ?? "?"} to ${row.to}` },
+      { name: "what", label: "what", class: "words", cell: (row) => row.to === undefined ? h("span", { class: "bad" }, "expired") : `moved from ${row.from ?? "?"} to ${row.to}` },
     ], [...sessions.moves, ...sessions.expiries].sort((a, b) => b.ts_ns - a.ts_ns).slice(0, 100)),
   ];
 }
@@ -371,6 +373,64 @@ function cause(it) {
   if (it === null) return "not seen";
   if (it.what === "no_leader_seen") return "no leader was seen before";
   return `${count(it.connections)} connection${it.connections === 1 ? "" : "s"} to ${it.leader} ended at ${clock(it.ts_ns, 3)}`;
+}
+
+// The stages of writes, in the order in which a write passes them; each has a colour.
+const STAGES = ["server", "leader", "quorum", "commit", "reply"];
+
+// One write's stages, side by side.
+function way(write) {
+  const bar = h("span", { class: "way", role: "img", "aria-label": write.stages.map((s) => `${s.stage} ${duration(s.us)}`).join(", ") });
+  for (const stage of write.stages) {
+    const part = h("span", { class: `stage-${STAGES.includes(stage.stage) ? stage.stage : "other"}`, title: `${stage.from} to ${stage.to}: ${duration(stage.us)}` });
+    part.style.flexGrow = String(Math.max(stage.us, 0));
+    bar.append(part);
+  }
+  return bar;
+}
+
+const critical = (write) => {
+  const [name, us] = Object.entries(write.parts ?? {}).sort((a, b) => b[1] - a[1])[0] ?? [];
+  return name === undefined ? "" : `${percent(us, write.total_us)} ${name.replace("_", " ")}`;
+};
+
+function writePath(writes) {
+  if (!writes) return [h("h2", null, "The way of writes"), h("p", { class: "note" }, "No write was seen on its way through the ensemble.")];
+  const { summary, slowest } = writes;
+  const missing = Object.entries(summary.not_seen).map(([what, n]) => `${what} of ${count(n)}`).join(", ");
+  const quantile = (name) => ({ name, label: name, num: true, cell: (row) => duration(row.us?.[name]) });
+  const shares = (rows) => { const most = Math.max(...rows.map((row) => row.share), 1e-9); return { name: "share", label: "of the time", num: true, cell: (row) => [`${(100 * row.share).toFixed(1)} %`, share(row.share, most)] }; };
+  return [
+    h("h2", null, "The way of writes"),
+    h("p", { class: "note" }, `${count(summary.writes)} writes, ${count(summary.answered)} answered, ${count(summary.complete)} followed all the way; p50 ${duration(summary.latency_us?.p50)}, p99 ${duration(summary.latency_us?.p99)}.`,
+      missing ? ` Not seen: ${missing}; stages between what was seen are one.` : ""),
+    h("p", { class: "legend", "aria-hidden": "true" }, STAGES.map((name) => h("span", null, h("span", { class: `swatch stage-${name}` }), name))),
+    table("Slowest writes", [
+      { name: "latency", label: "latency", num: true, cell: (row) => duration(row.latency_us ?? row.total_us) },
+      { name: "way", label: "its stages", class: "way-cell", cell: way },
+      { name: "most", label: "most of it", cell: critical },
+      { name: "op", label: "operation", class: "mono", cell: (row) => row.op ?? "unknown" },
+      { name: "path", label: "path", class: "key-cell", cell: (row) => pathLink(row.path) },
+      { name: "time", label: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
+      { name: "client", label: "client", class: "mono", cell: (row) => row.client === null ? "–" : clientLink(row.client) },
+      { name: "server", label: "by", class: "mono", cell: (row) => [serverLink(row.server), row.server_role ? ` (${row.server_role})` : ""] },
+      { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
+      { name: "zxid", label: "zxid", class: "mono", cell: (row) => row.zxid ?? "–" },
+    ], slowest),
+    h("h3", null, "Stages"),
+    table("Stages of writes", [
+      { name: "stage", label: "stage", cell: (row) => [h("span", { class: `swatch stage-${STAGES.includes(row.stage) ? row.stage : "other"}`, "aria-hidden": "true" }), row.stage] },
+      { name: "between", label: "from > to", class: "mono", cell: (row) => `${row.from} > ${row.to}` },
+      { name: "writes", label: "writes", num: true, cell: (row) => count(row.count) },
+      quantile("p50"), quantile("p90"), quantile("p99"), quantile("max"), shares(summary.stages),
+    ], summary.stages),
+    h("h3", null, "What the time went to"),
+    table("What the time went to", [
+      shares(summary.parts),
+      { name: "meaning", label: "what", class: "words", cell: (row) => row.meaning },
+      { name: "where", label: "at", class: "mono", cell: (row) => row.where ?? "–" },
+    ], summary.parts.slice(0, 12)),
+  ];
 }
 
 // Of many sensors: who they are, and what came of them.
