@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from zktrace_server.core import request as op
 from zktrace_server.core.connection import Connection
-from zktrace_server.core.quorum import leader, packets, serving, sync
+from zktrace_server.core.quorum import catchup, packets, serving, sync
 from zktrace_server.core.quorum.election import Vote
 from zktrace_server.core.quorum.leader import Leader
 from zktrace_server.core.quorum.learner import Learner
@@ -114,7 +114,7 @@ BUGS: Final[dict[str, list[Patch]]] = {
         (Leader, "_epoch_acked", _any_follower),
     ],
     "keeps what the leader tells it to cut": [(Replica, "truncate", _no_cut)],
-    "sends DIFF where it has to cut": [(leader, "plan", _always_diff)],
+    "sends DIFF where it has to cut": [(catchup, "plan", _always_diff)],
     "counts the old quorum alone behind a reconfiguration": [(Membership, "_derive", _old_alone)],
     "gives ephemeral nodes to sessions of one server": [
         (serving, "to_upgrade", lambda request: False),

@@ -13,7 +13,7 @@ from zktrace_server.core.acl import SUPER
 from zktrace_server.core.quorum.ensemble import Ensemble, Member
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.peer import Peer
-from zktrace_server.core.quorum.serving import LeaderServer
+from zktrace_server.core.quorum.roles import LeaderServer
 from zktrace_server.core.request import Request
 from zktrace_server.core.settings import Settings
 from zktrace_server.sim.checks import Broken, Checks

@@ -10,9 +10,7 @@ What clients ask is not for this module: `host` makes txns of requests (see `ser
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -32,6 +30,7 @@ from zktrace.wire.quorum import (
 from zktrace.wire.txn import Transaction
 from zktrace_server.core import request as op
 from zktrace_server.core.quorum import packets as p
+from zktrace_server.core.quorum.catchup import bring_up_to_date
 from zktrace_server.core.quorum.ensemble import Ensemble, parse_transaction
 from zktrace_server.core.quorum.handle import Handle, Stage
 from zktrace_server.core.quorum.limits import Limits
@@ -40,8 +39,7 @@ from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.packets import Packet
 from zktrace_server.core.quorum.proposals import Proposal, Proposals
 from zktrace_server.core.quorum.replica import Replica
-from zktrace_server.core.quorum.storage import Entry
-from zktrace_server.core.quorum.sync import plan
+from zktrace_server.core.quorum.syncs import Syncs
 from zktrace_server.core.request import Request
 
 #: The last counter of an epoch: the next txn needs a new one (ZOOKEEPER-1277).
@@ -63,17 +61,6 @@ class Host(Protocol):
     def forwarded(self, request: Request, link: Link) -> None: ...
     def touch(self, session_id: int, timeout_ms: int) -> None: ...
     def revalidate(self, session_id: int, timeout_ms: int, link: Link) -> bool: ...
-
-
-@dataclass(slots=True)
-class _Sync:
-    """A sync under way: done when all up to `zxid` is committed, and a quorum has answered a ping
-    that was sent after it came.
-    """
-
-    link: Link | None
-    zxid: int
-    pings: dict[int, int]
 
 
 class Leader:
@@ -109,8 +96,7 @@ class Leader:
         self._phase_until = now_ms + limits.init_ms
         self._half_tick_at = now_ms + limits.tick_ms // 2
         self._odd = True
-        self._new_syncs: list[Link | None] = []
-        self._syncs: deque[_Sync] = deque()
+        self._syncs = Syncs()
         #: Whether there are ACKs that were not looked at, and what is committed and not yet told.
         self._acks = False
         self._committed: list[Proposal] = []
@@ -148,8 +134,7 @@ class Leader:
         link.close(why)
         # What it logged may be cut off when it comes back: it does not count until it says so.
         self.proposals.forget(handle.sid)
-        self._syncs = deque(s for s in self._syncs if s.link is not link)
-        self._new_syncs = [other for other in self._new_syncs if other is not link]
+        self._syncs.forget(link)
         if self.designated is not None:
             # They go over to the one that leads next.
             self._check_quorum()
@@ -288,38 +273,13 @@ class Leader:
     # --- synchronization ----------------------------------------------------------------------
 
     def _synchronize(self, handle: Handle) -> None:
-        replica, storage = self._replica, self._storage
-        link = handle.link
-        last = replica.tree.last_zxid
-
-        def on_disk() -> list[Entry]:
-            limit = int(storage.snapshot_size() * self._limits.log_factor)
-            return storage.read_log(handle.zxid, limit)
-
-        chosen = plan(handle.zxid, last, replica.history, on_disk)
-        if chosen.kind == p.SNAP:
-            link.send(p.bare(p.SNAP, chosen.zxid) + replica.snapshot())
-        else:
-            link.send(p.bare(chosen.kind, chosen.zxid))
-            for zxid, payload in chosen.entries:
-                link.send(p.with_data(p.PROPOSAL, zxid, payload) + p.bare(p.COMMIT, zxid))
-        handle.forwarding = True
-        handle.stage = Stage.ACK_LEADER
-        handle.heard(self.now_ms)
         # What it activates at UPTODATE: before there is a quorum that is what this leader will
         # activate then, afterwards what is committed.
         established = self.phase is Phase.BROADCAST
         config = self._membership.committed if established else self._membership.seen
-        link.send(p.with_data(p.NEWLEADER, self.history_zxid, config.text()))
-        handle.hold()
-        # What is proposed and not committed goes to those who vote; for others the time comes when
-        # it is committed (Leader.startForwarding). Behind UPTODATE: a reconfiguration among it is
-        # later than the configuration of NEWLEADER.
-        if not handle.observer:
-            for proposal in self.proposals.outstanding:
-                if proposal.zxid > chosen.upto:
-                    handle.send(p.with_data(p.PROPOSAL, proposal.zxid, proposal.payload))
-                    handle.proposed(proposal.zxid, self.now_ms)
+        new_leader = p.with_data(p.NEWLEADER, self.history_zxid, config.text())
+        outstanding = self.proposals.outstanding
+        bring_up_to_date(handle, self._replica, self._limits, new_leader, outstanding, self.now_ms)
 
     def _leader_acked(self, handle: Handle, packet: Packet) -> str | None:
         if packet.type != p.ACK:
@@ -517,45 +477,36 @@ class Leader:
     # --- sync ---------------------------------------------------------------------------------
 
     def sync(self, link: Link | None) -> None:
-        """Of a learner, or of a client of our own (None). Java answers when what is outstanding is
-        committed; that does not show a leader that it is one no longer, so here a quorum has to
-        answer a ping as well.
-        """
-        self._new_syncs.append(link)
+        """Of a learner, or of a client of our own (None)."""
+        self._syncs.add(link)
 
     def flush(self) -> None:
         """To be called before anything is sent: one ping for all syncs that came together."""
         self.commit()
-        if not self._new_syncs:
+        if not self._syncs.waiting:
             return
         self._ping(only_voters=True)
-        pings = {
-            h.sid: h.pings
-            for h in self._handles.values()
-            if h.stage is Stage.SYNCED and not h.observer
-        }
-        for link in self._new_syncs:
-            self._syncs.append(_Sync(link, self.last_proposed, pings))
-        self._new_syncs = []
+        pings = {h.sid: h.pings for h in self._serving_voters()}
+        self._syncs.begin(self.last_proposed, pings)
         self._finish_syncs()
 
+    def _serving_voters(self) -> list[Handle]:
+        return [h for h in self._handles.values() if h.stage is Stage.SYNCED and not h.observer]
+
     def _finish_syncs(self) -> None:
-        while self._syncs:
-            first = self._syncs[0]
-            if first.zxid > self.proposals.committed and self.proposals.outstanding:
-                return
-            answered = [
-                h.sid
-                for h in self._handles.values()
-                if h.sid in first.pings and h.pongs >= first.pings[h.sid]
-            ]
-            if not self._membership.has_quorum([self.sid, *answered]):
-                return
-            self._syncs.popleft()
-            if first.link is None:
+        if not self._syncs.under_way:
+            return
+        proposals = self.proposals
+        done = self._syncs.take_done(
+            lambda zxid: zxid <= proposals.committed or not proposals.outstanding,
+            {h.sid: h.pongs for h in self._handles.values()},
+            lambda sids: self._membership.has_quorum([self.sid, *sids]),
+        )
+        for link in done:
+            if link is None:
                 self.done_syncs += 1
             else:
-                first.link.send(p.bare(p.SYNC, 0))
+                link.send(p.bare(p.SYNC, 0))
 
     # --- time ---------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.readonly import ReadOnlyServer
 from zktrace_server.core.quorum.replica import Replica
-from zktrace_server.core.quorum.serving import LeaderServer, LearnerServer, MemberServer
+from zktrace_server.core.quorum.roles import LeaderServer, LearnerServer
+from zktrace_server.core.quorum.serving import MemberServer
 from zktrace_server.core.settings import Settings
 
 Front = MemberServer | ReadOnlyServer
