@@ -279,6 +279,49 @@ def test_a_real_client_and_the_same_picture(
         assert counted["no_reply"] == counted["no_request"] == 0
 
 
+def test_connections_on_the_same_ports_are_told_apart(server: socket.socket, tmp_path: Any) -> None:
+    """A client's port comes again within seconds, on loopback above all; what the tap shows of the
+    second connection must not look like a copy of the first one (all of it was left out).
+    """
+    from zktrace_proxy.messages.exchanges import END_OP, Conversation, Conversations, Exchange
+
+    shakes = struct.pack(">iiqiqi16s?", 45, 0, 0, 30_000, 0, 16, bytes(16), False)
+    granted = struct.pack(">iiiqi16s?", 37, 0, 30_000, 7, 16, bytes(16), False)
+    with relaying(shown(server), taps=1) as plane:
+        host, listening = plane.addresses()[0].split(":")
+        port = 0
+        for _ in range(4):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.settimeout(WAIT_S)
+                client.bind(("127.0.0.1", port))
+                port = client.getsockname()[1]
+                client.connect((host, int(listening)))
+                with accept(server) as behind:
+                    for one, two, said in ((client, behind, shakes), (behind, client, granted)):
+                        one.sendall(said)
+                        assert two.recv(100) == said
+                    behind.close()
+                    assert client.recv(1) == b""  # the proxy's side is the one that waits
+        plane.stop()
+        exchanges: list[Exchange] = []
+        begun: list[Conversation] = []
+        from zktrace.engine.base import EngineOptions
+        from zktrace.engine.frames import FrameEngine
+
+        engine = FrameEngine(EngineOptions(), Conversations(exchanges.append, begun.append))
+        source = engine.add_source("tap", None)
+        while not plane.ended():
+            block = plane.next(0.1)
+            if block:
+                engine.feed(source, block)
+        engine.end_source(source)
+        engine.finish()
+    assert [one.opened for one in begun] == [True] * 4
+    assert len({one.client for one in begun}) == 1
+    assert sum(one.opcode != END_OP and one.reply is not None for one in exchanges) == 4
+
+
 def test_what_the_python_plane_cannot_do_is_told(plane_kind: str, tmp_path: Any) -> None:
     if plane_kind == "native":
         return

@@ -31,6 +31,15 @@ _ISB_IFDROP = 5
 _ISB_OSDROP = 7
 
 
+def initial_numbers(ts_ns: int) -> tuple[int, int]:
+    """What the sequence numbers of both sides of a TCP connection begin with, by the time at which
+    it began (ns), for those who make packets of what they know: a connection on the ports of an
+    earlier one must not look like a copy of it (RFC 6528 wants them to differ).
+    """
+    mixed = ts_ns * 0x9E37_79B9_7F4A_7C15
+    return mixed >> 32 & 0xFFFF_FFFF, mixed >> 24 & 0xFFFF_FFFF
+
+
 class PcapWriter:
     """Writes a pcap file: the header at once, then one record per `packet`."""
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from zktrace.capture.write import initial_numbers
+
 #: Payload of a packet; longer chunks are cut.
 CHUNK: Final = 60 * 1024
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
@@ -116,11 +118,11 @@ class Flow:
         self._v4 = all(isinstance(ip, IPv4Address) for ip, _ in ends)
         self._ips = [ip.packed if self._v4 else _six(ip) for ip, _ in ends]
         self._ports = [port for _, port in ends]
-        self._seq = [0, 0]
+        self._seq = list(initial_numbers(ts_ns))
         self._packet(0, SYN, b"", ts_ns)
-        self._seq[0] = 1
+        self._seq[0] = (self._seq[0] + 1) & 0xFFFF_FFFF
         self._packet(1, SYN | ACK, b"", ts_ns)
-        self._seq[1] = 1
+        self._seq[1] = (self._seq[1] + 1) & 0xFFFF_FFFF
         self._packet(0, ACK, b"", ts_ns)
 
     def data(self, direction: int, data: bytes, ts_ns: int) -> None:

@@ -81,6 +81,12 @@ class Connection:
             if step.waits:
                 break
             kind = step.kind
+            if kind == steps.END and self.dead is not None:
+                queue.popleft()
+                if run.is_over(self.session):
+                    self._heard(step)  # what came while it was being closed was heard, too
+                self._end(step)
+                continue
             if self.dead is not None:
                 queue.popleft()
                 run.unsent(self, step)

@@ -1,9 +1,9 @@
 """Messages as packets of a capture: a plain TCP conversation per connection.
 
-Sequence numbers run from 0; each message is a packet (or several, where it is large) at the time at
-which it was complete, a reply's first byte at the time of its own. What is left out is a hole in
-the numbers, which every reader of captures tells. Packets are sorted within a window. Writes IPv4
-or IPv6 over Ethernet, checksums included; knows no ZooKeeper.
+Sequence numbers run from anywhere (``initial_numbers``); each message is a packet (or several,
+where it is large) at the time at which it was complete, a reply's first byte at the time of its
+own. What is left out is a hole in the numbers, which every reader of captures tells. Packets are
+sorted within a window. Writes IPv4 or IPv6 over Ethernet, checksums included; knows no ZooKeeper.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from zktrace.capture.segment import ACK, FIN, PSH, SYN
-from zktrace.capture.write import PcapngWriter
+from zktrace.capture.write import PcapngWriter, initial_numbers
 
 #: Bytes of TCP payload in a packet: below what the length field of IP can say.
 _MOST: Final = 60_000
@@ -26,12 +26,15 @@ Endpoint = tuple[bytes, int]
 
 @dataclass(slots=True)
 class Flow:
-    """A connection being written: both ends, and how many bytes each has sent."""
+    """A connection being written: both ends, how many bytes each has sent, and the numbers that
+    they are counted from.
+    """
 
     client: Endpoint
     server: Endpoint
     sent: list[int] = field(default_factory=lambda: [1, 1])
     idents: list[int] = field(default_factory=lambda: [0, 0])
+    initial: tuple[int, int] = (0, 0)
     begun: bool = False
 
 
@@ -45,6 +48,7 @@ class Packets:
 
     def open(self, flow: Flow, ts_ns: int) -> None:
         """The handshake, just before the first message."""
+        flow.initial = initial_numbers(ts_ns)
         for side, flags, seq, ack in ((0, SYN, 0, 0), (1, SYN | ACK, 0, 1), (0, ACK, 1, 1)):
             self._put(flow, side, ts_ns, seq, ack, flags, b"")
 
@@ -79,6 +83,7 @@ class Packets:
         src, dst = (flow.client, flow.server) if side == 0 else (flow.server, flow.client)
         # each side numbers its packets, as Linux does: a hole would look like a loss
         flow.idents[side] = (flow.idents[side] + 1) & 0xFFFF
+        seq, ack = seq + flow.initial[side], ack + flow.initial[1 - side]
         packet = _packet(src, dst, (seq, ack, flags), payload, flow.idents[side])
         self._count += 1
         heapq.heappush(self._heap, (ts_ns, self._count, packet))

@@ -17,11 +17,17 @@ import zktrace
 from tests.proxy.conftest import ROOT
 from tests.proxy.replay.support import compared, differences, record, replayed
 from tests.server.ourzk import ours
+from zktrace.capture.write import PcapngWriter
+from zktrace.wire.message import frame
+from zktrace.wire.records import ConnectRequest, ConnectResponse
+from zktrace_proxy.scrub.packets import Flow, Packets
 from zktrace_proxy.scrub.pseudonyms import Pseudonyms
 from zktrace_proxy.scrub.rewrite import Scrubbed, scrub
 
 PCAPS = ROOT / "pcaps"
 KEY = b"0123456789abcdef"
+CONNECT = frame(ConnectRequest(0, 0, 30_000, 0, bytes(16), False).encode())
+CONNECTED = frame(ConnectResponse(0, 30_000, 7, bytes(16), False).encode())
 #: Captures of client traffic, each with what its own scene has.
 CASES = (
     "02_basic_ops",
@@ -126,6 +132,26 @@ def test_it_replays_and_compares_as_the_first_one(tmp_path: Path) -> None:
     assert differences(report) == []
     same = compared(tmp_path / "out.pcapng", tmp_path / "out.pcapng")
     assert same.differences == 0
+
+
+def test_connections_on_the_same_ports_stay_apart(tmp_path: Path) -> None:
+    """The second one is no copy of the first; its handshake begins with other numbers."""
+    out = tmp_path / "twice.pcapng"
+    with out.open("wb") as file:
+        writer = PcapngWriter(file)
+        writer.interface()
+        packets = Packets(writer)
+        for number in range(3):
+            at = (1 + number) * 10**9
+            flow = Flow((b"\x0a\0\0\1", 4000), (b"\x0a\0\0\2", 2181))
+            packets.open(flow, at)
+            packets.data(flow, 0, at, at, CONNECT)
+            packets.data(flow, 1, at, at + 1000, CONNECTED)
+            packets.close(flow, at + 2000)
+        packets.finish()
+    coverage = zktrace.read(str(out)).coverage
+    assert coverage["exchanges"]["complete"] == 3
+    assert coverage["flows"]["client"] == 3
 
 
 def test_the_key_decides(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 //! A copy of the traffic as a pcapng stream: each chunk of bytes as a TCP segment with plausible headers.
 //!
 //! Sequence numbers count the bytes of each direction, so that left out packets are gaps to whoever decodes, as in any
-//! capture. Checksums of TCP are left 0 here: whoever writes a file fills them in.
+//! capture. They begin anywhere (`initial`): a connection on the ports of an earlier one must not look like a copy of it. Checksums of TCP are left 0 here: whoever writes a file fills them in.
 //! pcapng: draft-ietf-opsawg-pcapng, sections 4.1 to 4.3; link type RAW (101): packets begin with IP.
 
 use std::collections::VecDeque;
@@ -353,6 +353,13 @@ pub fn now_ns() -> u64 {
         .map_or(0, |since| since.as_nanos() as u64)
 }
 
+/// The sequence numbers that both sides of a connection begin with, by the time of its beginning (`initial_numbers` in
+/// `zktrace/capture/write.py` is the same): those of two connections differ, as RFC 6528 wants it.
+fn initial(ts_ns: u64) -> [u32; 2] {
+    let mixed = ts_ns.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    [(mixed >> 32) as u32, (mixed >> 24) as u32]
+}
+
 /// A connection as the tap shows it: between the client and the server behind the proxy, as if there
 /// were no proxy. Directions: 0 from the client, 1 from the server.
 #[derive(Debug)]
@@ -381,10 +388,11 @@ impl TapFlow {
 
     /// The three packets of the beginning.
     pub fn open(&mut self, tap: &mut Tap, ts_ns: u64) {
+        self.seq = initial(ts_ns);
         tap.packet(self, 0, SYN, &[], ts_ns);
-        self.seq[0] = 1;
+        self.seq[0] = self.seq[0].wrapping_add(1);
         tap.packet(self, 1, SYN | ACK, &[], ts_ns);
-        self.seq[1] = 1;
+        self.seq[1] = self.seq[1].wrapping_add(1);
         tap.packet(self, 0, ACK, &[], ts_ns);
     }
 
