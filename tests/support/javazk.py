@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -115,8 +115,9 @@ class JavaServer:
         inside: Inside | None = None,
         java: Sequence[str] = SMALL,
         properties: Mapping[str, str] | None = None,
+        classpath: Sequence[Path] = CLASSPATH,
     ) -> None:
-        """`config`: of zoo.cfg; `properties`: of Java (`-D`)."""
+        """`config`: of zoo.cfg; `properties`: of Java (`-D`); `classpath`: of another release."""
         directory.mkdir(parents=True, exist_ok=True)
         self.sid = sid
         self.address = (_HOST, port)
@@ -127,6 +128,7 @@ class JavaServer:
         self._inside = inside
         self._java = java
         self._properties = properties or {}
+        self._classpath = classpath
         self._process: subprocess.Popen[bytes] | None = None
         if sid is not None:
             (self.data / "myid").write_text(f"{sid}\n")
@@ -163,7 +165,7 @@ class JavaServer:
             "-Dzookeeper.jmx.log4j.disable=true",
             *(f"-D{name}={value}" for name, value in self._properties.items()),
             "-cp",
-            os.pathsep.join(map(str, CLASSPATH)),
+            os.pathsep.join(map(str, self._classpath)),
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
             str(self._config),
         ]
@@ -256,6 +258,7 @@ def standalone(
     port: int | None = None,
     java: Sequence[str] = SMALL,
     properties: Mapping[str, str] | None = None,
+    classpath: Sequence[Path] = CLASSPATH,
     **config: str,
 ) -> Iterator[JavaServer]:
     """A server that serves, until the block ends."""
@@ -263,9 +266,8 @@ def standalone(
     def made(attempt: int) -> Servers:
         where = directory / f"standalone{attempt}"
         own = free_ports(1)[0] if port is None else port
-        return Servers(
-            [JavaServer(where, own, config, inside=inside, java=java, properties=properties)]
-        )
+        options: Any = {"inside": inside, "java": java, "properties": properties}
+        return Servers([JavaServer(where, own, config, classpath=classpath, **options)])
 
     servers = _started(made)
     try:

@@ -7,6 +7,7 @@ skipped.
 
 from __future__ import annotations
 
+from zktrace.capture.segment import Packet
 from zktrace.engine.base import EngineOptions
 from zktrace.engine.python import PythonEngine
 from zktrace.stream.frames import FrameMachine, FrameSink
@@ -27,6 +28,12 @@ class FrameEngine(PythonEngine):
             return FrameMachine(context, who, opened, extra, frames, rows=rows)
 
         super().__init__(options, client=client, servers=False)
+        #: capture time of the latest packet
+        self.last_ts_ns = 0
+
+    def _packet(self, packet: Packet) -> None:
+        self.last_ts_ns = max(self.last_ts_ns, packet.ts_ns)
+        super()._packet(packet)
 
     def feed(self, source: int, block: bytes) -> int:
         """Never less than 1: messages are to be taken after each block."""

@@ -21,6 +21,8 @@ NAMES_MAX: Final = 1 << 18
 MASK: Final = (1 << 64) - 1
 
 _SEQUENCE: Final = re.compile(r"[0-9]{10}(?=/|$)")
+#: In node data: what may be such a name, or a path that ends in one.
+_IN_DATA: Final = re.compile(rb"[^\x00-\x20\"',]*[0-9]{10}(?![0-9])")
 
 
 @dataclass(slots=True)
@@ -41,6 +43,9 @@ class Names:
         self.prefix = prefix
         self._live: dict[str, str] = {}
         self._recorded: dict[str, str] = {}
+        #: the same of names without their paths, as data has them: of several, the one made last
+        self._live_names: dict[str, str] = {}
+        self._recorded_names: dict[str, str] = {}
         #: names that were given up for room
         self.forgotten = 0
 
@@ -57,9 +62,15 @@ class Names:
         if recorded != live:
             self._live[recorded] = live
             self._recorded[live] = recorded
+            one, two = recorded.rpartition("/")[2], live.rpartition("/")[2]
+            self._live_names[one] = two
+            self._recorded_names[two] = one
             if len(self._live) > NAMES_MAX:
                 oldest = next(iter(self._live))
-                self._recorded.pop(self._live.pop(oldest), None)
+                gone = self._live.pop(oldest)
+                self._recorded.pop(gone, None)
+                self._live_names.pop(oldest.rpartition("/")[2], None)
+                self._recorded_names.pop(gone.rpartition("/")[2], None)
                 self.forgotten += 1
         else:
             self._live.pop(recorded, None)
@@ -79,6 +90,37 @@ class Names:
         if self._recorded:
             path = _translated(path, self._recorded)
         return path
+
+    def data_to_live(self, data: bytes) -> bytes:
+        """Node data with the live names of what it names: paths, or names alone. Of equal length,
+        since a number has ten digits.
+        """
+        return _in_data(data, self._live, self._live_names)
+
+    def data_to_recorded(self, data: bytes) -> bytes:
+        """The other way."""
+        return _in_data(data, self._recorded, self._recorded_names)
+
+
+def named_in(data: bytes) -> list[str]:
+    """What in node data may be the name of a sequential node, or a path to one."""
+    return [found.group().decode("utf-8", "replace") for found in _IN_DATA.finditer(data)]
+
+
+def _in_data(data: bytes, paths: dict[str, str], names: dict[str, str]) -> bytes:
+    if not paths:
+        return data
+
+    def other(found: re.Match[bytes]) -> bytes:
+        try:
+            text = found.group().decode()
+        except UnicodeDecodeError:
+            return found.group()
+        if text.startswith("/"):
+            return _translated(text, paths).encode()
+        return "/".join(names.get(part, part) for part in text.split("/")).encode()
+
+    return _IN_DATA.sub(other, data)
 
 
 def _translated(path: str, names: dict[str, str]) -> str:

@@ -100,6 +100,16 @@ def replay(
             help="Credential for auth packets, such as digest:user:password. May be repeated.",
         ),
     ] = [],  # noqa: B006
+    names_in: Annotated[
+        list[str],
+        typer.Option(
+            "--names-in",
+            metavar="GLOB",
+            show_default=False,
+            help="Data of these nodes holds names of sequential nodes, such as /election/leader: "
+            "they are mapped in it, too. May be repeated.",
+        ),
+    ] = [],  # noqa: B006
     wait: Annotated[
         float, typer.Option(min=0.01, metavar="SECONDS", help="For a watch event to come.")
     ] = 5.0,
@@ -181,10 +191,12 @@ def replay(
     if serve is not None:
         if to is not None:
             raise Failure("--to or --serve, not both")
+        if names_in:
+            raise Failure("--names-in is about --to: a stand-in answers with live names by itself")
         raise typer.Exit(
             _serve(
                 serve, unmatched, client, require_all, not keep_connections, json,
-                lambda: _plan(sources, client_port, only, server, since, until, base),
+                lambda: _plan(sources, client_port, only, server, since, until, base, None),
             )
         )  # fmt: skip
     if unmatched != "model" or client or require_all or keep_connections:
@@ -193,11 +205,13 @@ def replay(
         )
     if to is None and not plan_only:
         raise Failure("where to? give --to HOST:PORT, --serve HOST:PORT or --plan")
+    rule = _named_paths(names_in)
     options = _options(
         to or "127.0.0.1:0", order, speed, max_think, versions, prefix, auth, session_timeout,
         wait=wait, reply_timeout=reply_timeout, start_state=not no_start, drop_lost=drop_lost,
+        names_in=rule,
     )  # fmt: skip
-    plan = _plan(sources, client_port, only, server, since, until, base)
+    plan = _plan(sources, client_port, only, server, since, until, base, rule)
     try:
         if plan_only:
             _say_plan(plan, options, json)
@@ -288,7 +302,22 @@ def _options(
         session_ms,
         limits["start_state"],
         limits["drop_lost"],
+        limits["names_in"],
     )
+
+
+def _named_paths(globs: list[str]) -> Callable[[str], object] | None:
+    """Whether a path is one of those whose data names nodes; None: none is."""
+    if not globs:
+        return None
+    import re
+
+    from zktrace.analysis.filter_fields import glob_regex
+
+    for one in globs:
+        if not one.startswith("/"):
+            raise Failure(f"--names-in: {one!r} is no path such as /election/leader or /app/**")
+    return re.compile("|".join(f"(?:{glob_regex(one)})" for one in globs)).fullmatch
 
 
 def _speed(text: str) -> float | None:
@@ -329,6 +358,7 @@ def _plan(
     since: str | None,
     until: str | None,
     base: str | None,
+    names_in: Callable[[str], object] | None,
 ) -> Plan:
     from zktrace.analysis.filter_syntax import FilterError
     from zktrace.cli.terminal import progress
@@ -345,7 +375,7 @@ def _plan(
         except FilterError as error:
             text = marked("--only", error.message, error.expression, error.position)
             raise Failure(text) from None
-        plan = prepare(reader, reader.heard, server=server, span=span)
+        plan = prepare(reader, reader.heard, server=server, span=span, names_in=names_in)
     if base is not None:
         _start_from(plan, base)
     if not plan.connections and not plan.heard.joined:

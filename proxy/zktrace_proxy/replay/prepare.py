@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,11 +21,11 @@ from zktrace_proxy.messages.reader import Heard, Reader
 from zktrace_proxy.messages.spool import Spool
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.effects import Effects, effects
+from zktrace_proxy.replay.indata import NamesInData
 from zktrace_proxy.replay.start import StartState
 from zktrace_proxy.replay.watching import Watching, event_of
 
-#: Exchanges, and bytes of them, that are sorted: replies of servers that lag are out of order by
-#: some hundred milliseconds.
+#: Exchanges, and bytes of them, that are sorted: servers lag by some hundred milliseconds.
 WINDOW: Final = 16_384
 WINDOW_BYTES: Final = 64 << 20
 
@@ -155,6 +155,7 @@ class Planner:
         server: str | None = None,
         span: Span | None = None,
         spool: Spool | None = None,
+        names_in: Callable[[str], object] | None = None,
     ) -> None:
         self.plan = Plan(spool or Spool(), heard, StartState())
         self._span = span or Span()
@@ -176,6 +177,7 @@ class Planner:
         self._anonymous = 0
         self._waiting_sessions: dict[int, RecordedSession] = {}
         self._watching = Watching()
+        self._named = None if names_in is None else NamesInData(names_in)
 
     def add(self, exchange: Exchange) -> None:
         """The next exchange."""
@@ -361,6 +363,8 @@ class Planner:
         else:
             self._ephemerals(found, session)
         plan.sequential += sum(made.sequential for made in found.made)
+        if self._named is not None:
+            self._named.asked(found)
         if exchange.reply is not None:
             plan.start.observe(found, error=exchange.error)
         self._put(exchange, steps.REQUEST, sid, found)

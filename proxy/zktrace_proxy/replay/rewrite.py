@@ -5,7 +5,7 @@ Where nothing differs the recorded bytes go out as they are. xids stay as they w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -41,17 +41,21 @@ class Versions(StrEnum):
 
 
 class Rewriter:
-    """`credentials`: by scheme, for auth packets."""
+    """`credentials`: by scheme, for auth packets; `names_in`: whether data of a recorded path holds
+    names of sequential nodes.
+    """
 
     def __init__(
         self,
         maps: Maps,
         versions: Versions = Versions.map,
         credentials: Mapping[str, bytes] | None = None,
+        names_in: Callable[[str], object] | None = None,
     ) -> None:
         self._maps = maps
         self._versions = versions
         self._credentials = credentials or {}
+        self._names_in = names_in
 
     def request(self, exchange: Exchange) -> bytes | None:
         """The payload to send; None: nothing is to be sent (auth without a credential)."""
@@ -84,6 +88,8 @@ class Rewriter:
         if isinstance(path, str) and path:
             if opcode in _VERSIONED:
                 body.version = self._version(opcode, path, body.version, exchange)
+            if self._names_in is not None and getattr(body, "data", None) and self._names_in(path):
+                body.data = maps.names.data_to_live(body.data)
             body.path = maps.names.to_live(path)
         if opcode in _SET_WATCHES:
             body.relative_zxid = maps.zxids.floor(body.relative_zxid)

@@ -59,6 +59,8 @@ class Options:
     session_timeout_ms: int | None = None
     start_state: bool = True
     drop_lost: bool = False
+    #: whether data of a recorded path holds names of sequential nodes; the plan has to know it, too
+    names_in: Callable[[str], object] | None = None
 
 
 class ReplayError(Exception):
@@ -79,9 +81,9 @@ class Replayer:
         self.options = options
         self.fast = options.speed is None
         self.maps = Maps(Names(options.prefix))
-        self.rewriter = Rewriter(self.maps, options.versions, options.credentials)
+        self.rewriter = Rewriter(self.maps, options.versions, options.credentials, options.names_in)
         self.outcome = outcome or Outcome()
-        self.results = Results(plan, Judge(self.maps), self.outcome)
+        self.results = Results(plan, Judge(self.maps, options.names_in), self.outcome)
         self.report = Report(plan, options, self.outcome, self.maps)
         self.stray = 0
         self.live_events = 0

@@ -185,6 +185,8 @@ def test_reads_only_need_the_nodes_that_were_there(recording: Path, tmp_path: Pa
         (["--to", "127.0.0.1:1", "--only", "op = x"], "--only"),
         (["--to", "127.0.0.1:1", "--prefix", "a"], "--prefix"),
         (["--to", "127.0.0.1:1", "--from", "soon"], "--from"),
+        (["--to", "127.0.0.1:1", "--names-in", "leader"], "--names-in"),
+        (["--serve", "127.0.0.1:1", "--names-in", "/leader"], "--names-in"),
     ],
 )
 def test_an_unusable_call_is_one_line(arguments: list[str], words: str) -> None:

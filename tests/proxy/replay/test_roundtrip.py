@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,49 @@ def test_sequence_numbers_of_another_start_are_mapped(tmp_path: Path) -> None:
     assert len(report.maps.names) == 12
     assert report.start.there == 1  # /q, which the recording shows to have been there
     assert report.outcome.counts["mapped"] > 15
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_names_in_data_are_mapped_by_rule(rule: bool, tmp_path: Path) -> None:
+    names_in = re.compile("/leader|/next").fullmatch if rule else None
+    with ours(tmp_path / "a") as server:
+        _numbers(server, 0)
+        with recorder(server.address, tmp_path / "a.pcapng") as (host, port):
+            _leads(f"{host}:{port}")
+    plan = planned(tmp_path / "a.pcapng", names_in=names_in)
+    with ours(tmp_path / "b") as server:
+        _numbers(server, 7)
+        report = replayed(plan, server.address, names_in=names_in)
+        client = _client(server.hosts)
+        found = [client.get(path)[0] for path in ("/leader", "/next", "/other")]
+        client.stop()
+        client.close()
+    assert differences(report) == []
+    live = [b"7 n-0000000008", b"/q/n-0000000007 /q/n-0000000008"]
+    recorded = [b"7 n-0000000001", b"/q/n-0000000000 /q/n-0000000001"]
+    assert found == [*(live if rule else recorded), b"n-0000000001"]
+
+
+def _leads(hosts: str) -> None:
+    """Names of nodes as data, of others who read them; `/other` is none of those."""
+    one, two = _client(hosts), _client(hosts)
+    for path in ("/leader", "/other"):
+        one.create(path, b"")
+    names = [one.create("/q/n-", b"", sequence=True) for _ in range(2)]
+    name = names[1].rpartition("/")[2]
+    # at once, so that the replay must not be ahead of itself either
+    waiting = [
+        one.set_async("/leader", f"7 {name}".encode()),
+        one.set_async("/other", name.encode()),
+        one.create_async("/next", " ".join(names).encode()),
+    ]
+    for each in waiting:
+        each.get(60)
+    for path in ("/leader", "/next", "/other"):
+        two.get(path)
+    for client in (one, two):
+        client.stop()
+        client.close()
 
 
 def _client(hosts: str) -> Any:

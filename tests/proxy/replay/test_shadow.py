@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import struct
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +20,16 @@ from kazoo.client import KazooClient
 from tests.proxy.conftest import Proxy
 from tests.proxy.replay.support import Address, Faulty
 from tests.server.ourzk import ours
+from zktrace.wire.message import frame
+from zktrace.wire.records import ConnectRequest, ConnectResponse
+from zktrace_proxy.fallback.tap import Flow, Queue, Tap
+from zktrace_proxy.messages.exchanges import Exchange
+from zktrace_proxy.messages.reader import Heard
 from zktrace_proxy.plane import Config, Listener, Upstream, create
-from zktrace_proxy.replay.shadow import feed
+from zktrace_proxy.replay import steps
+from zktrace_proxy.replay.prepare import Planner
+from zktrace_proxy.replay.run import Options
+from zktrace_proxy.replay.shadow import feed, run
 from zktrace_proxy.replay.shadow.shadow import Shadow
 from zktrace_server.load import WORKLOADS
 from zktrace_server.load import Options as Load
@@ -174,6 +184,47 @@ def test_a_second_one_that_hangs_delays_nobody_and_is_told(tmp_path: Path) -> No
     assert told["requests_not_sent"] > 1000
 
 
+class Played:
+    """A plane that is over: blocks of a tap, and when each is asked for (ns)."""
+
+    def __init__(self, blocks: list[tuple[int, bytes]]) -> None:
+        self.blocks = blocks
+        self.now_ns = 0
+
+    def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
+        self.now_ns, block = self.blocks.pop(0)
+        return block
+
+    def ended(self, tap: int = 0) -> bool:
+        return not self.blocks
+
+
+def test_idle_clients_are_not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of nothing but pings, then a request: nobody is left out for that."""
+    queue = Queue(1 << 20, lossless=True)
+    tap = Tap([queue])
+    begin = 10**18
+    flow = Flow(tap, ("10.0.0.1", 4000), ("10.0.0.2", 2181), begin)
+    flow.data(0, frame(ConnectRequest(0, 0, 30_000, 0, bytes(16), False).encode()), begin)
+    flow.data(1, frame(ConnectResponse(0, 30_000, 7, bytes(16), False).encode()), begin + 1)
+    blocks = [(begin + 2, queue.next(0) or b"")]
+    for second in range(1, 61):
+        at = begin + second * 10**9
+        flow.data(0, frame(struct.pack(">ii", -2, 11)), at)
+        flow.data(1, frame(struct.pack(">iqi", -2, 1, 0)), at + 1)
+        blocks.append((at + 2, queue.next(0) or b""))
+    plane: Any = Played(blocks)
+    clock = SimpleNamespace(time_ns=lambda: plane.now_ns, monotonic=lambda: plane.now_ns / 1e9)
+    monkeypatch.setattr(feed, "time", clock)
+    out: list[str] = []
+    shadowed = feed.ShadowFeed(plane, 0, lambda conn, why: out.append(why))
+    shadowed.start()
+    until(lambda: shadowed.take()[1])
+    assert shadowed.failure is None
+    assert out == []
+    assert shadowed.lag_s < 1
+
+
 def test_sessions_are_left_out_when_it_is_behind(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -187,9 +238,24 @@ def test_sessions_are_left_out_when_it_is_behind(
         assert report.tally.requests >= 3000
         assert shadow.status()["sessions_left_out"] > 0
     told = shadow.status()
+    assert told["error"] is None
     assert list(told["left_out"]) == ["the shadow was 0 s behind"]
     assert told["complete_until"] is not None
     assert any("left out: the shadow was" in line for line in shadow.lines())
+
+
+def test_what_comes_of_a_session_that_was_left_out_and_forgotten() -> None:
+    """It was on its way when the session was left out: nobody asks for it any more."""
+    late = Exchange(5, 3, 4, 7, struct.pack(">iii", 7, 4, 0), 10**18)
+    ready: list[Any] = [([(late, (steps.REQUEST, 9, False, (), (), False, ()))], False), ([], True)]
+    shadowed: Any = SimpleNamespace(take=lambda: ready.pop(0))
+    planner = Planner(Heard())
+    replayer = run.ShadowReplayer(
+        planner.plan, Options(("127.0.0.1", 1)), shadowed, lambda found: None
+    )
+    asyncio.run(replayer._feed())
+    assert ready == []
+    planner.plan.close()
 
 
 def test_one_that_is_not_there_and_comes(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ class ShadowFeed:
                 if block is not None:
                     self._engine.feed(self._source, block)
                     self._engine.take()
+                    # pings and packets without messages count, too: idle clients are not behind
+                    self._newest_ns = self._engine.last_ts_ns
                 now_ns = time.time_ns()
                 # what waits in the tap is not known yet: time is what was decoded
                 seen_ns = now_ns if block is None else self._newest_ns
@@ -136,7 +138,6 @@ class ShadowFeed:
             self._leave_out(about.conn, self.closed)
 
     def _exchange(self, exchange: Exchange) -> None:
-        self._newest_ns = max(self._newest_ns, exchange.answered_ns, exchange.sent_ns)
         conn = exchange.conn
         if exchange.opcode == CONNECT_OP:
             _, reply = connect_of(exchange)
@@ -152,7 +153,8 @@ class ShadowFeed:
         if exchange.opcode == END_OP:
             self._session_of.pop(conn, None)
             self._busy.pop(conn, None)
-        self._busy[conn] += 1
+        else:
+            self._busy[conn] += 1
         self.planner.add(exchange)
 
     def _lost(self, conn: int) -> None:

@@ -106,8 +106,9 @@ class ShadowReplayer(Replayer):
                 if self._nodes:
                     await self._make()
                 exchange, notes = item
-                if exchange.conn in self._left_out:
-                    continue
+                known = exchange.conn in self.plan.heard.conversations
+                if exchange.conn in self._left_out or not known:
+                    continue  # left out, or left out and forgotten by now
                 self._number += 1
                 self._add(Step(self._number, exchange, notes))
                 if self._number & 63 == 0:
@@ -154,7 +155,7 @@ class ShadowReplayer(Replayer):
         now = self.time()
         for conn, connection in list(self._connections.items()):
             over = connection.finished or conn in self._left_out
-            if not over or connection.queue or connection.inflight:
+            if not over or connection.queue or connection.inflight or connection.connecting:
                 continue
             if connection.wire is not None:
                 if self.is_over(connection.session):
