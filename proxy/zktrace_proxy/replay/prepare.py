@@ -171,7 +171,7 @@ class Planner:
         #: as exchanges come: the session of a connection, and the last key of a session
         self._sid_of: dict[int, int] = {}
         self._session_keys: dict[int, tuple[int, int]] = {}
-        #: when sessions began
+        #: when sessions began, of those whose zxids are behind the last write's
         self._began: list[int] = []
         self._write_ns = (0, 0)
         self._anonymous = 0
@@ -246,9 +246,6 @@ class Planner:
     def finish(self) -> Plan:
         while self._heap:
             self._pop()
-        first, last = self._write_ns
-        # the others have their zxids before the first write, or behind the last
-        self.plan.session_zxids += sum(first < at <= last for at in self._began)
         return self.plan
 
     # ---- in the total order
@@ -409,6 +406,10 @@ class Planner:
             plan.missing_zxids += zxid - last - 1
         plan.last_zxid = max(zxid, last)
         self._write_ns = (self._write_ns[0] or exchange.answered_ns, exchange.answered_ns)
+        if self._began:
+            first, last = self._write_ns
+            plan.session_zxids += sum(first < at <= last for at in self._began)
+            self._began = [at for at in self._began if at > last]
 
     # ---- sessions that end by themselves
 
