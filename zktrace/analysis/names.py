@@ -1,5 +1,5 @@
-"""Names and numbers that results are asked about, taken from the schema
-(``zktrace.wire.layout.schema_text``).
+"""Names and numbers that results are asked about, taken from the schema as the engine has it
+(``zktrace.wire.layout``).
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from zktrace.wire.layout import schema_text
+from zktrace.engine.base import schema_text
 
 
 @dataclass(frozen=True)

@@ -302,6 +302,8 @@ def _objects(written: Report, top: int | None) -> Iterable[dict[str, Any]]:
 
 
 def _export(written: Report, top: int | None, otlp: str | None, perfetto: str | None) -> None:
+    if otlp is None and perfetto is None:
+        return
     from zktrace import __version__
     from zktrace.export.spans import otlp_lines, trace_events
 

@@ -277,6 +277,15 @@ def abilities(name: str | None = None) -> frozenset[str]:
     return can
 
 
+def schema_text() -> str:
+    """The wire schema as text (:mod:`zktrace.wire.layout`), as the engine that :func:`create` would
+    give has it. Importing all records, which the native engine need not, takes as long as decoding
+    some 50 MB.
+    """
+    text: str = import_module(f"zktrace.engine.{choose().name}").schema_text()
+    return text
+
+
 def parse_port(text: str) -> Port:
     """``2181``, ``10.0.0.1:2181`` or ``[::1]:2181`` to a :data:`Port`. ValueError says what is
     wrong.

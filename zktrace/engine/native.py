@@ -29,6 +29,11 @@ def create(options: EngineOptions) -> NativeEngine:
     return NativeEngine(options)
 
 
+def schema_text() -> str:
+    """The schema that the engine is given."""
+    return SCHEMA
+
+
 class NativeEngine:
     """See :class:`zktrace.engine.base.Engine`."""
 
