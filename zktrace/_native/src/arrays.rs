@@ -1,104 +1,15 @@
 //! Event rows to plain arrays, one per column that was asked for: what analyses of a whole capture stand on.
 //!
-//! The columns are those of `tables` by name; only those asked for are kept, in as few bytes as their values take, and
-//! nothing is kept twice. Numbers are 32 bits wide until one does not fit; texts are numbers of a dictionary, all paths
-//! of one. Knows nothing of Python.
+//! The columns are those of `tables` by name; only those asked for are kept, in as few bytes as their values take
+//! (`numbers`), and nothing is kept twice. Texts are numbers of a dictionary, all paths of one. Knows nothing of Python.
 
 use crate::events::{
     Anomaly, ConnInfo, Connection, Direction, EventSink, Exchange, Quorum, WatchEvent,
 };
 use crate::intern::Interner;
+use crate::numbers::{Numbers, Plain};
 
-/// What stands for an unknown value among numbers of 64 and of 32 bits.
-pub const NONE: i64 = i64::MIN;
-pub const NARROW_NONE: i32 = i32::MIN;
-
-/// A column of numbers. Rows behind the last one that has a value are not there.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Numbers {
-    Narrow(Vec<i32>),
-    Wide(Vec<i64>),
-}
-
-impl Default for Numbers {
-    fn default() -> Self {
-        Numbers::Narrow(Vec::new())
-    }
-}
-
-impl Numbers {
-    #[inline(always)]
-    pub fn put(&mut self, row: usize, value: i64) {
-        match self {
-            Numbers::Wide(values) if values.len() == row => values.push(value),
-            Numbers::Narrow(values)
-                if values.len() == row
-                    && i64::from(value as i32) == value
-                    && value as i32 != NARROW_NONE =>
-            {
-                values.push(value as i32);
-            }
-            _ => self.put_behind(row, value),
-        }
-    }
-
-    /// Where rows without a value come before it, or it does not fit.
-    fn put_behind(&mut self, row: usize, value: i64) {
-        match self {
-            Numbers::Wide(values) => {
-                if values.len() < row {
-                    values.resize(row, NONE);
-                }
-                values.push(value);
-            }
-            Numbers::Narrow(values) => match i32::try_from(value) {
-                Ok(narrow) if narrow != NARROW_NONE => {
-                    if values.len() < row {
-                        values.resize(row, NARROW_NONE);
-                    }
-                    values.push(narrow);
-                }
-                _ => {
-                    self.widen();
-                    self.put_behind(row, value);
-                }
-            },
-        }
-    }
-
-    #[cold]
-    fn widen(&mut self) {
-        if let Numbers::Narrow(values) = self {
-            let wide = values.iter().map(|&value| match value {
-                NARROW_NONE => NONE,
-                known => i64::from(known),
-            });
-            *self = Numbers::Wide(wide.collect());
-        }
-    }
-
-    /// The value of a row, [`NONE`] where it has none.
-    #[inline]
-    pub fn get(&self, row: usize) -> i64 {
-        match self {
-            Numbers::Narrow(values) => match values.get(row) {
-                Some(&known) if known != NARROW_NONE => i64::from(known),
-                _ => NONE,
-            },
-            Numbers::Wide(values) => values.get(row).copied().unwrap_or(NONE),
-        }
-    }
-
-    /// Fills up to so many rows.
-    fn fill(&mut self, rows: usize) {
-        match self {
-            Numbers::Narrow(values) => values.resize(rows, NARROW_NONE),
-            Numbers::Wide(values) => values.resize(rows, NONE),
-        }
-    }
-}
-
-static NOTHING: Numbers = Numbers::Narrow(Vec::new());
+pub use crate::numbers::NONE;
 
 /// Small numbers whose keys are remembered: -16 and so many more.
 const FIRST: i32 = -16;
@@ -151,6 +62,8 @@ pub struct Table {
     columns: Vec<Option<Numbers>>,
     rows: usize,
     wanted: bool,
+    /// Stands for columns that were not asked for.
+    nothing: Numbers,
 }
 
 impl Table {
@@ -161,6 +74,7 @@ impl Table {
             columns: names.iter().map(|_| None).collect(),
             rows: 0,
             wanted: false,
+            nothing: Numbers::default(),
         }
     }
 
@@ -184,7 +98,7 @@ impl Table {
     pub fn column(&self, name: &str) -> &Numbers {
         let at = self.names.iter().position(|known| *known == name);
         let column = at.and_then(|at| self.columns.get(at)?.as_ref());
-        column.unwrap_or(&NOTHING)
+        column.unwrap_or(&self.nothing)
     }
 
     #[inline]
@@ -200,15 +114,13 @@ impl Table {
     }
 
     /// The columns, by name; they are given away.
-    fn take(&mut self) -> Vec<(&'static str, Numbers)> {
+    fn take(&mut self) -> Vec<(&'static str, Plain)> {
         let rows = std::mem::take(&mut self.rows);
         let columns = self.names.iter().zip(&mut self.columns);
         let given = columns.filter_map(|(name, column)| {
-            column.as_mut().map(|numbers| {
-                let mut numbers = std::mem::take(numbers);
-                numbers.fill(rows);
-                (*name, numbers)
-            })
+            column
+                .as_mut()
+                .map(|numbers| (*name, std::mem::take(numbers).plain(rows)))
         });
         given.collect()
     }
@@ -268,7 +180,7 @@ const ANOMALY_NAMES: [&str; 6] = ["seq", "ts_ns", "conn", "reason", "direction",
 pub type Texts<'a> = (&'static str, &'static str, &'a Interner);
 
 /// A kind of event with its columns by name.
-pub type Given = (&'static str, Vec<(&'static str, Numbers)>);
+pub type Given = (&'static str, Vec<(&'static str, Plain)>);
 
 /// Collects rows; the arrays are taken at the end.
 pub struct ArraySink {
@@ -329,6 +241,20 @@ impl ArraySink {
             }
         }
         Ok(sink)
+    }
+
+    /// All columns that there are, as `new` takes them.
+    pub fn names() -> Vec<String> {
+        let kinds: [(&str, &[&str]); 5] = [
+            ("exchanges", &exchange::NAMES),
+            ("quorum", &quorum::NAMES),
+            ("watch_events", &EVENT_NAMES),
+            ("connections", &CONNECTION_NAMES),
+            ("anomalies", &ANOMALY_NAMES),
+        ];
+        let all = kinds.into_iter();
+        all.flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}.{name}")))
+            .collect()
     }
 
     pub fn exchanges(&self) -> &Table {
@@ -577,23 +503,6 @@ impl EventSink for ArraySink {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn widens_when_it_must() {
-        let mut numbers = Numbers::default();
-        numbers.put(1, 7);
-        numbers.put(3, -1);
-        numbers.fill(5);
-        let none = NARROW_NONE;
-        assert_eq!(numbers, Numbers::Narrow(vec![none, 7, none, -1, none]));
-        for big in [i64::from(i32::MIN), i64::from(i32::MAX) + 1, i64::MIN + 1] {
-            let mut numbers = Numbers::default();
-            numbers.put(1, 7);
-            numbers.put(2, big);
-            numbers.fill(4);
-            assert_eq!(numbers, Numbers::Wide(vec![NONE, 7, big, NONE]));
-        }
-    }
 
     #[test]
     fn refuses_what_there_is_not() {

@@ -44,6 +44,7 @@ pub mod live;
 pub mod machine;
 pub mod merge;
 mod messages;
+pub mod numbers;
 pub mod packet_reader;
 pub mod packet_resync;
 pub mod packets;

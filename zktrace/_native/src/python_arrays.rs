@@ -3,14 +3,15 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use crate::arrays::{ArraySink, Numbers};
+use crate::arrays::ArraySink;
 use crate::intern::Interner;
+use crate::numbers::Plain;
 
 /// Little-endian bytes and how many of them a number has.
-fn numbers_to_py<'py>(py: Python<'py>, numbers: Numbers) -> PyResult<Bound<'py, PyTuple>> {
+fn numbers_to_py<'py>(py: Python<'py>, numbers: Plain) -> PyResult<Bound<'py, PyTuple>> {
     let (width, bytes) = match numbers {
-        Numbers::Narrow(values) => (4, little(py, &values, i32::to_le_bytes)?),
-        Numbers::Wide(values) => (8, little(py, &values, i64::to_le_bytes)?),
+        Plain::Narrow(values) => (4, little(py, &values, i32::to_le_bytes)?),
+        Plain::Wide(values) => (8, little(py, &values, i64::to_le_bytes)?),
     };
     (width, bytes).into_pyobject(py)
 }

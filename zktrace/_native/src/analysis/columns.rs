@@ -1,7 +1,8 @@
 //! The columns of a whole capture by name, and what texts mean as numbers. Knows no analysis.
 
-use crate::arrays::{ArraySink, Numbers, Table};
+use crate::arrays::{ArraySink, Table};
 use crate::intern::Interner;
+use crate::numbers::Numbers;
 
 pub use crate::arrays::NONE;
 

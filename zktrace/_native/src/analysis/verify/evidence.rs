@@ -8,7 +8,7 @@ use super::orders::Carried;
 use super::Packet;
 use crate::analysis::columns::{hexadecimal, session_text, Exchanges, Packets, Texts, View, NONE};
 use crate::analysis::sorted::grouped;
-use crate::arrays::Numbers;
+use crate::numbers::Numbers;
 use crate::siphash::hash_session;
 
 /// What is known of a capture beside its columns.
@@ -62,8 +62,8 @@ pub struct Evidence<'a> {
     /// Connections of which something was lost or did not decode.
     pub broken: HashSet<i64>,
     breaks: Vec<Break>,
-    client_stretches: OnceCell<Vec<i64>>,
-    packet_stretches: OnceCell<(Vec<i64>, Vec<bool>)>,
+    client_stretches: OnceCell<Vec<i32>>,
+    packet_stretches: OnceCell<(Vec<i32>, Vec<bool>)>,
     answered: OnceCell<(Vec<u32>, Vec<bool>)>,
     ensembles: OnceCell<Ensembles<'a>>,
     pub(super) margins: OnceCell<Vec<Option<i64>>>,
@@ -148,7 +148,7 @@ impl<'a> Evidence<'a> {
 
     // ---- stretches
 
-    fn client_stretches(&self) -> &[i64] {
+    fn client_stretches(&self) -> &[i32] {
         self.client_stretches.get_or_init(|| {
             // a loss of either direction ends one, since either pairs
             let (x, e) = (self.exchanges(), &self.events);
@@ -159,21 +159,21 @@ impl<'a> Evidence<'a> {
                 Some(at) => e.seq.get(at),
             };
             let marks = self.breaks.iter().map(|one| (one.conn, one.seq)).collect();
-            stretches(conns.collect(), seq, marks).0
+            stretches(conns.map(small).collect(), seq, marks).0
         })
     }
 
     /// The stretch of each exchange.
-    pub fn stretch(&self) -> &[i64] {
+    pub fn stretch(&self) -> &[i32] {
         &self.client_stretches()[..self.exchanges().rows]
     }
 
     /// The stretch of each watch event; the same numbers.
-    pub fn event_stretch(&self) -> &[i64] {
+    pub fn event_stretch(&self) -> &[i32] {
         &self.client_stretches()[self.exchanges().rows..]
     }
 
-    fn packet_stretches(&self) -> &(Vec<i64>, Vec<bool>) {
+    fn packet_stretches(&self) -> &(Vec<i32>, Vec<bool>) {
         self.packet_stretches.get_or_init(|| {
             let q = self.packets();
             let keys = (0..q.rows).map(|row| q.conn.get(row) * 2 + i64::from(!q.to_leader(row)));
@@ -185,12 +185,12 @@ impl<'a> Evidence<'a> {
                     .filter(|one| one.way == way || one.way == 2);
                 marks.extend(mine.map(|one| (one.conn * 2 + i64::from(way), one.seq)));
             }
-            stretches(keys.collect(), |row| q.seq.get(row), marks)
+            stretches(keys.map(small).collect(), |row| q.seq.get(row), marks)
         })
     }
 
     /// The stretch of each quorum packet: of its direction of its connection.
-    pub fn packet_stretch(&self) -> &[i64] {
+    pub fn packet_stretch(&self) -> &[i32] {
         &self.packet_stretches().0
     }
 
@@ -222,7 +222,10 @@ impl<'a> Evidence<'a> {
             };
             let rows: Vec<u32> = (0..x.rows).filter(fits).map(|row| row as u32).collect();
             let stretch = self.stretch();
-            let keys: Vec<i64> = rows.iter().map(|&row| stretch[row as usize]).collect();
+            let keys: Vec<i64> = rows
+                .iter()
+                .map(|&row| i64::from(stretch[row as usize]))
+                .collect();
             let (order, first) = grouped(&keys);
             (
                 order.into_iter().map(|at| rows[at as usize]).collect(),
@@ -346,13 +349,18 @@ fn joined(parts: [Option<&str>; 2]) -> String {
     known.join(" ")
 }
 
+/// A number of connections, or of their directions: so many no capture has that they would not fit.
+fn small(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
 /// The stretch of each row, and which rows are alone behind a loss: what comes first behind one may be the rest of what
 /// was hurt by it, and the next boundary may have been found without a word.
 fn stretches(
-    conn: Vec<i64>,
+    conn: Vec<i32>,
     seq: impl Fn(usize) -> i64,
     mut marks: Vec<(i64, i64)>,
-) -> (Vec<i64>, Vec<bool>) {
+) -> (Vec<i32>, Vec<bool>) {
     let mut alone = vec![false; conn.len()];
     if marks.is_empty() {
         return (conn, alone);
@@ -362,7 +370,7 @@ fn stretches(
     // how many breaks lie before a row, over all connections: with the connection it names a stretch
     let mut keys: Vec<(i64, i64)> = Vec::with_capacity(conn.len());
     let mut firsts: BTreeMap<(i64, i64), (i64, usize)> = BTreeMap::new();
-    for (at, &conn) in conn.iter().enumerate() {
+    for (at, conn) in conn.iter().copied().map(i64::from).enumerate() {
         let before = marks.partition_point(|mark| *mark < (conn, seq(at))) as i64;
         keys.push((before, conn));
         if hurt.contains(&conn) {
@@ -382,6 +390,6 @@ fn stretches(
     let mut distinct = keys.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let place = |key: &(i64, i64)| distinct.partition_point(|known| known < key) as i64;
+    let place = |key: &(i64, i64)| distinct.partition_point(|known| known < key) as i32;
     (keys.iter().map(place).collect(), alone)
 }

@@ -108,6 +108,11 @@ const CHECKS: [(&str, Check); 18] = [
     ("flapping-leader", alarms::flapping_leader),
 ];
 
+/// Names of all checks.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CHECKS.iter().map(|(name, _)| *name)
+}
+
 /// What comes of a check; None where there is none of this name.
 pub fn run(evidence: &Evidence<'_>, name: &str) -> Option<Outcome> {
     let (_, check) = CHECKS.iter().find(|(known, _)| *known == name)?;

@@ -211,7 +211,7 @@ pub fn session_reads(evidence: &Evidence<'_>, out: &mut Outcome) {
         let good = x.state.code(row) == complete && x.error.get(row) == 0;
         good && x.zxid.get(row) > 0 && node(evidence, row) >= 0
     };
-    let key = |row: usize| nodes.key(stretch[row], node(evidence, row));
+    let key = |row: usize| nodes.key(stretch[row].into(), node(evidence, row));
     let writing = (0..x.rows).filter(|&row| floor(row) != NONE && done(row));
     let written: Numbers = writing.map(key).collect();
     if written.is_empty() {
@@ -303,9 +303,9 @@ fn events_by_zxid(evidence: &Evidence<'_>, out: &mut Outcome) {
         return;
     }
     let (stretch, event_stretch) = (evidence.stretch(), evidence.event_stretch());
-    let wanted: Numbers = told.iter().map(|&row| event_stretch[row]).collect();
+    let wanted: Numbers = told.iter().map(|&row| event_stretch[row].into()).collect();
     let rows = evidence.answered().0.iter().map(|&row| row as usize);
-    let rows = rows.filter(|&row| wanted.contains(&stretch[row]));
+    let rows = rows.filter(|&row| wanted.contains(&stretch[row].into()));
     let replies = rows.map(|row| (x.seq.get(row), One { row, event: false }));
     let mut all: Vec<(i64, One)> = replies.collect();
     all.extend(
@@ -314,8 +314,8 @@ fn events_by_zxid(evidence: &Evidence<'_>, out: &mut Outcome) {
     );
     all.sort_by_key(|one| one.0);
     let of = |one: &One| match one.event {
-        true => (event_stretch[one.row], e.zxid.get(one.row)),
-        false => (stretch[one.row], x.zxid.get(one.row)),
+        true => (i64::from(event_stretch[one.row]), e.zxid.get(one.row)),
+        false => (i64::from(stretch[one.row]), x.zxid.get(one.row)),
     };
     let keys: Vec<i64> = all.iter().map(|(_, one)| of(one).0).collect();
     let (order, first) = grouped(&keys);
@@ -397,7 +397,7 @@ fn events_by_stat(evidence: &Evidence<'_>, out: &mut Outcome) {
     let (stretch, event_stretch) = (evidence.stretch(), evidence.event_stretch());
     let fits = |row: &usize| shows(*row) && !others.contains(&x.conn.get(*row));
     let rows: Vec<usize> = (0..x.rows).filter(fits).collect();
-    let key = |row: usize| nodes.key(stretch[row], node(evidence, row));
+    let key = |row: usize| nodes.key(stretch[row].into(), node(evidence, row));
     let watched = rows.iter().filter(|&&row| sets(row));
     let watched: Numbers = watched.map(|&row| key(row)).collect();
     if watched.is_empty() {
@@ -410,7 +410,7 @@ fn events_by_stat(evidence: &Evidence<'_>, out: &mut Outcome) {
         .collect();
     let events = (0..e.rows).filter(|&row| fires.has(e.event.code(row)) && e.path.code(row) >= 0);
     all.extend(events.map(|row| {
-        let key = nodes.key(event_stretch[row], e.path.code(row));
+        let key = nodes.key(event_stretch[row].into(), e.path.code(row));
         (e.seq.get(row), key, One { row, event: true })
     }));
     all.sort_by_key(|one| one.0);
