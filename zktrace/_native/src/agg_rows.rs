@@ -1,6 +1,6 @@
 //! What is counted per key of a grouping, and what events add to it. Knows nothing of keys.
 
-use crate::events::{Exchange, State};
+use crate::events::{Counted, State};
 use crate::histogram::Histogram;
 
 /// ZooKeeper has 30 error codes; a hostile capture could hold 2^32.
@@ -41,7 +41,7 @@ pub struct Delta {
 
 impl Delta {
     #[inline(always)]
-    pub fn of(row: &Exchange<'_>, latency: Option<(i64, u16)>) -> Self {
+    pub fn of(row: &Counted<'_>, latency: Option<(i64, u16)>) -> Self {
         Delta {
             request: row.state != State::NoRequest,
             reply: row.state != State::NoReply,
@@ -68,6 +68,12 @@ impl Row {
         if let Some((value, bucket)) = delta.latency {
             self.latency.add(value, bucket);
         }
+    }
+
+    /// Reads what `add` will write, so that it is near then; the number means nothing.
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        self.requests ^ self.latency.touch()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -109,8 +109,12 @@ impl Decapsulator {
         let counters = &mut self.counters;
         counters.packets += 1;
         counters.bytes += u64::from(packet.wire_len);
-        counters.first_ts_ns = Some(counters.first_ts_ns.map_or(ts_ns, |first| first.min(ts_ns)));
-        counters.last_ts_ns = Some(counters.last_ts_ns.map_or(ts_ns, |last| last.max(ts_ns)));
+        if counters.first_ts_ns.is_none_or(|first| ts_ns < first) {
+            counters.first_ts_ns = Some(ts_ns);
+        }
+        if counters.last_ts_ns.is_none_or(|last| ts_ns > last) {
+            counters.last_ts_ns = Some(ts_ns);
+        }
         let cut = packet.wire_len as usize > packet.data.len();
         counters.truncated += u64::from(cut);
         cut

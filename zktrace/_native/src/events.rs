@@ -430,18 +430,69 @@ impl Election<'_> {
     }
 }
 
+/// What of an exchange is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    pub conn: &'a ConnInfo,
+    pub op: Option<(i32, &'a str)>,
+    pub session: Option<i64>,
+    pub path: Option<&'a [u8]>,
+    pub error: Option<i32>,
+    pub latency_ns: Option<i64>,
+    pub request_bytes: Option<i64>,
+    pub reply_bytes: Option<i64>,
+    pub state: State,
+}
+
+impl<'a> Counted<'a> {
+    #[inline(always)]
+    pub fn of(row: &Exchange<'a>) -> Self {
+        Counted {
+            conn: row.conn,
+            op: row.op,
+            session: row.session,
+            path: row.path,
+            error: row.error,
+            latency_ns: row.latency_ns,
+            request_bytes: row.request_bytes,
+            reply_bytes: row.reply_bytes,
+            state: row.state,
+        }
+    }
+}
+
+/// What of the events a sink looks at, the same as long as it lives: what nobody looks at is not made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Looks {
+    /// Rows of packets between servers, and what is said of damaged ones. Where nobody looks, their numbers are all that
+    /// matters.
+    pub quorum: bool,
+    /// More of an exchange than is counted, or an anomaly; otherwise exchanges come by `count`, but for rare ones.
+    pub rows: bool,
+    /// The path of an exchange, if only to count by it; so wherever `rows` is.
+    pub paths: bool,
+}
+
+impl Looks {
+    pub const ALL: Looks = Looks {
+        quorum: true,
+        rows: true,
+        paths: true,
+    };
+}
+
 /// Takes rows. The default does nothing, so that a sink implements only the kinds it is for.
 pub trait EventSink {
-    /// Whether rows of packets between servers are read, and what is said of damaged ones. Where they are not, their
-    /// numbers are all that matters, and no row is made.
-    fn reads_quorum(&self) -> bool {
-        true
+    fn looks(&self) -> Looks {
+        Looks::ALL
     }
     /// Key of the hashes of txns, where they are wanted.
     fn txn_key(&self) -> Option<u64> {
         None
     }
     fn exchange(&mut self, _row: &Exchange<'_>) {}
+    /// An exchange of which nobody looks at more.
+    fn count(&mut self, _row: &Counted<'_>) {}
     fn watch_event(&mut self, _row: &WatchEvent<'_>) {}
     fn connection(&mut self, _row: &Connection<'_>) {}
     fn four_letter(&mut self, _row: &FourLetter<'_>) {}
@@ -452,8 +503,12 @@ pub trait EventSink {
 
 /// Rows to nowhere (benchmarks of what is before the sinks).
 impl EventSink for () {
-    fn reads_quorum(&self) -> bool {
-        false
+    fn looks(&self) -> Looks {
+        Looks {
+            quorum: false,
+            rows: false,
+            paths: false,
+        }
     }
 }
 

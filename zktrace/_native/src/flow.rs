@@ -197,12 +197,15 @@ impl Reassembler {
             if conn.key == Key::directed(seg, upper) && conn.id != FREE {
                 conn.touched = self.serial;
                 if !conn.fast(upper, seg, sink) {
-                    self.slow(slot, upper, seg, sink);
+                    // a copy: only here it must lie in memory
+                    let seg = *seg;
+                    self.slow(slot, upper, &seg, sink);
                 }
                 return;
             }
         }
-        self.look_up(place, seg, sink);
+        let seg = *seg;
+        self.look_up(place, &seg, sink);
     }
 
     /// A segment whose connection is not among the recent ones.

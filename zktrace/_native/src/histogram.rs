@@ -105,6 +105,16 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Reads where the next value is likely to be counted; the number means nothing.
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        match &self.counts {
+            Counts::First(buckets) => buckets.last().copied().map_or(0, u64::from),
+            Counts::Sparse(counts) => counts.len() as u64,
+            Counts::Dense(base, slots) => u64::from(*base) ^ slots.len() as u64,
+        }
+    }
+
     #[inline]
     pub fn add(&mut self, value: i64, bucket: u16) {
         self.count += 1;

@@ -7,8 +7,8 @@ use crate::framer::Frame;
 use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
 use crate::pairing::{Pairing, Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
 use crate::rows::{Answer, AskedConnect, Shared};
-use crate::scan::{Fields, Rare};
-use crate::schema::{int, long};
+use crate::scan::{first_path, Fields, Rare};
+use crate::schema::{int, long, Brief};
 
 const WATCH_EVENT_XID: i64 = -1;
 const AUTH_OPCODE: i32 = 100;
@@ -169,10 +169,17 @@ impl State {
         let mut fields = Fields::default();
         let mut fits = true;
         if let Some(op) = shared.schema.op(index) {
-            fits = shared
-                .schema
-                .scan_frame(&op.request, frame, size, &mut fields)
-                .is_some();
+            fits = match op.brief {
+                Brief::Path if !shared.looks.rows => {
+                    fields.path = first_path(head, size);
+                    true
+                }
+                Brief::Nothing if !shared.looks.rows => true,
+                _ => shared
+                    .schema
+                    .scan_frame(&op.request, frame, size, &mut fields)
+                    .is_some(),
+            };
         } else {
             shared.anomaly(
                 conn,
@@ -210,7 +217,11 @@ impl State {
             op: index,
             uncertain: frame.damaged | frame.late,
             values: fields.values,
-            path: fields.path.map(|path| shared.keep(path)),
+            path: fields
+                .path
+                .filter(|_| shared.looks.paths)
+                .map(|path| shared.keep(path)),
+            path_length: fields.path.map_or(0, |path| path.len() as u32),
             rare: fields.rare().map(kept),
         };
         let quiet = if self.ping_answered {
@@ -254,8 +265,12 @@ impl State {
             return;
         };
         shared.budget.release(asked.cost());
-        let mut reply = Fields::default();
         let mut shown = Some(error);
+        if !shared.looks.rows && asked.opcode != MULTI_OPCODE {
+            shared.complete_counted(conn, self.session, asked, (shown, frame));
+            return;
+        }
+        let mut reply = Fields::default();
         if error == 0 {
             if let Some(op) = shared.schema.op(asked.op) {
                 let fits = shared

@@ -163,6 +163,46 @@ impl PacketReader {
         self.feed_partial(schema, budget, data, pos, (ts, late))
     }
 
+    /// Passes packets that lie at `data[pos..]`, one behind the other, up to one of type `stop` or one that is anything
+    /// but plain: how many there are, and the position behind them. For who wants their number alone.
+    #[inline]
+    pub fn pass(
+        &mut self,
+        schema: &Schema,
+        data: &[u8],
+        mut pos: usize,
+        stop: i32,
+    ) -> (u64, usize) {
+        let mut count = 0;
+        if self.stage != Stage::Head || self.held != 0 {
+            return (count, pos);
+        }
+        let mut rest = data.get(pos..).unwrap_or_default();
+        while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
+            let (Some(kind), Some(length)) = (int(head, 0), int(head, SIZE_AT)) else {
+                break;
+            };
+            if kind == stop || !(-1..=LENGTH_MAX).contains(&length) || !schema.knows_packet(kind) {
+                break;
+            }
+            let length = length.max(0) as usize;
+            let Some((ids, next)) = behind
+                .get(length..)
+                .and_then(<[u8]>::split_first_chunk::<4>)
+            else {
+                break;
+            };
+            if !matches!(i32::from_be_bytes(*ids), -1 | 0) {
+                break;
+            }
+            rest = next;
+            pos += HEAD + length + 4;
+            count += 1;
+        }
+        self.auth &= count == 0;
+        (count, pos)
+    }
+
     #[inline(never)]
     fn feed_partial<'a>(
         &mut self,

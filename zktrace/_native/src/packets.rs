@@ -89,7 +89,7 @@ pub fn row<S: EventSink>(
     if packet.damaged || snapshot.is_some_and(|snapshot| snapshot.damaged) {
         shared.counters.damaged_frames += 1;
     }
-    if shared.sink.reads_quorum() {
+    if shared.looks.quorum {
         make_row(shared, conn, to_leader, packet, snapshot);
     }
 }

@@ -72,7 +72,10 @@ pub struct Pending {
     /// It is not known when it was complete: some of its bytes were lost, or are late.
     pub uncertain: bool,
     pub values: Values,
+    /// None where there is none, or nobody looks at it.
     pub path: Option<Vec<u8>>,
+    /// Length of its path, kept or not: what it costs does not depend on who looks.
+    pub path_length: u32,
     pub rare: Option<Box<PendingRare>>,
 }
 
@@ -80,9 +83,8 @@ impl Pending {
     /// What holding it costs.
     #[inline]
     pub fn cost(&self) -> usize {
-        let path = self.path.as_ref().map_or(0, Vec::len);
         let rare = self.rare.as_ref().map_or(0, |rare| rare.cost());
-        PENDING_COST + path + rare
+        PENDING_COST + self.path_length as usize + rare
     }
 }
 
@@ -101,7 +103,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, pending: Pending) -> u32 {
         if let Some(place) = self.free.pop() {
             if let Some(slot) = self.places.get_mut(place as usize) {
@@ -113,7 +115,7 @@ impl Requests {
         (self.places.len() - 1) as u32
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, place: u32) -> Option<Pending> {
         let found = self.places.get_mut(place as usize)?.take()?;
         self.free.push(place);
@@ -191,7 +193,7 @@ pub struct Pairing {
 
 impl Pairing {
     /// Notes a request, sent `quiet_ns` after the answer to a ping, nothing in between.
-    #[inline]
+    #[inline(always)]
     pub fn sent(&mut self, requests: &mut Requests, mut pending: Pending, quiet_ns: i64) {
         if self.joined && self.tainted && self.live == 0 && quiet_ns >= QUIET_NS {
             self.tainted = false;
@@ -326,7 +328,7 @@ impl Pairing {
 
     /// Takes out the request that a reply with this xid answers; None where there is none, or where it is not certain
     /// which one. `in_sync`: requests are being framed, none is missed at present.
-    #[inline]
+    #[inline(always)]
     pub fn answered(
         &mut self,
         requests: &mut Requests,
@@ -346,7 +348,7 @@ impl Pairing {
     }
 
     /// Takes out the first outstanding ordinary request, where there is no index by xid.
-    #[inline]
+    #[inline(always)]
     fn take_first(&mut self, requests: &mut Requests) -> Option<Pending> {
         let found = self.ordinary.pop_front()?;
         self.base += 1;

@@ -18,7 +18,8 @@ use crate::arrays::ArraySink;
 use crate::container::Packet;
 use crate::decoder::Decoder;
 use crate::events::{
-    Anomaly, Connection, Election, EventSink, Exchange, FourLetter, Quorum, WatchEvent,
+    Anomaly, Connection, Counted, Election, EventSink, Exchange, FourLetter, Looks, Quorum,
+    WatchEvent,
 };
 use crate::flow::Limits;
 use crate::histogram::Scale;
@@ -80,10 +81,23 @@ macro_rules! pass_on {
 
 impl EventSink for Sinks {
     /// Statistics are of exchanges and watch events.
-    #[inline]
-    fn reads_quorum(&self) -> bool {
+    fn looks(&self) -> Looks {
         let arrays = self.arrays.as_ref().is_some_and(ArraySink::reads_quorum);
-        self.tables.is_some() || self.json.is_some() || self.kept.is_some() || arrays
+        let events = self.tables.is_some() || self.json.is_some() || self.kept.is_some();
+        let rows = events || self.arrays.is_some() || self.windows.is_some();
+        let counted = self.aggregates.as_ref().map(EventSink::looks);
+        Looks {
+            quorum: events || arrays,
+            rows,
+            paths: rows || counted.is_some_and(|looks| looks.paths),
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, row: &Counted<'_>) {
+        if let Some(aggregates) = &mut self.aggregates {
+            aggregates.count(row);
+        }
     }
 
     #[inline]

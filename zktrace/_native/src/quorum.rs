@@ -125,6 +125,14 @@ impl<S: EventSink> machine::Way<S> for Way {
                 }
                 continue;
             }
+            if !shared.looks.quorum {
+                let count;
+                (count, pos) = self.reader.pass(&shared.schema, data, pos, SNAP);
+                shared.counters.quorum_packets += count;
+                if pos == data.len() {
+                    break;
+                }
+            }
             let fed = self.reader.feed(
                 &shared.schema,
                 &mut shared.budget,

@@ -2,7 +2,8 @@
 
 use crate::budget::Budget;
 use crate::events::{
-    Anomaly, ConnInfo, Connect, Direction, Election, EventSink, Exchange, State, SubOp, WatchEvent,
+    Anomaly, ConnInfo, Connect, Counted, Direction, Election, EventSink, Exchange, Looks, State,
+    SubOp, WatchEvent,
 };
 use crate::framer::Frame;
 use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
@@ -37,6 +38,8 @@ const POOLED_BYTES_MAX: usize = 256;
 pub struct Shared<S> {
     pub schema: Schema,
     pub sink: S,
+    /// What the sink looks at.
+    pub looks: Looks,
     /// Number of the next row.
     pub seq: i64,
     pub counters: Counters,
@@ -67,6 +70,7 @@ impl<S: EventSink> Shared<S> {
     pub fn new(schema: Schema, sink: S) -> Self {
         Shared {
             schema,
+            looks: sink.looks(),
             sink,
             seq: 0,
             counters: Counters::default(),
@@ -110,6 +114,10 @@ impl<S: EventSink> Shared<S> {
         asked: Pending,
         answer: &Answer<'_, '_>,
     ) {
+        if !self.looks.rows {
+            self.complete_counted(conn, session, asked, (answer.error, answer.frame));
+            return;
+        }
         self.counters.complete += 1;
         self.requested(conn, session, &asked, Some(answer));
         self.give_back(asked.path);
@@ -118,8 +126,59 @@ impl<S: EventSink> Shared<S> {
     /// A request whose reply was not seen.
     pub fn no_reply(&mut self, conn: &ConnInfo, session: Option<i64>, asked: Pending) {
         self.counters.no_reply += 1;
-        self.requested(conn, session, &asked, None);
+        if self.looks.rows {
+            self.requested(conn, session, &asked, None);
+        } else {
+            self.counted(conn, session, &asked, None);
+        }
         self.give_back(asked.path);
+    }
+
+    /// A request with its reply, of which nobody looks at more than is counted.
+    #[inline(always)]
+    pub fn complete_counted(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        asked: Pending,
+        (error, frame): (Option<i32>, &Frame<'_>),
+    ) {
+        self.counters.complete += 1;
+        self.counted(conn, session, &asked, Some((error, frame)));
+        self.give_back(asked.path);
+    }
+
+    #[inline(always)]
+    fn counted(
+        &mut self,
+        conn: &ConnInfo,
+        session: Option<i64>,
+        asked: &Pending,
+        answer: Option<(Option<i32>, &Frame<'_>)>,
+    ) {
+        self.seq += 1;
+        let unknown;
+        let name = match self.schema.op(asked.op) {
+            Some(op) => op.name.as_ref(),
+            None => {
+                unknown = unknown_op(asked.opcode);
+                &unknown
+            }
+        };
+        self.sink.count(&Counted {
+            conn,
+            op: Some((asked.opcode, name)),
+            session,
+            path: asked.path.as_deref(),
+            error: answer.and_then(|answer| answer.0),
+            latency_ns: latency(asked, answer.map(|answer| answer.1)),
+            request_bytes: Some(i64::from(asked.length)),
+            reply_bytes: answer.map(|answer| answer.1.length as i64),
+            state: match answer {
+                Some(_) => State::Complete,
+                None => State::NoReply,
+            },
+        });
     }
 
     /// The row is made in one piece: it is large, and there is one for every exchange.
@@ -134,10 +193,6 @@ impl<S: EventSink> Shared<S> {
         let seq = self.next_seq();
         let op = self.schema.op(asked.op);
         let fields = answer.map(|answer| answer.fields);
-        let latency = answer
-            .filter(|answer| !(asked.uncertain | answer.frame.first_late))
-            .map(|answer| answer.frame.first_ts - asked.ts)
-            .filter(|latency| *latency >= 0);
         let values = &asked.values;
         let row = Exchange {
             seq,
@@ -150,7 +205,7 @@ impl<S: EventSink> Shared<S> {
             watch: values.watch,
             error: answer.and_then(|answer| answer.error),
             zxid: answer.map(|answer| answer.zxid),
-            latency_ns: latency,
+            latency_ns: latency(asked, answer.map(|answer| answer.frame)),
             request_bytes: Some(i64::from(asked.length)),
             reply_bytes: answer.map(|answer| answer.frame.length as i64),
             state: match answer {
@@ -302,6 +357,15 @@ impl<S: EventSink> Shared<S> {
             detail: Some(detail),
         });
     }
+}
+
+/// From the request's last byte to the reply's first, where both times are certain.
+#[inline(always)]
+fn latency(asked: &Pending, answer: Option<&Frame<'_>>) -> Option<i64> {
+    answer
+        .filter(|frame| !(asked.uncertain | frame.first_late))
+        .map(|frame| frame.first_ts - asked.ts)
+        .filter(|latency| *latency >= 0)
 }
 
 /// Of an unknown op, a setWatches, a multi.

@@ -367,6 +367,12 @@ fn take_sized<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     Some(Some(text))
 }
 
+/// The path at the start of a body.
+#[inline]
+pub fn first_path(buf: &[u8], pos: usize) -> Option<&[u8]> {
+    take_path::<false>(&mut buf.get(pos..)?)
+}
+
 /// A path's bytes, none for null.
 #[inline]
 fn take_path<'a, const STRICT: bool>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

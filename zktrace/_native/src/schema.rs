@@ -123,6 +123,33 @@ pub struct Op {
     pub client: bool,
     pub request: Layout,
     pub reply: Layout,
+    pub(crate) brief: Brief,
+}
+
+/// What is read of a request where nobody looks at more than its path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Brief {
+    /// Its path, which comes first.
+    Path,
+    /// Nothing: it has none.
+    Nothing,
+    All,
+}
+
+impl Brief {
+    fn of(request: &[Step]) -> Brief {
+        match request.first().map(|first| first.code) {
+            Some(Code::Path) => Brief::Path,
+            // what is kept of a multi is not its path alone
+            _ if request
+                .iter()
+                .any(|step| matches!(step.code, Code::Path | Code::Multi)) =>
+            {
+                Brief::All
+            }
+            _ => Brief::Nothing,
+        }
+    }
 }
 
 /// Opcodes from `FIRST` on are found without hashing.
@@ -183,11 +210,13 @@ impl Schema {
             let [number, name, access, request, reply] = parts.as_slice() else {
                 return None;
             };
+            let request = parse_layout(request)?;
             let op = Op {
                 number: number.parse().ok()?,
                 name: (*name).into(),
                 client: *access != "-",
-                request: parse_layout(request)?,
+                brief: Brief::of(&request),
+                request,
                 reply: parse_layout(reply)?,
             };
             let index = u16::try_from(self.ops.len()).ok().filter(|i| *i != NO_OP)?;
@@ -261,6 +290,11 @@ impl Schema {
     pub fn packet(&self, kind: i32) -> Option<&str> {
         let place = usize::try_from(kind).ok()?;
         self.packets.get(place)?.as_deref()
+    }
+
+    #[inline(always)]
+    pub fn knows_packet(&self, kind: i32) -> bool {
+        self.packet(kind).is_some()
     }
 
     /// Name of a server's state in an election.
