@@ -76,7 +76,7 @@ cargo-test: ## the crate's own tests, without Python
 	$(CARGO) test --quiet --manifest-path $(CRATE)/Cargo.toml --no-default-features
 
 .PHONY: fuzz
-fuzz: ## feed the native decoder mutated captures for FUZZ_SECONDS
+fuzz: ## feed the native decoder and analyses mutated captures for FUZZ_SECONDS
 	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz.sh
 
 .PHONY: campaign

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Feeds the native decoder mutated captures for FUZZ_SECONDS (60) per target, guided by coverage, seeded with pcaps/.
+# Feeds the native decoder, and what follows writes and checks guarantees, mutated captures for FUZZ_SECONDS (60), shared out
+# equally, guided by coverage, seeded with pcaps/. With names of targets as arguments: those alone.
 # A crash is an exit status other than 0; the input that made it is left in zktrace/_native/fuzz/artifacts/.
 #
 # libFuzzer wants code that counts its own branches. These are the flags by which cargo-fuzz asks for that, less the address
@@ -25,8 +26,9 @@ seeds=$(mktemp -d)
 trap 'rm -rf "$seeds"' EXIT
 # Small ones: libFuzzer cuts what is longer than max_len and learns little from it.
 find pcaps \( -name '*.pcap' -o -name '*.pcapng' \) -size -64k -exec cp {} "$seeds" \; 2>/dev/null || true
-for target in $fuzz/fuzz_targets/*.rs; do
-  name=$(basename "$target" .rs)
+if [ $# -gt 0 ]; then names=("$@"); else mapfile -t names < <(basename -s .rs $fuzz/fuzz_targets/*.rs); fi
+seconds=$(((seconds + ${#names[@]} - 1) / ${#names[@]}))
+for name in "${names[@]}"; do
   mkdir -p "$fuzz/corpus/$name"
   echo "fuzz: $name for $seconds s"
   log=$(mktemp)
