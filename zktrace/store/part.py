@@ -25,8 +25,10 @@ Key: TypeAlias = tuple[str | None, bool]
 REQUESTS, REPLIES, SENT, RECEIVED, WATCH_EVENTS, SAMPLES, SUM, MIN, MAX = range(9)
 COLUMNS: Final = 9
 
-#: Histograms of so many rows are summed in one array of all buckets (at most 4 MB).
+#: Histograms of so many rows are summed in one array of all buckets (at most 4 MB), unless few of
+#: these are in use: sorting them is less than looking through all.
 _DENSE_ROWS: Final = 256
+_DENSE_FACTOR: Final = 4
 _HUGE: Final = np.iinfo(np.int64).max
 
 _EMPTY: Final[Ints] = np.zeros(0, dtype=np.int64)
@@ -112,15 +114,20 @@ def _sum(part: Part, names: Sequence[Key]) -> Part:
     numbers[numbers[:, SAMPLES] == 0, MIN] = 0
 
     spots = place[part.rows] * BUCKETS + part.buckets
-    if size <= _DENSE_ROWS:
+    amounts = part.counts.astype(np.int64)
+    if size <= _DENSE_ROWS and size * BUCKETS <= _DENSE_FACTOR * len(spots):
         dense = np.zeros(size * BUCKETS, dtype=np.int64)
-        np.add.at(dense, spots, part.counts.astype(np.int64))
+        np.add.at(dense, spots, amounts)
         used = np.flatnonzero(dense)
         counts = dense[used]
+    elif len(spots):
+        # Rows come in order, so that this is mostly sorted.
+        by_spot = np.argsort(spots, kind="stable")
+        spots = spots[by_spot]
+        first = np.flatnonzero(np.diff(spots, prepend=-1))
+        used, counts = spots[first], np.add.reduceat(amounts[by_spot], first)
     else:
-        used, where = np.unique(spots, return_inverse=True)
-        counts = np.zeros(len(used), dtype=np.int64)
-        np.add.at(counts, where, part.counts.astype(np.int64))
+        used = counts = _EMPTY
     errors = part.errors
     if len(errors):
         pairs = np.stack([place[errors[:, 0]], errors[:, 1]], axis=1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +51,8 @@ BUDGET_BYTES: Final = 28 << 20
 THIN_KEYS: Final = 4
 #: Points of timelines that are remembered.
 _POINTS: Final = 1300
+#: Parts that stay unpacked: those of the latest ten seconds, some 50 kB each of busy traffic.
+_UNPACKED: Final = 48
 #: Keys per grouping that an engine is asked for.
 WINDOW_KEYS: Final = TIERS[0].keys
 #: Ops are few, and what they add up to is wanted whole.
@@ -77,6 +80,12 @@ class Point(NamedTuple):
     """Exchanges per half octave of latency."""
 
 
+@lru_cache(maxsize=_UNPACKED)
+def _unpacked(packed: bytes) -> Part:
+    """Viewers ask for the latest windows again and again."""
+    return unpack(packed)
+
+
 class Window:
     """A window of one tier."""
 
@@ -98,7 +107,7 @@ class Window:
 
     def part(self, by: str) -> Part:
         packed = self.parts[WINDOW_GROUPINGS.index(by)]
-        return unpack(packed) if packed else EMPTY
+        return _unpacked(packed) if packed else EMPTY
 
     def groups(self) -> dict[str, Part]:
         return {by: self.part(by) for by in WINDOW_GROUPINGS}
