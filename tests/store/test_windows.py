@@ -83,7 +83,7 @@ def test_both_engines_count_the_same_when_there_are_too_many_keys(tmp_path: Path
     names = [
         ("/" + "".join(rng.choices(_TOKENS, k=rng.randrange(12)))).encode() for _ in range(200)
     ]
-    names += [b"/flood/%d/n-%010d" % (n % 90, n) for n in range(9000)]
+    names += [b"/flood/%d/n-%010d" % (n % 90, n) for n in range(12_000)]
     names += [b"/long/" + b"y" * 1100, b"/" + b"z" * 300 + b"/a"]
     writer = synth.Writer(tmp_path / "flood.pcap", rng)
     client = synth.Client(0, rng)

@@ -23,6 +23,8 @@ _PREFIXES: Final = 64
 _PREFIX_BYTES: Final = 256
 _LONGEST_KEY: Final = 1024
 _SPILL_ROWS: Final = 8192
+_SPILL_EVENTS: Final = 1 << 18
+_LOOK: Final = 1024
 _SPILL_BYTES: Final = 1 << 20
 _SPILL_KEYS: Final = 1024
 _TOTAL_BYTES: Final = 4 << 20
@@ -264,8 +266,21 @@ class RowWindows:
         self._waiting += 1
         size = _size(path)
         self._waiting_bytes += size if size > _PREFIX_BYTES else 0
-        if self._waiting >= _SPILL_ROWS or self._waiting_bytes >= _SPILL_BYTES:
+        if self._waiting % _LOOK == 0 or self._waiting_bytes >= _SPILL_BYTES:
+            self._look()
+
+    def _look(self) -> None:
+        if (
+            self._waiting >= _SPILL_EVENTS
+            or self._waiting_bytes >= _SPILL_BYTES
+            or max(self._keys(rows) for rows in self._now.values()) >= _SPILL_ROWS
+        ):
             self._spill(max(self._window_keys, _SPILL_KEYS))
+
+    @staticmethod
+    def _keys(rows: _Rows) -> int:
+        """Without the row of those that have none."""
+        return len(rows) - ((None, False) in rows)
 
     def _tick(self, ns: int) -> None:
         second = ns // _NANOS

@@ -264,6 +264,14 @@ impl Aggregator {
         &self.scale
     }
 
+    /// Keys of the grouping that has most.
+    pub fn most_keys(&mut self) -> usize {
+        self.count_waiting();
+        let groups = [&self.client, &self.path, &self.session, &self.server];
+        let groups = groups.into_iter().flatten().chain([&self.op]);
+        groups.map(|group| group.keys.len()).max().unwrap_or(0)
+    }
+
     /// Takes all rows out, in no order, and begins anew.
     pub fn take(&mut self) -> Vec<(By, Vec<KeyRow>)> {
         self.count_waiting();

@@ -277,7 +277,7 @@ impl Kept {
             let total = entries.len();
             entries.truncate(limit.unwrap_or(total));
             let names = entries.iter().flat_map(|one| codes(one));
-            let names = names.map(|code| code.map(|code| kept.slow.names.name(code)));
+            let names = names.map(|code| code.map(|code| kept.ops.name(code)));
             let names = names.collect();
             (Named { names, entries }, total)
         })?;
@@ -373,13 +373,13 @@ impl Kept {
     /// Of paths with most data, most children and the largest messages `(path, value, time, op)`.
     fn shape<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyDict>> {
         let found = self.ask(py, |kept| {
-            let (shape, names) = (&kept.shape, &kept.slow.names);
+            let ops = &kept.ops;
             let named = |one: Largest| {
-                let op = one.op.map(|code| names.name(code));
+                let op = one.op.map(|code| ops.name(code));
                 (one.path, one.value, one.ts_ns, op)
             };
-            [&shape.data, &shape.children, &shape.messages]
-                .map(|top| top.ranked(limit).into_iter().map(named).collect::<Vec<_>>())
+            let ranked = kept.shape.ranked(limit);
+            ranked.map(|top| top.into_iter().map(named).collect::<Vec<_>>())
         })?;
         let all = PyDict::new(py);
         for (name, rows) in ["data", "children", "messages"].into_iter().zip(found) {

@@ -9,8 +9,9 @@
 //! * When a window ends its rows are added to the totals, and the `window_keys` rows with the most
 //!   requests of each grouping are kept; the others are summed: of paths into a row per prefix of
 //!   two components (at most `PREFIXES`), of one (as many), then all in one. So is a key longer than
-//!   `LONGEST_KEY`. In a busy second that is done, down to `SPILL_KEYS` (or `window_keys`) rows,
-//!   after every `SPILL_ROWS` events, and after `SPILL_BYTES` of paths longer than `PREFIX_BYTES`.
+//!   `LONGEST_KEY`. In a busy second that is done, down to `SPILL_KEYS` (or `window_keys`) rows, where a
+//!   grouping has `SPILL_ROWS` keys (it is looked after each `LOOK` events), after `SPILL_EVENTS` events,
+//!   and after `SPILL_BYTES` of paths longer than `PREFIX_BYTES`.
 //! * Totals hold at most `total_keys` keys per grouping and `TOTAL_BYTES` of them. Beyond, keys are
 //!   replaced as in Space-Saving (Metwally, Agrawal, El Abbadi 2005), half of them at once: those
 //!   with the smallest upper bound of requests go, and are folded as above. A key that comes (again)
@@ -37,8 +38,12 @@ const PREFIXES: usize = 64;
 const PREFIX_BYTES: usize = 256;
 /// A longer key is not kept apart: a path can be as long as a frame.
 const LONGEST_KEY: usize = 1024;
-/// Events, and bytes of long paths, before a second is folded: what it may hold in memory.
-const SPILL_ROWS: u64 = 8192;
+/// Keys of a grouping, events (each may take a bucket of a histogram), and bytes of long paths, before a second
+/// is folded: what it may hold in memory.
+const SPILL_ROWS: usize = 8192;
+const SPILL_EVENTS: u64 = 1 << 18;
+/// So many events are counted before it is looked how many keys there are.
+const LOOK: u64 = 1024;
 const SPILL_BYTES: usize = 1 << 20;
 /// Rows that a second is folded to before it has ended.
 const SPILL_KEYS: usize = 1024;
@@ -342,6 +347,17 @@ impl Windows {
         }
     }
 
+    /// Folds the second under way where it holds enough.
+    #[inline(never)]
+    fn look(&mut self) {
+        if self.waiting >= SPILL_EVENTS
+            || self.waiting_bytes >= SPILL_BYTES
+            || self.now.most_keys() >= SPILL_ROWS
+        {
+            self.spill(self.window_keys.max(SPILL_KEYS));
+        }
+    }
+
     /// Takes the rows of `now` to the totals, and to the window under way, `keep` of them.
     fn spill(&mut self, keep: usize) {
         self.waiting = 0;
@@ -418,8 +434,8 @@ impl Windows {
             let bytes = String::from_utf8_lossy(long).len();
             self.waiting_bytes += if bytes > PREFIX_BYTES { bytes } else { 0 };
         }
-        if self.waiting >= SPILL_ROWS || self.waiting_bytes >= SPILL_BYTES {
-            self.spill(self.window_keys.max(SPILL_KEYS));
+        if self.waiting.is_multiple_of(LOOK) || self.waiting_bytes >= SPILL_BYTES {
+            self.look();
         }
     }
 }
@@ -528,15 +544,16 @@ mod tests {
         for i in 0..3 * SPILL_ROWS {
             feed(&mut windows, 1, &format!("/flood/n{i}"));
             feed(&mut windows, 1, "/hot");
-            assert!(windows.waiting < SPILL_ROWS);
+            assert!(windows.waiting < 2 * (SPILL_ROWS as u64 + LOOK));
         }
         feed(&mut windows, 1, &format!("/{}", "x".repeat(SPILL_BYTES)));
         let ended = windows.drain(true);
         let rows = by_path(&ended[0]);
         assert!(rows.len() <= 4 + 2 * PREFIXES + 1);
-        assert_eq!(paths(rows)[0], (Some("/hot"), false, 3 * SPILL_ROWS));
+        let spill_rows = SPILL_ROWS as u64;
+        assert_eq!(paths(rows)[0], (Some("/hot"), false, 3 * spill_rows));
         let sum: u64 = rows.iter().map(|one| one.row.requests).sum();
-        assert_eq!(sum, 6 * SPILL_ROWS + 1);
+        assert_eq!(sum, 6 * spill_rows + 1);
         let bytes: usize = rows
             .iter()
             .filter_map(|one| one.key.as_ref())
@@ -547,12 +564,12 @@ mod tests {
         let hot = total.iter().find(|one| one.key.as_deref() == Some("/hot"));
         assert_eq!(
             hot.map(|one| (one.row.requests, one.missed)),
-            Some((3 * SPILL_ROWS, 0))
+            Some((3 * spill_rows, 0))
         );
         let shapes = windows.totals(By::Fingerprint);
         let flood = shapes
             .iter()
             .find(|one| one.key.as_deref() == Some("/flood/n<n>"));
-        assert_eq!(flood.unwrap().row.requests, 3 * SPILL_ROWS);
+        assert_eq!(flood.unwrap().row.requests, 3 * spill_rows);
     }
 }

@@ -5,6 +5,7 @@
 //! Knows nothing of Python.
 
 pub mod ledger;
+pub mod ops;
 pub mod recent;
 mod recent_code;
 pub mod sessions;
@@ -13,13 +14,14 @@ pub mod slow;
 pub mod watches;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use crate::events::{
     Anomaly, Connection, Election, EventSink, Exchange, FourLetter, Quorum, State, WatchEvent,
 };
-use crate::intern::lossy;
+use crate::intern::{hash_bytes, lossy};
 use crate::siphash::hash_session;
+use ops::{Class, Ops};
 use recent::Recent;
 use sessions::Sessions;
 use shape::Shape;
@@ -153,6 +155,9 @@ impl Conns {
 pub struct Kept {
     hash_key: Option<[u8; 16]>,
     conns: Conns,
+    /// Of the hash of a path, which is taken once for all who want it.
+    seed: u64,
+    pub ops: Ops,
     pub sessions: Sessions,
     pub slow: Slow,
     pub watches: Watches,
@@ -174,9 +179,11 @@ impl Kept {
         Kept {
             hash_key,
             conns: Conns::new(),
+            seed: std::collections::hash_map::RandomState::new().hash_one(0u64),
+            ops: Ops::new(changing),
             sessions: Sessions::new(max_sessions),
             slow: Slow::default(),
-            watches: Watches::new(changing),
+            watches: Watches::default(),
             shape: Shape::default(),
             recent: Recent::new(recent_rows),
             rows: 0,
@@ -197,20 +204,24 @@ impl EventSink for Kept {
     fn exchange(&mut self, row: &Exchange<'_>) {
         self.rows += 1;
         let session = self.shown(row.session);
+        let is = row.op.map_or(Class::default(), |op| self.ops.learn(op));
+        let hash = row.path.map_or(0, |path| hash_bytes(self.seed, path));
         let place = self.conns.place(row.conn.id);
         if let Some(conn) = self.conns.table.get_mut(place) {
-            self.slow.exchange(row, session, &mut conn.last);
+            self.slow.exchange(row, is, session, &mut conn.last);
             if let Some(id) = session.filter(|&id| id != 0) {
                 if row.state != State::NoRequest {
                     if conn.session == 0 {
                         conn.session = id;
                     }
-                    self.sessions.exchange(row, id, conn);
+                    self.sessions.exchange(row, is, id, conn);
                 }
             }
         }
-        self.watches.exchange(row, session);
-        self.shape.exchange(row);
+        self.watches.exchange(row, is, hash, session);
+        let seed = self.seed;
+        self.shape
+            .exchange(row, hash, |path| hash_bytes(seed, path));
         self.recent.exchange(row);
     }
 
@@ -220,7 +231,8 @@ impl EventSink for Kept {
         if let Some(id) = session {
             self.sessions.watch_event(row, id);
         }
-        self.watches.watch_event(row, session);
+        let hash = row.path.map_or(0, |path| hash_bytes(self.seed, path));
+        self.watches.watch_event(row, hash, session);
         self.recent.watch_event(row);
     }
 

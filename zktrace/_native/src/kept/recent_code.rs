@@ -144,23 +144,54 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// What nearly every exchange has is written in one piece, there or not: the head, then the fields up to the
+/// bytes of the reply as [`Reader::exchange`] takes them, then the texts of op and path.
+const FIXED: usize = 29 + 64;
+
 pub fn exchange(out: &mut Vec<u8>, row: &Exchange<'_>, conn: u32) {
-    let mut to = Writer::new(out, EXCHANGES, row.seq, row.ts_ns, conn);
-    to.byte(row.state as u8);
-    if to.has(row.op.is_some()) {
-        let (code, name) = row.op.unwrap_or_default();
-        to.out.extend_from_slice(&code.to_ne_bytes());
-        to.text(name.as_bytes());
-    }
-    to.long(row.xid);
-    to.long(row.session);
-    to.some_text(row.path);
-    to.flag(row.watch);
-    to.int(row.error);
-    to.long(row.zxid);
-    to.long(row.latency_ns);
-    to.long(row.request_bytes);
-    to.long(row.reply_bytes);
+    let start = out.len();
+    let (code, name) = row.op.unwrap_or_default();
+    let path = row.path.unwrap_or_default();
+    let mut fixed = [0_u8; FIXED];
+    fixed[4] = EXCHANGES;
+    fixed[5..13].copy_from_slice(&row.seq.to_ne_bytes());
+    fixed[13..21].copy_from_slice(&row.ts_ns.to_ne_bytes());
+    fixed[21..25].copy_from_slice(&conn.to_ne_bytes());
+    fixed[29] = row.state as u8;
+    fixed[30] = u8::from(row.watch.unwrap_or_default());
+    fixed[31..33].copy_from_slice(&(name.len() as u16).to_ne_bytes());
+    fixed[33..37].copy_from_slice(&(path.len() as u32).to_ne_bytes());
+    fixed[37..41].copy_from_slice(&code.to_ne_bytes());
+    fixed[41..45].copy_from_slice(&row.error.unwrap_or_default().to_ne_bytes());
+    fixed[45..53].copy_from_slice(&row.xid.unwrap_or_default().to_ne_bytes());
+    fixed[53..61].copy_from_slice(&row.session.unwrap_or_default().to_ne_bytes());
+    fixed[61..69].copy_from_slice(&row.zxid.unwrap_or_default().to_ne_bytes());
+    fixed[69..77].copy_from_slice(&row.latency_ns.unwrap_or_default().to_ne_bytes());
+    fixed[77..85].copy_from_slice(&row.request_bytes.unwrap_or_default().to_ne_bytes());
+    fixed[85..93].copy_from_slice(&row.reply_bytes.unwrap_or_default().to_ne_bytes());
+    let there = [
+        row.op.is_some(),
+        row.xid.is_some(),
+        row.session.is_some(),
+        row.path.is_some(),
+        row.watch.is_some(),
+        row.error.is_some(),
+        row.zxid.is_some(),
+        row.latency_ns.is_some(),
+        row.request_bytes.is_some(),
+        row.reply_bytes.is_some(),
+    ];
+    let mask = (0..).zip(there).map(|(bit, there)| u32::from(there) << bit);
+    let mut to = Writer {
+        start,
+        mask_at: start + 25,
+        mask: mask.sum(),
+        bit: 1 << there.len(),
+        out,
+    };
+    to.out.extend_from_slice(&fixed);
+    to.out.extend_from_slice(name.as_bytes());
+    to.out.extend_from_slice(path);
     to.int(row.flags);
     to.int(row.mode);
     to.int(row.version);
@@ -326,8 +357,17 @@ impl<'a> Reader<'a> {
         i64::from_ne_bytes(self.take())
     }
 
+    #[inline]
+    fn plain_int(&mut self) -> i32 {
+        i32::from_ne_bytes(self.take())
+    }
+
     fn text(&mut self) -> &'a [u8] {
         let length = u32::from_ne_bytes(self.take()) as usize;
+        self.bytes(length)
+    }
+
+    fn bytes(&mut self, length: usize) -> &'a [u8] {
         let (text, rest) = self.rest.split_at_checked(length).unwrap_or_default();
         self.rest = rest;
         text
@@ -475,19 +515,26 @@ impl<'a> Reader<'a> {
     }
 
     fn exchange(&mut self, conn: &ConnInfo, sink: &mut dyn EventSink) {
-        let [state] = self.take::<1>();
+        let [state, watch] = self.take::<2>();
+        let name_length = u16::from_ne_bytes(self.take());
+        let path_length = u32::from_ne_bytes(self.take());
+        let (code, error) = (self.plain_int(), self.plain_int());
+        let [xid, session, zxid, latency, sent, got] = [(); 6].map(|()| self.plain_long());
+        let name = self.bytes(usize::from(name_length));
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let path = self.bytes(path_length as usize);
         let state = STATES.get(usize::from(state)).copied().unwrap_or_default();
         let mut row = Exchange::new(self.seq, self.ts_ns, conn, state);
-        row.op = self.named();
-        row.xid = self.long();
-        row.session = self.long();
-        row.path = self.some_text();
-        row.watch = self.flag();
-        row.error = self.int();
-        row.zxid = self.long();
-        row.latency_ns = self.long();
-        row.request_bytes = self.long();
-        row.reply_bytes = self.long();
+        row.op = self.has().then_some((code, name));
+        row.xid = self.has().then_some(xid);
+        row.session = self.has().then_some(session);
+        row.path = self.has().then_some(path);
+        row.watch = self.has().then_some(watch != 0);
+        row.error = self.has().then_some(error);
+        row.zxid = self.has().then_some(zxid);
+        row.latency_ns = self.has().then_some(latency);
+        row.request_bytes = self.has().then_some(sent);
+        row.reply_bytes = self.has().then_some(got);
         row.flags = self.int();
         row.mode = self.int();
         row.version = self.int();

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use super::ops::{Class, CLOSE_SESSION, CONNECT};
 use super::Conn;
 use crate::events::{
     Anomaly, ConnInfo, Connection, ConnectionEvent, Endpoint, Exchange, Quorum, State, WatchEvent,
@@ -237,7 +238,7 @@ impl Sessions {
 
     /// A request of a session, with or without reply.
     #[inline]
-    pub fn exchange(&mut self, row: &Exchange<'_>, id: i64, conn: &mut Conn) {
+    pub fn exchange(&mut self, row: &Exchange<'_>, is: Class, id: i64, conn: &mut Conn) {
         if conn.epoch != self.epoch || conn.slot_session != id {
             conn.slot = self.slot(id, row);
             (conn.epoch, conn.slot_session) = (self.epoch, id);
@@ -277,35 +278,34 @@ impl Sessions {
         if let Some((before, percent)) = near {
             self.note(slot, before, "silent", None, Some(percent));
         }
-        let op = row.op.map_or("", |(_, name)| name);
         // That a connection was closed before the answer to closeSession came is usual.
-        if row.state == State::NoReply && op != "closeSession" {
+        if row.state == State::NoReply && !is.any(CLOSE_SESSION) {
             if let Some(session) = self.table.get_mut(slot as usize) {
                 push_bounded(&mut session.unanswered, row.ts_ns);
             }
         }
-        match row.op {
-            Some((_, "connect" | "closeSession")) => self.changed(slot, row),
-            _ if self.expired > 0 => self.revived(slot, row),
-            _ => {}
+        if is.any(CONNECT | CLOSE_SESSION) {
+            self.changed(slot, row, is);
+        } else if self.expired > 0 {
+            self.revived(slot, row, is);
         }
     }
 
     /// A connect or a close.
     #[cold]
-    fn changed(&mut self, slot: u32, row: &Exchange<'_>) {
+    fn changed(&mut self, slot: u32, row: &Exchange<'_>, is: Class) {
         let Some(session) = self.table.get_mut(slot as usize) else {
             return;
         };
         let (at, conn) = (row.ts_ns, Some(row.conn));
         let was_expired = session.state == EXPIRED;
-        if row.op.is_some_and(|(_, name)| name == "closeSession") {
+        if is.any(CLOSE_SESSION) {
             if row.error == Some(0) {
                 (session.state, session.ended_ns) = (CLOSED, at);
                 self.expired -= usize::from(was_expired);
                 self.note(slot, at, "closed", conn, None);
             } else if was_expired {
-                self.revived(slot, row);
+                self.revived(slot, row, is);
             }
             return;
         }
@@ -331,7 +331,7 @@ impl Sessions {
     }
 
     /// A session that goes on was not expired: servers answer a wrong password alike.
-    fn revived(&mut self, slot: u32, row: &Exchange<'_>) {
+    fn revived(&mut self, slot: u32, row: &Exchange<'_>, is: Class) {
         let Some(session) = self.table.get_mut(slot as usize) else {
             return;
         };
@@ -339,8 +339,7 @@ impl Sessions {
         if session.state != EXPIRED || !fine || row.ts_ns <= session.ended_ns {
             return;
         }
-        let closes = row.op.is_some_and(|(_, name)| name == "closeSession");
-        session.state = if closes { CLOSED } else { OPEN };
+        session.state = if is.any(CLOSE_SESSION) { CLOSED } else { OPEN };
         self.expired -= 1;
         self.note(slot, row.ts_ns, "went on", None, None);
     }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, OnceLock};
 
+use super::ops::{Class, CONNECT, PING};
 use super::short;
 use crate::events::{Endpoint, Exchange, State};
 
@@ -23,38 +24,6 @@ const RING_ROWS: u64 = 2 * CONTEXT_ROWS;
 /// Exchanges in flight beside a slow one that are shown.
 const BESIDE: usize = 5;
 const SECOND: i64 = 1_000_000_000;
-/// Numbers whose names are remembered; others are called `op<n>`.
-const FIRST_OP: i32 = -16;
-const OPS: usize = 256;
-
-/// Names of ops by their number.
-pub struct OpNames(Vec<Option<Box<str>>>);
-
-impl Default for OpNames {
-    fn default() -> Self {
-        OpNames(vec![None; OPS])
-    }
-}
-
-fn place(code: i32) -> usize {
-    usize::try_from(code.wrapping_sub(FIRST_OP)).unwrap_or(usize::MAX)
-}
-
-impl OpNames {
-    #[inline]
-    pub fn learn(&mut self, (code, name): (i32, &str)) {
-        if let Some(known) = self.0.get_mut(place(code)) {
-            if known.is_none() {
-                *known = Some(name.into());
-            }
-        }
-    }
-
-    pub fn name(&self, code: i32) -> String {
-        let known = self.0.get(place(code)).and_then(Option::as_deref);
-        known.map_or_else(|| format!("op{code}"), str::to_owned)
-    }
-}
 
 /// An exchange as company of another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -159,43 +128,45 @@ impl Top {
     }
 }
 
-/// An exchange of the ring.
+/// An exchange of the ring: one cache line, since every exchange writes one.
 #[derive(Clone, Default)]
+#[repr(align(64))]
 struct Past {
     /// Number of the exchange before it on its connection, + 1; 0: none.
     before: u64,
     seq: i64,
     ts_ns: i64,
-    op: Option<i32>,
-    has_path: bool,
-    /// As it came; its memory is used again.
-    path: Vec<u8>,
-    latency_ns: Option<i64>,
-    request_bytes: Option<i64>,
-    reply_bytes: Option<i64>,
+    /// These three: [`ABSENT`] where there is none.
+    latency_ns: i64,
+    request_bytes: i64,
+    reply_bytes: i64,
+    /// Where its path is among those of its half of the ring, and how long; [`NO_PATH`]: it has none.
+    path_at: u32,
+    path_length: u16,
+    has_op: bool,
+    op: i32,
+}
+
+const _: () = assert!(size_of::<Past>() == 64);
+
+/// No number of an exchange is that.
+const ABSENT: i64 = i64::MIN;
+const NO_PATH: u16 = u16::MAX;
+
+fn some(value: i64) -> Option<i64> {
+    (value != ABSENT).then_some(value)
 }
 
 impl Past {
-    fn shown(&self) -> Beside {
-        Beside {
-            seq: self.seq,
-            ts_ns: self.ts_ns,
-            op: self.op,
-            path: self.has_path.then(|| short(&self.path)),
-            latency_ns: self.latency_ns,
-            request_bytes: self.request_bytes,
-            reply_bytes: self.reply_bytes,
-        }
-    }
-
+    /// What is not there is less than nothing.
     fn size(&self) -> i64 {
-        let (sent, got) = (self.request_bytes, self.reply_bytes);
-        sent.unwrap_or_default().max(got.unwrap_or_default())
+        self.request_bytes.max(self.reply_bytes).max(0)
     }
 }
 
-/// A path of the ring keeps no more memory than that.
+/// Bytes of a path that the ring keeps, and memory for paths that is not given back.
 const PATH_MEMORY: usize = 1028;
+const PATHS_MEMORY: usize = 1 << 20;
 
 pub struct Slow {
     all: Top,
@@ -204,11 +175,13 @@ pub struct Slow {
     slot: Option<(i64, i64)>,
     floor: i64,
     ring: Vec<Past>,
+    /// Paths of either half of the ring, one behind the other, as they came. Who reaches back from one half
+    /// reaches into the other, and not beyond: a half's paths go when it is begun anew.
+    paths: [Vec<u8>; 2],
     /// Those whose company was not looked for yet.
     pending: Vec<Arc<Entry>>,
     /// Exchanges so far.
     number: u64,
-    pub names: OpNames,
 }
 
 impl Default for Slow {
@@ -219,28 +192,28 @@ impl Default for Slow {
             slot: None,
             floor: -1,
             ring: Vec::new(),
+            paths: [Vec::new(), Vec::new()],
             pending: Vec::new(),
             number: 0,
-            names: OpNames::default(),
         }
     }
 }
 
 impl Slow {
-    /// An exchange; `last` is the number of the last one of its connection, + 1.
+    /// An exchange, what its op is, and the number of the last one of its connection, + 1.
     #[inline]
-    pub fn exchange(&mut self, row: &Exchange<'_>, session: Option<i64>, last: &mut u64) {
-        if let Some(op) = row.op {
-            self.names.learn(op);
-        }
+    pub fn exchange(
+        &mut self,
+        row: &Exchange<'_>,
+        is: Class,
+        session: Option<i64>,
+        last: &mut u64,
+    ) {
         if row.state == State::NoReply {
             return;
         }
         if let Some(latency) = row.latency_ns {
-            let aside = row
-                .op
-                .is_some_and(|(_, name)| matches!(name, "ping" | "connect"));
-            if !aside && latency > self.least(row.ts_ns.div_euclid(SLOT_NS)) {
+            if !is.any(PING | CONNECT) && latency > self.least(row.ts_ns.div_euclid(SLOT_NS)) {
                 self.keep(row, latency, session, *last);
             }
         }
@@ -260,29 +233,59 @@ impl Slow {
 
     #[inline]
     fn remember(&mut self, row: &Exchange<'_>, before: u64) {
-        let at = (self.number % RING_ROWS) as usize;
+        let at = self.number % RING_ROWS;
+        let [even, odd] = &mut self.paths;
+        let paths = if at < CONTEXT_ROWS { even } else { odd };
+        if at.is_multiple_of(CONTEXT_ROWS) {
+            paths.clear();
+            paths.shrink_to(PATHS_MEMORY);
+        }
+        let path_at = paths.len() as u32;
+        let path_length = row.path.map_or(NO_PATH, |path| {
+            let path = path.get(..PATH_MEMORY).unwrap_or(path);
+            paths.extend_from_slice(path);
+            path.len() as u16
+        });
+        let past = Past {
+            before,
+            seq: row.seq,
+            ts_ns: row.ts_ns,
+            latency_ns: row.latency_ns.unwrap_or(ABSENT),
+            request_bytes: row.request_bytes.unwrap_or(ABSENT),
+            reply_bytes: row.reply_bytes.unwrap_or(ABSENT),
+            path_at,
+            path_length,
+            has_op: row.op.is_some(),
+            op: row.op.map_or(0, |(code, _)| code),
+        };
+        match self.ring.get_mut(at as usize) {
+            Some(known) => *known = past,
+            None => self.ring.push(past),
+        }
         self.number += 1;
         if self.number.is_multiple_of(CONTEXT_ROWS) {
             self.settle();
         }
-        if at == self.ring.len() {
-            self.ring.push(Past::default());
-        }
-        let Some(past) = self.ring.get_mut(at) else {
-            return;
+    }
+
+    fn shown(&self, past: &Past, at: usize) -> Beside {
+        let [even, odd] = &self.paths;
+        let half = if (at as u64) < CONTEXT_ROWS {
+            even
+        } else {
+            odd
         };
-        past.before = before;
-        past.seq = row.seq;
-        past.ts_ns = row.ts_ns;
-        past.op = row.op.map(|(code, _)| code);
-        past.latency_ns = row.latency_ns;
-        past.request_bytes = row.request_bytes;
-        past.reply_bytes = row.reply_bytes;
-        past.has_path = row.path.is_some();
-        past.path.clear();
-        let path = row.path.unwrap_or_default();
-        past.path
-            .extend_from_slice(path.get(..PATH_MEMORY).unwrap_or(path));
+        let from = past.path_at as usize;
+        let path = half.get(from..from + usize::from(past.path_length));
+        Beside {
+            seq: past.seq,
+            ts_ns: past.ts_ns,
+            op: past.has_op.then_some(past.op),
+            path: (past.path_length != NO_PATH).then(|| short(path.unwrap_or_default())),
+            latency_ns: some(past.latency_ns),
+            request_bytes: some(past.request_bytes),
+            reply_bytes: some(past.reply_bytes),
+        }
     }
 
     #[cold]
@@ -339,41 +342,53 @@ impl Slow {
     /// Of the entry's connection: how many requests were in flight when it was sent, some of them, and the
     /// largest message of the second before.
     fn company(&self, entry: &Entry) -> Company {
-        let (mut outstanding, mut largest) = (0, None::<&Past>);
-        let mut beside: Vec<&Past> = Vec::new();
-        let rank = |one: &Past| (Reverse(one.latency_ns), one.seq);
+        let (mut outstanding, mut largest) = (0, None::<(&Past, usize)>);
+        let mut most = 0;
+        let mut beside: Vec<(&Past, usize)> = Vec::new();
+        let rank = |one: &Past| (Reverse(some(one.latency_ns)), one.seq);
+        let since = entry.ts_ns.saturating_sub(SECOND);
         let mut at = entry.last;
         while at > 0 && entry.number - (at - 1) <= CONTEXT_ROWS {
-            let Some(past) = self.ring.get(((at - 1) % RING_ROWS) as usize) else {
+            let place = ((at - 1) % RING_ROWS) as usize;
+            let Some(past) = self.ring.get(place) else {
                 break;
             };
             at = past.before;
-            let done = past.ts_ns.saturating_add(past.latency_ns.unwrap_or(0));
-            let recent = done >= entry.ts_ns.saturating_sub(SECOND);
-            if past.latency_ns.is_some() && !recent {
-                break; // replies come in order: all before were done earlier
-            }
-            if past.ts_ns > entry.ts_ns || !recent {
+            let answered = past.latency_ns != ABSENT;
+            let done = past
+                .ts_ns
+                .saturating_add(if answered { past.latency_ns } else { 0 });
+            if done < since {
+                if answered {
+                    break; // replies come in order: all before were done earlier
+                }
                 continue;
             }
-            if largest.is_none_or(|known| past.size() >= known.size()) {
-                largest = Some(past);
+            if past.ts_ns > entry.ts_ns {
+                continue;
+            }
+            if past.size() >= most {
+                (most, largest) = (past.size(), Some((past, place)));
             }
             if done > entry.ts_ns {
                 outstanding += 1;
-                if beside.len() < BESIDE
-                    || beside.last().is_some_and(|least| rank(past) < rank(least))
+                let full = beside.len() >= BESIDE;
+                if !full
+                    || beside
+                        .last()
+                        .is_some_and(|least| rank(past) < rank(least.0))
                 {
-                    beside.push(past);
-                    beside.sort_by_key(|one| rank(one));
+                    beside.push((past, place));
+                    beside.sort_by_key(|one| rank(one.0));
                     beside.truncate(BESIDE);
                 }
             }
         }
+        let shown = |(past, place): (&Past, usize)| self.shown(past, place);
         Company {
             outstanding,
-            beside: beside.into_iter().map(Past::shown).collect(),
-            largest: largest.map(Past::shown),
+            beside: beside.into_iter().map(shown).collect(),
+            largest: largest.map(shown),
         }
     }
 

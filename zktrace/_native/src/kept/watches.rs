@@ -4,12 +4,12 @@
 //! `zktrace/store/watches.py` is the reference, row by row. Knows nothing of Python.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::BuildHasher;
 
 use super::ledger::{Ledger, CHILD, DATA, MAX_WATCHES};
-use super::{short, ByHash};
+use super::ops::{Class, ADD_WATCH, CLOSE_SESSION, READS, WRITES};
+use super::{short, ByHash, LONGEST_PATH};
 use crate::events::{Endpoint, Exchange, State, WatchEvent};
-use crate::intern::{hash_bytes, lossy};
+use crate::intern::lossy;
 
 /// Paths with counts, and their bytes; writes with fan-out. Beyond, the half with the smallest counts
 /// goes.
@@ -64,12 +64,23 @@ pub struct Write {
     pub reread_bytes: i64,
 }
 
+/// A write that was answered; its memory is used again.
 #[derive(Clone, Default)]
 struct Answered {
     zxid: i64,
     op: String,
     client: Endpoint,
-    path: Option<String>,
+    has_path: bool,
+    /// The beginning of it, as much as is shown.
+    path: Vec<u8>,
+}
+
+/// Bytes of such a path.
+const PATH_MEMORY: usize = LONGEST_PATH + 4;
+
+/// The key of a session and the hash of a path.
+fn both(session: i64, hash: u64) -> u64 {
+    hash ^ (session as u64).wrapping_mul(DATA)
 }
 
 pub struct Watches {
@@ -89,18 +100,14 @@ pub struct Watches {
     keys: HashMap<u64, WriteKey>,
     answered: Vec<Answered>,
     pub ledger: Ledger,
-    seed: u64,
     waiting: ByHash<(i64, u64)>,
     queue: VecDeque<(i64, u64)>,
     pub forgotten_paths: u64,
     pub forgotten_writes: u64,
-    /// Opcodes of writes.
-    changing: Vec<i32>,
 }
 
-impl Watches {
-    pub fn new(mut changing: Vec<i32>) -> Self {
-        changing.sort_unstable();
+impl Default for Watches {
+    fn default() -> Self {
         Watches {
             registered: [0; 5],
             restored: [0; 5],
@@ -114,20 +121,20 @@ impl Watches {
             keys: HashMap::new(),
             answered: Vec::new(),
             ledger: Ledger::new(MAX_WATCHES),
-            seed: std::collections::hash_map::RandomState::new().hash_one(0u64),
             waiting: ByHash::default(),
             queue: VecDeque::new(),
             forgotten_paths: 0,
             forgotten_writes: 0,
-            changing,
         }
     }
+}
 
+impl Watches {
     #[inline]
-    pub fn exchange(&mut self, row: &Exchange<'_>, session: Option<i64>) {
-        let Some((code, op)) = row.op else { return };
+    pub fn exchange(&mut self, row: &Exchange<'_>, is: Class, hash: u64, session: Option<i64>) {
+        let Some((_, op)) = row.op else { return };
         self.ledger.tick(row.ts_ns);
-        if row.watch == Some(true) || op == "addWatch" {
+        if row.watch == Some(true) || is.any(ADD_WATCH) {
             self.registers(row, op, session);
         }
         if let Some(watches) = row.watches.filter(|_| row.error == Some(0)) {
@@ -143,19 +150,17 @@ impl Watches {
             }
         }
         if row.error == Some(0) && row.state != State::NoReply {
-            if op == "closeSession" {
+            if is.any(CLOSE_SESSION) {
                 if let Some(session) = session {
                     self.ledger.closed(session);
                 }
             }
-            if let Some(zxid) = row.zxid {
-                if self.changing.binary_search(&code).is_ok() {
-                    self.answers(row, op, zxid);
-                }
+            if let Some(zxid) = row.zxid.filter(|_| is.any(WRITES)) {
+                self.answers(row, op, zxid);
             }
         }
         if !self.waiting.is_empty() {
-            self.reads(row, op, session);
+            self.reads(row, is, hash, session);
         }
     }
 
@@ -238,13 +243,18 @@ impl Watches {
             known.zxid = zxid;
             op.clone_into(&mut known.op);
             known.client = row.conn.client;
-            known.path = row.path.map(short);
+            known.has_path = row.path.is_some();
+            known.path.clear();
+            let path = row.path.unwrap_or_default();
+            known
+                .path
+                .extend_from_slice(path.get(..PATH_MEMORY).unwrap_or(path));
         }
     }
 
     /// A request that may read what an event told of.
-    #[inline(never)]
-    fn reads(&mut self, row: &Exchange<'_>, op: &str, session: Option<i64>) {
+    #[inline]
+    fn reads(&mut self, row: &Exchange<'_>, is: Class, hash: u64, session: Option<i64>) {
         // A row comes when its reply does, so some time later than its request.
         while let Some(&(ts_ns, key)) = self.queue.front() {
             if ts_ns >= row.ts_ns.saturating_sub(2 * REREAD_NS) && self.queue.len() <= MAX_WAITING {
@@ -255,13 +265,10 @@ impl Watches {
                 self.waiting.remove(&key);
             }
         }
-        let (Some(path), Some(session)) = (row.path, session) else {
+        let (Some(_), Some(session)) = (row.path, session.filter(|_| is.any(READS))) else {
             return;
         };
-        if !matches!(op, "getData" | "exists" | "getChildren" | "getChildren2") {
-            return;
-        }
-        let key = hash_bytes(self.seed ^ (session as u64).wrapping_mul(DATA), path);
+        let key = both(session, hash);
         let Some(&(ts_ns, number)) = self.waiting.get(&key) else {
             return;
         };
@@ -277,7 +284,7 @@ impl Watches {
         }
     }
 
-    pub fn watch_event(&mut self, row: &WatchEvent<'_>, session: Option<i64>) {
+    pub fn watch_event(&mut self, row: &WatchEvent<'_>, hash: u64, session: Option<i64>) {
         let event = row.event.unwrap_or("?");
         count(&mut self.fired, event);
         let Some(path) = row.path else { return };
@@ -294,7 +301,7 @@ impl Watches {
         }
         let number = self.fires(row, event, path, session);
         if let Some(session) = session {
-            let key = hash_bytes(self.seed ^ (session as u64).wrapping_mul(DATA), path);
+            let key = both(session, hash);
             self.waiting.insert(key, (row.ts_ns, number));
             self.queue.push_back((row.ts_ns, key));
             if self.queue.len() > MAX_WAITING {
@@ -366,8 +373,8 @@ impl Watches {
                 Some(known) => {
                     write.op = Some(known.op.clone());
                     write.client = Some(known.client);
-                    if let Some(path) = &known.path {
-                        write.path.clone_from(path);
+                    if known.has_path {
+                        write.path = short(&known.path);
                     }
                 }
                 None => self.unknown += 1,
