@@ -57,21 +57,29 @@ class TapFeed:
         if decisions:
             self._picture.note([shown(one) for one in decisions])
 
+    def _feed(self) -> None:
+        """What comes within a moment; the lock of an engine that has none of its own is held for a
+        block at a time, and never while one is waited for.
+        """
+        engine = self._picture.engine
+        if self._picture.shared and self._plane.feed(engine, self._source, _WAIT_S):
+            return
+        end = time.monotonic() + _WAIT_S
+        waiting = 0
+        while (left := end - time.monotonic()) > 0 and waiting < self._picture.batch_rows:
+            block = self._plane.next(left)
+            if block is None:
+                return
+            with self._picture.decoding():
+                waiting = engine.feed(self._source, block)
+
     def _work(self) -> None:
         picture = self._picture
-        collected = time.monotonic()
         try:
             while not self._plane.ended():
-                block = self._plane.next(_WAIT_S)
+                self._feed()
                 self._note()
-                waiting = 0
-                if block is not None:
-                    with picture.decoding():
-                        waiting = picture.engine.feed(self._source, block)
-                now = time.monotonic()
-                if block is None or waiting >= picture.batch_rows or now - collected > _WAIT_S:
-                    picture.collect()
-                    collected = now
+                picture.collect()
             self._note()
             with picture.decoding():
                 picture.engine.end_source(self._source)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zktrace.wire.layout import schema_text
 from zktrace_proxy.plane import Config, Decision, PlaneError, Question, Upstream, Verdict
 from zktrace_proxy.tls import NO_TLS, Identity, Tls, TlsError, key_log, read
+
+if TYPE_CHECKING:
+    from zktrace.engine.base import LiveEngine
 
 
 def _ms(seconds: float) -> int:
@@ -109,6 +112,14 @@ class NativePlane:
 
     def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
         return self._relay.next(tap, _ms(timeout_s))
+
+    def feed(self, engine: LiveEngine, source: int, budget_s: float, tap: int = 0) -> bool:
+        from zktrace.engine.native import NativeEngine
+
+        if not isinstance(engine, NativeEngine):
+            return False
+        engine.feed_from(self._relay, tap, source, _ms(budget_s))
+        return True
 
     def ended(self, tap: int = 0) -> bool:
         return self._relay.ended(tap)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 from zktrace_proxy.tls import NO_TLS, Tls
 
 if TYPE_CHECKING:
+    from zktrace.engine.base import LiveEngine
     from zktrace_proxy.rules import Rule
 
 #: Bytes of a direction of a connection that wait to be sent; beyond, its source is not read.
@@ -163,6 +164,11 @@ class Plane(Protocol):
 
     def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
         """A tap's next bytes, whole pcapng blocks; None when none came in time."""
+
+    def feed(self, engine: LiveEngine, source: int, budget_s: float, tap: int = 0) -> bool:
+        """Feeds a source of an engine with what a tap gives, for up to so long, or waits for it;
+        False: these two have no way but :meth:`next`.
+        """
 
     def ended(self, tap: int = 0) -> bool:
         """Whether a tap has given all it ever will."""

@@ -17,6 +17,7 @@ from zktrace.engine.base import EngineOptions, Rows
 from zktrace.engine.buckets import BOUNDS
 
 if TYPE_CHECKING:
+    from zktrace._native import Relay as _Relay
     from zktrace.capture.live import Plan, Taker, Turn
 
 ABILITIES: Final[frozenset[str]] = frozenset(
@@ -82,6 +83,10 @@ class NativeEngine:
         self.take_whole = engine.take_whole
         self.whole_rows = engine.whole_rows
         self.kept = engine.kept
+
+    def feed_from(self, relay: _Relay, tap: int, source: int, budget_ms: int) -> None:
+        """Feeds a source with what a proxy's tap gives, for up to so long, without Python."""
+        relay.feed(tap, self._engine, source, budget_ms)
 
     def take(self) -> Mapping[str, Rows]:
         kinds: dict[str, list[Rows]] = {}

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zktrace_proxy.fallback.tap import Flow, Queue, Tap
 from zktrace_proxy.fallback.wire import Plain, Secured, Slow, Wire, reset
@@ -28,6 +28,9 @@ from zktrace_proxy.plane import (
     Verdict,
 )
 from zktrace_proxy.tls import TlsError, client_context, server_context
+
+if TYPE_CHECKING:
+    from zktrace.engine.base import LiveEngine
 
 _BACKLOG: Final = 1024
 _ACCEPT_PAUSE_S: Final = 0.05
@@ -131,6 +134,9 @@ class AsyncioPlane:
 
     def next(self, timeout_s: float, tap: int = 0) -> bytes | None:
         return self._queues[tap].next(timeout_s)
+
+    def feed(self, engine: LiveEngine, source: int, budget_s: float, tap: int = 0) -> bool:
+        return False
 
     def ended(self, tap: int = 0) -> bool:
         return tap >= len(self._queues) or self._queues[tap].ended()

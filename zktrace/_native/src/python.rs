@@ -199,7 +199,7 @@ fn ports(given: Vec<PyPort>) -> PyResult<Vec<Port>> {
 }
 
 impl Engine {
-    fn source_error(&self, py: Python<'_>, error: SourceError) -> PyErr {
+    pub(crate) fn source_error(&self, py: Python<'_>, error: SourceError) -> PyErr {
         let name = self.ask(py, |inner| inner.names.get(error.source).cloned());
         let name = name.unwrap_or_else(|| "capture".to_owned());
         let made = py

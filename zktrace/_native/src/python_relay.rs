@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::python::Engine;
 use crate::python_live::text;
 use crate::python_rules::{debug_holds, decision, definition, question, verdict};
 use crate::python_tls::{tls, Clients, Servers};
@@ -157,6 +158,42 @@ impl PyRelay {
         let tap = self.taps.get(tap)?;
         let block = py.detach(|| tap.next(Duration::from_millis(timeout_ms)))?;
         Some(PyBytes::new(py, &block))
+    }
+
+    /// Feeds a source of an engine with a tap's bytes, for up to `budget_ms`, without Python in between. Gives
+    /// whether anything came.
+    fn feed(
+        &self,
+        py: Python<'_>,
+        tap: usize,
+        engine: &Bound<'_, Engine>,
+        source: usize,
+        budget_ms: u64,
+    ) -> PyResult<bool> {
+        let Some(tap) = self.taps.get(tap) else {
+            return Ok(false);
+        };
+        let (engine, end) = (
+            engine.get(),
+            Instant::now() + Duration::from_millis(budget_ms),
+        );
+        let fed = py.detach(|| {
+            let mut some = false;
+            loop {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() && some {
+                    return Ok(some);
+                }
+                let Some(block) = tap.next(left) else {
+                    return Ok(some);
+                };
+                engine
+                    .shared
+                    .feeding(|inner| inner.decoder.feed(source, &block))?;
+                some = true;
+            }
+        });
+        fed.map_err(|error| engine.source_error(py, error))
     }
 
     /// Whether the tap has given all it will.

@@ -152,13 +152,9 @@ impl Pair {
             if self.halves[from].ended || !wants || self.shared.tap.borrow_mut().must_wait(cx) {
                 return Poll::Pending;
             }
-            if ready!(self.sockets[from].poll_read_ready(cx)).is_err() {
+            let read = SCRATCH.with_borrow_mut(|scratch| self.chunk(from, &mut scratch[..], cx));
+            if ready!(read).is_err() {
                 return Poll::Ready(Err(End::Reset(from)));
-            }
-            match SCRATCH.with_borrow_mut(|scratch| self.chunk(from, &mut scratch[..])) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Err(End::Reset(from))),
             }
         }
         cx.waker().wake_by_ref();

@@ -198,13 +198,9 @@ impl Pair {
             if self.shared.tap.borrow_mut().must_wait(cx) {
                 return Poll::Pending;
             }
-            if ready!(self.sockets[from].poll_read_ready(cx)).is_err() {
+            let read = SCRATCH.with_borrow_mut(|scratch| self.chunk(from, &mut scratch[..], cx));
+            if ready!(read).is_err() {
                 return Poll::Ready(Err(End::Reset(from)));
-            }
-            match SCRATCH.with_borrow_mut(|scratch| self.chunk(from, &mut scratch[..])) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Err(End::Reset(from))),
             }
         }
         cx.waker().wake_by_ref();
@@ -212,9 +208,14 @@ impl Pair {
     }
 
     /// Reads once: stamps it, sends it on, and only then copies it.
-    pub(super) fn chunk(&mut self, from: usize, scratch: &mut [u8]) -> io::Result<()> {
+    pub(super) fn chunk(
+        &mut self,
+        from: usize,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let room = self.shared.spill_limit.min(scratch.len());
-        let count = self.sockets[from].try_read(&mut scratch[..room])?;
+        let count = ready!(self.sockets[from].poll_read(cx, &mut scratch[..room]))?;
         // Behind reading: what was sent after a rule had been given is subject to it.
         if self.orders.has_changed().unwrap_or(false) {
             let rules = Arc::clone(&self.orders.borrow_and_update().rules);
@@ -222,13 +223,13 @@ impl Pair {
         }
         if self.gate.is_some() {
             self.gated_chunk(from, &scratch[..count]);
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
         let ts_ns = now_ns();
         if count == 0 {
             self.halves[from].ended = true;
             self.flow.fin(&mut self.shared.tapping(), from, ts_ns);
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
         // What went wrong with the other side is found when the rest is sent, or when it is read.
         let sent = self.sockets[1 - from]
@@ -245,7 +246,7 @@ impl Pair {
         if self.track.pass(from, &scratch[..count]) && !self.rules.is_empty() {
             self.look();
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// Whether one side has taken nothing of what waits for it for too long.

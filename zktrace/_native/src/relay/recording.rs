@@ -123,7 +123,7 @@ impl Recording {
                     if first {
                         // Each file has a header already.
                         first = false;
-                    } else if !writer.block(Arc::unwrap_or_clone(block)) {
+                    } else if !writer.block(&block) {
                         // What follows a loss is not written: the file ends where it is whole.
                         queue.close();
                         return;
@@ -190,6 +190,8 @@ struct Writer {
     size: u64,
     begun: Instant,
     cleaner: Cleaner,
+    /// The block as it is written; others read the one that came.
+    cleaned: Vec<u8>,
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -225,14 +227,24 @@ impl Writer {
             size: HEADER.len() as u64,
             begun: Instant::now(),
             cleaner,
+            cleaned: Vec::new(),
         })
     }
 
     /// False: it was given up.
-    fn block(&mut self, mut block: Vec<u8>) -> bool {
-        self.cleaner.clean(&mut block);
+    fn block(&mut self, block: &[u8]) -> bool {
+        let mut cleaned = std::mem::take(&mut self.cleaned);
+        cleaned.clear();
+        cleaned.extend_from_slice(block);
+        self.cleaner.clean(&mut cleaned);
+        let written = self.persist(&cleaned);
+        self.cleaned = cleaned;
+        written
+    }
+
+    fn persist(&mut self, block: &[u8]) -> bool {
         loop {
-            match self.write(&block) {
+            match self.write(block) {
                 Ok(()) => {
                     self.problem(None);
                     return true;

@@ -109,16 +109,11 @@ async fn ask(session: Session, other: &Upstream, tls: &Tls) -> std::io::Result<W
     let mut track = Track::default();
     let mut answer = [0; 256];
     loop {
-        poll_fn(|cx| socket.poll_read_ready(cx)).await?;
-        match socket.try_read(&mut answer) {
-            Ok(0) => return Err(std::io::Error::other("it closed the connection")),
-            Ok(count) if track.pass(1, &answer[..count]) => return Ok(socket),
-            Ok(_) if !track.first(1) => {
-                return Err(std::io::Error::other("it knows no such session"))
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        match poll_fn(|cx| socket.poll_read(cx, &mut answer)).await? {
+            0 => return Err(std::io::Error::other("it closed the connection")),
+            count if track.pass(1, &answer[..count]) => return Ok(socket),
+            _ if !track.first(1) => return Err(std::io::Error::other("it knows no such session")),
+            _ => {}
         }
     }
 }

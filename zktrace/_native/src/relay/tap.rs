@@ -18,6 +18,10 @@ pub const SNAPLEN: u32 = 65_535;
 pub const CHUNK: usize = 60 * 1024;
 /// A block that has grown to this is handed over at once.
 const BLOCK: usize = 128 * 1024;
+/// Memory of one: no packet goes beyond it.
+const BLOCK_MEMORY: usize = BLOCK + CHUNK + 256;
+/// Blocks whose memory is used again when their readers are done: a fresh one is zeroed by the kernel, page by page.
+const LENT: usize = 8;
 
 /// Bytes of a comment.
 const NOTE: usize = 2048;
@@ -163,6 +167,8 @@ impl Queue {
 /// Where the plane puts its copies; of one thread.
 pub struct Tap {
     block: Vec<u8>,
+    /// The latest that were handed over, oldest first.
+    lent: VecDeque<Arc<Vec<u8>>>,
     /// Connections look at this, rather than at every queue for every read.
     pressed: bool,
     queues: Vec<Arc<Queue>>,
@@ -172,7 +178,8 @@ pub struct Tap {
 impl Tap {
     pub fn new(queues: Vec<Arc<Queue>>, counters: Arc<Counters>) -> Self {
         Self {
-            block: Vec::with_capacity(BLOCK + CHUNK + 256),
+            block: Vec::with_capacity(BLOCK_MEMORY),
+            lent: VecDeque::with_capacity(LENT),
             pressed: false,
             queues,
             counters,
@@ -193,10 +200,8 @@ impl Tap {
         if self.block.is_empty() {
             return false;
         }
-        let block = Arc::new(std::mem::replace(
-            &mut self.block,
-            Vec::with_capacity(BLOCK + CHUNK + 256),
-        ));
+        let next = self.memory();
+        let block = Arc::new(std::mem::replace(&mut self.block, next));
         for queue in &self.queues {
             if !queue.lossless && queue.full() {
                 add(&self.counters.tap_lost_bytes, block.len() as u64);
@@ -205,8 +210,25 @@ impl Tap {
                 queue.push(Arc::clone(&block));
             }
         }
+        self.lent.push_back(block);
         self.pressed = self.queues.iter().any(|queue| queue.presses());
         true
+    }
+
+    /// Memory for a block: that of the oldest one lent where its readers are done with it.
+    fn memory(&mut self) -> Vec<u8> {
+        let mut oldest = None;
+        let done = |block: &Arc<Vec<u8>>| Arc::strong_count(block) == 1;
+        if self.lent.front().is_some_and(done) || self.lent.len() >= LENT {
+            oldest = self.lent.pop_front();
+        }
+        match oldest.map(Arc::try_unwrap) {
+            Some(Ok(mut memory)) if memory.capacity() >= BLOCK_MEMORY => {
+                memory.clear();
+                memory
+            }
+            _ => Vec::with_capacity(BLOCK_MEMORY),
+        }
     }
 
     pub fn close(&mut self) {

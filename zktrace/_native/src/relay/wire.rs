@@ -6,11 +6,13 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::pin::Pin;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 use rustls::Connection;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Encrypted bytes that wait for the socket: a read's worth.
@@ -24,8 +26,6 @@ pub enum Wire {
 pub struct Secured {
     socket: TcpStream,
     session: Connection,
-    /// There may be decrypted bytes that were not read yet.
-    readable: bool,
     /// The other side has been told that no more will come.
     closed: bool,
     /// The connection ends with a reset: nothing is said any more.
@@ -96,19 +96,23 @@ impl Secured {
         }
     }
 
-    fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             match self.session.reader().read(into) {
-                Ok(count) => {
-                    self.readable = count == into.len();
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 // Without a word of goodbye, as many clients end: frames tell what is whole.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Ok(0))
+                }
+                other => return Poll::Ready(other),
             }
-            self.fill()?;
+            ready!(self.socket.poll_read_ready(cx))?;
+            match self.fill() {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error))
+                }
+                _ => {}
+            }
         }
     }
 
@@ -161,13 +165,10 @@ impl Wire {
         let mut secured = Box::new(Secured {
             socket,
             session,
-            readable: false,
             closed: false,
             reset: false,
         });
         poll_fn(|cx| secured.poll_handshake(cx)).await?;
-        // What came with the handshake's end may be there already.
-        secured.readable = true;
         Ok(Self::Tls(secured))
     }
 
@@ -179,10 +180,17 @@ impl Wire {
         }
     }
 
-    pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    /// Some bytes; 0: no more will come.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(socket) => socket.try_read(into),
-            Self::Tls(secured) => secured.try_read(into),
+            Self::Plain(socket) => {
+                // This call, unlike `try_read`, takes a buffer that was not filled for a socket that is empty, and does
+                // not ask the kernel once more.
+                let mut buffer = ReadBuf::new(into);
+                ready!(Pin::new(socket).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Self::Tls(secured) => secured.poll_read(cx, into),
         }
     }
 
@@ -191,14 +199,6 @@ impl Wire {
         match self {
             Self::Plain(socket) => socket.try_write(bytes),
             Self::Tls(secured) => secured.try_write(bytes),
-        }
-    }
-
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(socket) => socket.poll_read_ready(cx),
-            Self::Tls(secured) if secured.readable => Poll::Ready(Ok(())),
-            Self::Tls(secured) => secured.socket.poll_read_ready(cx),
         }
     }
 
