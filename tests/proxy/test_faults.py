@@ -472,5 +472,5 @@ def test_a_frame_above_the_limit_passes_and_the_next_are_looked_at(
         assert client.get("/f")[0] == data
         with pytest.raises(NoNodeError):
             client.set("/f", b"small")
-        assert client.exists("/f") is not None
+        assert client.exists("/f") is None
         assert direct.get("/f")[0] == data
