@@ -17,6 +17,7 @@ Knows nothing of zktrace.
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import socket
@@ -86,12 +87,23 @@ def need_java() -> None:
     pytest.skip(f"Java ZooKeeper is not tested: {reason}")
 
 
+_PORTS: Final = range(12_000, 32_000)
+_CHANCE: Final = random.SystemRandom()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nothing listens on now, all different."""
-    held = [socket.socket() for _ in range(count)]
+    """Ports of 127.0.0.1 that nothing listens on now, all different. Not of those that the kernel
+    gives to connections by itself: one of these could have taken it before a server does.
+    """
+    held: list[socket.socket] = []
     try:
-        for one in held:
-            one.bind((_HOST, 0))
+        while len(held) < count:
+            one = socket.socket()
+            held.append(one)
+            try:
+                one.bind((_HOST, _CHANCE.choice(_PORTS)))
+            except OSError:
+                held.pop().close()
         return [one.getsockname()[1] for one in held]
     finally:
         for one in held:
