@@ -363,7 +363,10 @@ def test_a_wrong_script_is_refused(
     assert words in one.refused()
 
 
-def test_the_command_takes_scripts(proxy: Callable[..., Proxy], upstream: str) -> None:
+def test_the_command_takes_scripts(
+    proxy: Callable[..., Proxy], upstream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZKTRACE_AUDIT", str(tmp_path / "audit.log"))
     one = proxy(
         "--listen", "127.0.0.1:0", "--upstream", upstream,
         "-s", str(EXAMPLES / "read_only.py"), "-s", str(EXAMPLES / "audit.py"),
