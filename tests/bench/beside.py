@@ -10,7 +10,6 @@ does for a listener is paid by who sends, so it is in these numbers, too. Needs 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
@@ -24,7 +23,7 @@ from typing import Final
 
 import httpx
 
-from tests.bench.server import Result, build, load, median, pin
+from tests.bench.server import Result, arguments, build, load, median, pin
 from tests.live.netns import environment
 from tests.support.javazk import standalone
 
@@ -78,11 +77,7 @@ def listening(name: str, port: int) -> Iterator[dict[str, int]]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
-    given = parser.parse_args()
+    given = arguments().parse_args()
     if os.geteuid() != 0:
         raise SystemExit("listening needs root")
     with (

@@ -11,7 +11,6 @@ where other programs run, too. Memory: VmRSS of all three, after the load.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import statistics
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.bench.server import DATA, WARM_UP_S, build, cpu_s
+from tests.bench.server import DATA, WARM_UP_S, arguments, build, cpu_s
 from tests.server.quorum.mixed import Mixed, make
 from tests.server.rawclient import RawClient
 from zktrace.wire.records import SetDataRequest
@@ -101,11 +100,9 @@ def _stopped(servers: Mixed, stopped: bool) -> None:
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser = arguments(rounds=20)
+    parser.description = __doc__
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.directory) as name:
         config = {"tickTime": _TICK, "preAllocSize": "65536"}

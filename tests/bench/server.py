@@ -93,13 +93,18 @@ def median(results: Sequence[Result]) -> Result:
     )
 
 
-def main() -> None:
-    """Prints the table."""
+def arguments(rounds: int = 5) -> argparse.ArgumentParser:
+    """Of the benches of servers: how often (`rounds`, if not told), how long, where data is."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Prints the table."""
+    given = arguments().parse_args()
     with (
         tempfile.TemporaryDirectory(dir=given.directory) as name,
         standalone(Path(name) / "java", java=_JAVA) as java,

@@ -18,7 +18,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.conftest import needs_native
-from tests.proxy.traffic import exchange, tapped
+from tests.proxy.traffic import exchange, fed, taken, tapped
 from tests.server.ourzk import ours
 from zktrace.engine.base import ENGINE_VARIABLE
 from zktrace_proxy.plane import Config, Listener, Plane, PlaneError, Record, Upstream, create
@@ -99,11 +99,7 @@ def test_bytes_out_are_bytes_in(server: socket.socket, seed: int) -> None:
     with relaying(shown(server), taps=1) as plane:
         kept: list[bytes] = []
 
-        def read() -> None:
-            while not plane.ended():
-                kept.append(plane.next(0.1) or b"")
-
-        reading = threading.Thread(target=read)
+        reading = threading.Thread(target=lambda: kept.extend(taken(plane)))
         reading.start()
         sent = exchange(plane.addresses()[0], server, seed, 3_000_000, keep=True)
         plane.stop()
@@ -189,11 +185,7 @@ def test_a_tap_that_nobody_reads(server: socket.socket, lossless: bool) -> None:
         blocks: list[bytes] = []
         behind.settimeout(WAIT_S)
 
-        def read() -> None:
-            while not plane.ended():
-                blocks.append(plane.next(0.1) or b"")
-
-        reading = threading.Thread(target=read)
+        reading = threading.Thread(target=lambda: blocks.extend(taken(plane)))
         reading.start()
         while len(got) < len(data):
             got += behind.recv(1 << 16)
@@ -267,13 +259,7 @@ def test_a_real_client_and_the_same_picture(
         client.close()
         plane.stop()
         engine = engine_of(EngineOptions())
-        source = engine.add_source("tap", None)
-        while not plane.ended():
-            block = plane.next(0.1)
-            if block:
-                engine.feed(source, block)
-        engine.end_source(source)
-        engine.finish()
+        fed(plane, engine)
         counted = engine.coverage()["exchanges"]
         assert counted["complete"] >= 4
         assert counted["no_reply"] == counted["no_request"] == 0
@@ -310,13 +296,7 @@ def test_connections_on_the_same_ports_are_told_apart(server: socket.socket, tmp
         from zktrace.engine.frames import FrameEngine
 
         engine = FrameEngine(EngineOptions(), Conversations(exchanges.append, begun.append))
-        source = engine.add_source("tap", None)
-        while not plane.ended():
-            block = plane.next(0.1)
-            if block:
-                engine.feed(source, block)
-        engine.end_source(source)
-        engine.finish()
+        fed(plane, engine)
     assert [one.opened for one in begun] == [True] * 4
     assert len({one.client for one in begun}) == 1
     assert sum(one.opcode != END_OP and one.reply is not None for one in exchanges) == 4

@@ -24,7 +24,7 @@ from kazoo.exceptions import ConnectionClosedError, ConnectionLoss, NoNodeError
 import zktrace
 from tests.conftest import needs_native
 from tests.proxy.conftest import Proxy
-from tests.proxy.traffic import tapped
+from tests.proxy.traffic import taken, tapped
 from tests.server.ourzk import ours
 from tests.support.certificates import Certificates
 from tests.support.javazk import free_ports, need_java, standalone
@@ -253,11 +253,7 @@ def test_bytes_out_are_bytes_in_and_the_tap_has_them_decrypted(
     ):
         kept: list[bytes] = []
 
-        def read() -> None:
-            while not plane.ended():
-                kept.append(plane.next(0.1) or b"")
-
-        reading = threading.Thread(target=read)
+        reading = threading.Thread(target=lambda: kept.extend(taken(plane)))
         reading.start()
         if mode == "originate":
             with connect(plane) as one:

@@ -17,10 +17,14 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from zktrace.engine.base import ENGINE_VARIABLE
+from zktrace.engine.base import ENGINE_VARIABLE, LiveEngine
+
+if TYPE_CHECKING:
+    from zktrace_proxy.plane import Plane
 
 WAIT_S: Final = 120.0
 #: Random bytes that all that is sent is cut from.
@@ -103,6 +107,22 @@ def exchange(
                 for job in (sending, reading, answering, hearing):
                     job.result()
     return [b"".join(some) for some in pieces] if keep else []
+
+
+def taken(plane: Plane) -> Iterator[bytes]:
+    """What the plane's tap gives, until it ends."""
+    while not plane.ended():
+        if block := plane.next(0.1):
+            yield block
+
+
+def fed(plane: Plane, engine: LiveEngine) -> None:
+    """All of a tap, to the end, through an engine."""
+    source = engine.add_source("tap", None)
+    for block in taken(plane):
+        engine.feed(source, block)
+    engine.end_source(source)
+    engine.finish()
 
 
 def tapped(stream: bytes, server_port: int) -> list[bytes]:

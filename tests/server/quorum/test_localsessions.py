@@ -12,21 +12,19 @@ from typing import Final
 
 import pytest
 
+from tests.server.core.harness import OPEN
 from tests.server.quorum.mixed import Mixed, mixed
 from tests.server.rawclient import RawClient
 from tests.support.javazk import JavaServer
 from zktrace.wire.codec import Record
 from zktrace.wire.records import (
-    ACL,
     CreateRequest,
     Empty,
-    Id,
     MultiHeader,
     PathRequest,
     PathWatchRequest,
 )
 
-_OPEN: Final = [ACL(31, Id("world", "anyone"))]
 _REPLY: Final = struct.Struct(">iqi")
 _CREATE, _EXISTS, _SYNC, _MULTI, _CLOSE = 1, 3, 9, 14, -11
 _EPHEMERAL: Final = 1
@@ -46,7 +44,7 @@ class _Client(RawClient):
         return None if frame is None else _REPLY.unpack_from(frame)[2]
 
     def create(self, path: str, flags: int = 0) -> int | None:
-        return self.ask(_CREATE, CreateRequest(path, b"x", _OPEN, flags))
+        return self.ask(_CREATE, CreateRequest(path, b"x", OPEN, flags))
 
 
 @contextmanager
@@ -117,7 +115,7 @@ def test_that_becomes_the_ensembles(tmp_path: Path, kinds: str) -> None:
             with _at(server) as client:
                 parts = b"".join(
                     MultiHeader(_CREATE, False, -1).encode()
-                    + CreateRequest(path, b"", _OPEN, flags).encode()
+                    + CreateRequest(path, b"", OPEN, flags).encode()
                     for path, flags in ((f"/p{number}", 0), (f"/m{number}", _EPHEMERAL))
                 )
                 client.send(

@@ -13,14 +13,13 @@ import pytest
 from kazoo.client import KazooClient, KeeperState
 from kazoo.exceptions import NotReadOnlyCallError
 
+from tests.server.core.harness import OPEN
 from tests.server.quorum.mixed import PATIENCE_S, Mixed, mixed
 from tests.server.rawclient import RawClient
 from tests.support.javazk import JavaServer
 from zktrace.wire.records import (
-    ACL,
     CreateRequest,
     Empty,
-    Id,
     PathRequest,
     PathVersionRequest,
     PathWatchRequest,
@@ -29,17 +28,16 @@ from zktrace.wire.records import (
 )
 
 _READ_ONLY: Final = {"readonlymode.enabled": "true"}
-_OPEN: Final = [ACL(31, Id("world", "anyone"))]
 _REPLY: Final = struct.Struct(">iqi")
 #: What each request is answered with, by opcode.
 _ASKED: Final = {
     "getData": (4, PathWatchRequest("/a", False), 0),
     "getChildren": (8, PathWatchRequest("/", False), 0),
     "exists": (3, PathWatchRequest("/none", True), -101),
-    "create": (1, CreateRequest("/b", b"", _OPEN, 0), -119),
+    "create": (1, CreateRequest("/b", b"", OPEN, 0), -119),
     "setData": (5, SetDataRequest("/a", b"x", -1), -119),
     "delete": (2, PathVersionRequest("/a", -1), -119),
-    "setACL": (7, SetACLRequest("/a", _OPEN, -1), -119),
+    "setACL": (7, SetACLRequest("/a", OPEN, -1), -119),
     "sync": (9, PathRequest("/a"), -119),
     "check": (13, PathVersionRequest("/a", -1), -119),
     "ping": (11, Empty(), 0),
@@ -97,7 +95,7 @@ def test_reads_without_a_leader(
     with mixed(tmp_path, kinds, _READ_ONLY, **local) as servers:
         first = opened(servers[0])
         assert first.connect(read_only=True) is not None
-        first.request(1, 1, CreateRequest("/a", b"kept", _OPEN, 0))
+        first.request(1, 1, CreateRequest("/a", b"kept", OPEN, 0))
         made = first.frame()
         assert made is not None
         zxid = _REPLY.unpack_from(made)[1]

@@ -28,9 +28,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
+from tests.server.core.harness import OPEN
 from zktrace.wire import zxid as zxids
 from zktrace.wire.election import Notification
-from zktrace.wire.records import ACL, ConnectRequest, CreateRequest, Id
+from zktrace.wire.records import ConnectRequest, CreateRequest
 from zktrace.wire.txn import Transaction
 from zktrace_server.core import request as op
 from zktrace_server.core.quorum import packets as p
@@ -47,7 +48,6 @@ HERE: Final = Path(__file__).parent
 _CLIENT: Final = 100
 #: A session does not end in between.
 _TIMEOUT_MS: Final = 4000
-_OPEN: Final = [ACL(31, Id("world", "anyone"))]
 
 
 class _NoChance(random.Random):
@@ -258,7 +258,7 @@ class Script:
 
         ask(ConnectRequest(0, 0, _TIMEOUT_MS, 0, bytes(16), False).encode())
         for xid, path in enumerate(paths, 1):
-            body = CreateRequest(path, b"", _OPEN, 0).encode()
+            body = CreateRequest(path, b"", OPEN, 0).encode()
             ask(struct.pack(">ii", xid, op.CREATE) + body, path)
             world.run(world.now_us + 1000)
 
