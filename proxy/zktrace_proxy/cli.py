@@ -21,6 +21,7 @@ from zktrace_proxy.options import (
     Faults,
     HealthCheck,
     HttpAddress,
+    LineOptions,
     Listen,
     Lossy,
     MaxConnections,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from zktrace_proxy.hooks.runner import Hooks
+    from zktrace_proxy.lines import Lines
     from zktrace_proxy.plane import Plane
     from zktrace_proxy.replay.shadow.shadow import Shadow
     from zktrace_proxy.rules import Rule
@@ -79,6 +81,7 @@ def run(
     upstream: Servers = None,
     recording: RecordOptions = RecordOptions(),  # noqa: B008
     http: HttpAddress = None,
+    printing: LineOptions = LineOptions(),  # noqa: B008
     lossy: Lossy = False,
     slow_reader: SlowReader = None,
     health_check: HealthCheck = 0.0,
@@ -96,7 +99,8 @@ def run(
 ) -> None:
     """Relay between clients and servers, and show or record what is said.
 
-    Ctrl-C ends it, and its connections; clients connect again by themselves.
+    Ctrl-C ends it, and its connections; clients connect again by themselves. Standard output has
+    nothing but the lines of -v or --json.
     """
     from zktrace_proxy.addresses import listeners
     from zktrace_proxy.attend import Attendant
@@ -106,6 +110,7 @@ def run(
 
     site = None if http is None else Site(http, page)
     key = hashing.key()
+    lines = printing.made(key)
     tls = encryption.made()
     # Also where interrupts were ignored, as in the background of a script: the recording is
     # written to its end.
@@ -130,7 +135,7 @@ def run(
                     when_down=upstream_down.value,
                     lossless=not lossy,
                     taps=int(site is not None),
-                    observers=int(bool(script)) + int(shadow is not None),
+                    observers=int(bool(script)) + int(shadow is not None) + int(lines is not None),
                     record=recording.made(),
                     rules=rules,
                     tls=tls,
@@ -157,9 +162,13 @@ def run(
                 _say(f"{address} -> {', '.join(server.address for server in one.upstreams)}")
             second = None
             if shadow is not None:
-                # the last of the observers
                 second = _shadow(plane, int(site is not None) + int(bool(script)), shadow)
                 stack.callback(_end_shadow, plane, second)
+            if lines is not None:
+                # the last of the observers
+                tap = int(site is not None) + int(bool(script)) + int(shadow is not None)
+                lines.start(plane, tap, _say)
+                stack.callback(_end_lines, plane, lines)
             if recording.record is not None:
                 _say(f"recording to {recording.record}")
             _tell_tls(tls, keys)
@@ -292,6 +301,12 @@ def _end_shadow(plane: Plane, shadow: Shadow) -> None:
         _say("the shadow did not come to its end")
     for line in shadow.lines():
         _say(line)
+
+
+def _end_lines(plane: Plane, lines: Lines) -> None:
+    plane.stop()
+    if not lines.join(_END_S):
+        _say("the last lines did not come out")
 
 
 def _drain(plane: Plane, over_s: float) -> None:

@@ -9,9 +9,10 @@ import typer
 
 from zktrace.cli.failure import Failure
 from zktrace.cli.groups import Group
-from zktrace.cli.options import seconds, size
+from zktrace.cli.options import FilterOption, NoColor, Time, Times, seconds, size
 
 if TYPE_CHECKING:
+    from zktrace_proxy.lines import Lines
     from zktrace_proxy.plane import Record
     from zktrace_proxy.tls import Tls, ToClients, ToServers
 
@@ -94,6 +95,13 @@ Snaplen = Annotated[
 ]
 RedactData = Annotated[
     bool, typer.Option("--redact-data", help="Record no node's data: --snaplen 0.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Print a line per event, as zktrace decode does."),
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object per event, as zktrace decode --json.")
 ]
 HttpAddress = Annotated[
     str | None,
@@ -289,6 +297,28 @@ class RecordOptions(Group):
         if self.keep is not None and not self.rotate:
             raise Failure("--keep is about rotated files: give --rotate")
         return Record(self.record, rotate_bytes, rotate_s, self.keep, not self.secrets, data_bytes)
+
+
+class LineOptions(Group):
+    """What is printed of the traffic."""
+
+    verbose: Verbose = False
+    json: JsonLines = False
+    filter: FilterOption = None
+    times: Time = Times.utc
+    no_color: NoColor = False
+
+    def made(self, key: bytes | None) -> Lines | None:
+        """:class:`Failure` where the options do not go together. `key`: of hashed sessions."""
+        if not (self.verbose or self.json):
+            if self.filter is not None:
+                raise Failure("--filter is about the lines of -v or --json: give one of them")
+            return None
+        from zktrace_proxy.lines import Lines
+
+        return Lines(
+            json=self.json, filter=self.filter, times=self.times, no_color=self.no_color, key=key
+        )
 
 
 class TlsOptions(Group):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -30,10 +31,11 @@ def native(request: pytest.FixtureRequest) -> None:
 class Proxy:
     """``zktrace proxy run``; what it says on stderr is in `said`."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, out: IO[bytes] | int | None = None) -> None:
         path = os.pathsep.join([str(ROOT), str(ROOT / "server"), str(ROOT / "proxy")])
         self.process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, "run", *arguments],
+            stdout=out,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path},
@@ -77,8 +79,8 @@ def proxy() -> Iterator[Callable[..., Proxy]]:
     """Starts proxies, which end with the test."""
     running: list[Proxy] = []
 
-    def make(*arguments: str) -> Proxy:
-        running.append(Proxy(*arguments))
+    def make(*arguments: str, out: IO[bytes] | int | None = None) -> Proxy:
+        running.append(Proxy(*arguments, out=out))
         return running[-1]
 
     yield make
