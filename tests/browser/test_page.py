@@ -25,6 +25,7 @@ VIEWS = {
     "slow": "#/slow",
     "events": "#/events",
     "servers": "#/servers",
+    "users": "#/users",
     "coverage": "#/coverage",
     "ensemble": "#/ensemble",
     "docs": "docs",

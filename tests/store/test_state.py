@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import zlib
@@ -48,6 +49,23 @@ def test_windows_are_there_again(data: bytes, engine: str) -> None:
     assert _sums(after.windows) == _sums(before.windows)
     assert after.windows.first == before.windows.first
     assert after.windows.size == before.windows.size
+
+
+def test_a_file_from_before_a_grouping_is_read_on(data: bytes) -> None:
+    line, _, rest = data[len(MAGIC) : -4].partition(b"\n")
+    head = json.loads(line)
+    assert head["groupings"].pop() == "user"
+    parts, at = b"", 0
+    for _, _, lengths in head["windows"]:
+        parts += rest[at : at + sum(lengths[:-1])]
+        at += sum(lengths)
+        lengths.pop()
+    body = MAGIC + json.dumps(head).encode() + b"\n" + parts
+    saved = decode(body + zlib.crc32(body).to_bytes(4, "little"))
+    assert not any(window.part("user").keys for _, window in saved.windows)
+    after = Picture()
+    after.restore(saved, 1 << 40)
+    assert _sums(after.windows) == _sums(_picture().windows)
 
 
 def test_windows_of_a_clock_that_was_ahead_are_left_out(data: bytes) -> None:

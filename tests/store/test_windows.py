@@ -113,8 +113,9 @@ def test_both_engines_count_the_same_when_there_are_too_many_keys(tmp_path: Path
             assert missed == _missed(its_totals[by])
             assert len(left.keys) <= total + 2 * 64 + 2
             requests = left.numbers[:, REQUESTS].sum()
-            assert requests == 2 * len(names) + 1
-            assert max(missed.values()) <= 2 * requests / total
+            # Nobody authenticates.
+            assert requests == (0 if by == "user" else 2 * len(names) + 1)
+            assert max(missed.values(), default=0) <= 2 * requests / total
     assert any(missed.values()) is False
 
 

@@ -16,6 +16,12 @@ def api() -> Any:
     return create_app(picture_of("57_v39_herd.pcap"))
 
 
+@pytest.fixture(scope="module")
+def of_users() -> Any:
+    """Of a client that authenticates, which none of the others do."""
+    return create_app(picture_of("30_sasl_digest_md5.pcap"))
+
+
 @pytest.fixture
 def unused_port() -> int:
     return free_ports(1)[0]

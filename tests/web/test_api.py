@@ -215,6 +215,16 @@ def test_the_way_of_writes_is_what_the_command_tells() -> None:
     assert (nothing["available"], nothing["writes"]) == (False, None)
 
 
+def test_users_are_told_apart() -> None:
+    client = client_of(picture_of("30_sasl_digest_md5.pcap"))
+    totals, filtered = client.json("/api/users"), client.json("/api/users", filter="read or write")
+    assert [row["user"] for row in totals["rows"]] == ["sasl:carol"]
+    assert totals["rows"][0]["requests"] < client.json("/api/summary")["total"]["requests"]
+    assert {row["user"] for row in filtered["rows"]} == {"sasl:carol", None}
+    event = 'event == authenticated and detail == "sasl:carol"'
+    assert len(client.json("/api/events", filter=event)["rows"]) == 1
+
+
 def test_timeline(client: Client) -> None:
     for step in (1, 10, 60):
         answer = client.json("/api/timeline", step=step)

@@ -480,7 +480,7 @@ def fields(names: Vocabulary) -> dict[str, Field]:
             return read_integer(text)
         raise Wrong(f"unknown error {text!r}{suggestion(text, names.errors)}")
 
-    connection_events = ("opened", "joined", "closed", "reset")
+    connection_events = ("opened", "joined", "closed", "reset", "authenticated")
     all_fields: list[Field] = [
         Text("op", tuple(names.opcodes), re.compile(r"op-?\d+")),
         Text("path"),

@@ -1,4 +1,4 @@
-"""Counts, bytes, errors and latencies, in total and per op, client, path, session and server.
+"""Counts, bytes, errors and latencies, in total and per op, client, path, session, server, user.
 
 The numbers come from tables (here, by Arrow's and numpy's kernels, never a loop over rows) or from
 the native engine's aggregates (``agg.rs``); both give :class:`StatsData`, and :func:`stats_result`
@@ -10,7 +10,8 @@ makes of it what ``zktrace stats --json`` prints. Rules, the same in both:
 * Latencies of pings and connects are in the rows by op only, neither in the total nor in other
   groupings.
 * Rows whose key is unknown make a row with key None. Paths are cut before slash number depth + 1;
-  clients are addresses without port; sessions are 16 hex digits.
+  clients are addresses without port; sessions are 16 hex digits; users are who connections had
+  told before they are (:mod:`zktrace.analysis.users`).
 * Rows are ordered by requests, most first, then by key (code points), None last.
 
 The native engine keeps a bounded number of keys per grouping; what came beyond is in a last row
@@ -36,6 +37,7 @@ from zktrace.analysis.stats_result import (
     merge_rows,
     stats_result,
 )
+from zktrace.analysis.users import Users
 from zktrace.engine.base import GROUPINGS
 
 __all__ = [
@@ -274,6 +276,7 @@ class StatsCollector:
         if depth is not None and not 1 <= depth <= MAX_DEPTH:
             raise ValueError(f"depth must be from 1 to {MAX_DEPTH}")
         self._depth = depth
+        self._users = Users()
         self._groups = {name: _Group() for name in ("total", *self.by)}
 
     def _key(self, name: str, rows: pa.Table | pa.RecordBatch) -> pa.Array:
@@ -282,6 +285,8 @@ class StatsCollector:
             return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         if name == "total":
             return pa.nulls(rows.num_rows, pa.utf8())
+        if name == "user":
+            return self._users.of(rows)
         change = _cut(self._depth) if name == "path" else _address if name == "client" else None
         return _decoded(rows[name], change)
 
@@ -289,6 +294,7 @@ class StatsCollector:
         """Counts rows: tables or record batches by kind; kinds other than exchanges and
         watch_events do not count.
         """
+        self.told(tables)
         rows = tables.get("exchanges")
         if rows is not None and rows.num_rows:
             self._add_exchanges(rows)
@@ -301,6 +307,14 @@ class StatsCollector:
             for name, group in self._groups.items():
                 if name != "op":
                     group.add(self._key(name, rows), columns, latency=pa.nulls(n, pa.int64()))
+
+    def told(self, tables: Mapping[str, pa.Table | pa.RecordBatch]) -> None:
+        """Takes from the table of connections whose they are: where the rows that count are chosen
+        by a filter, from all of them, before.
+        """
+        rows = tables.get("connections")
+        if "user" in self._groups and rows is not None and rows.num_rows:
+            self._users.add(rows)
 
     def _add_exchanges(self, rows: pa.Table | pa.RecordBatch) -> None:
         def whole(name: str) -> pa.Array:

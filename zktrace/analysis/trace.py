@@ -152,7 +152,7 @@ class Trace:
 
     @property
     def connections(self) -> pa.Table:
-        """Connections that opened, were joined in the middle, closed or were reset."""
+        """Connections that opened or were joined, authenticated, closed or were reset."""
         return self._tables["connections"]
 
     @property
@@ -235,7 +235,7 @@ class Trace:
         """Counts, bytes, errors and latency percentiles: the object that ``zktrace stats --json``
         prints.
 
-        `by`: op, client, path, session, server, or several of them; `depth`: how many components
+        `by`: op, client, path, session, server, user, or several; `depth`: how many components
         of a path make a group; `top`: how many groups to keep, the rest is summed up in one row.
         """
         from zktrace.analysis.stats import stats

@@ -152,7 +152,14 @@ def _from_rows(
     from zktrace.analysis.trace import Batches
 
     collector = StatsCollector(by, depth)
-    for batches in Batches(run, where=where):
+    for batches in Batches(run):
+        if where is not None:
+            collector.told(batches)
+            batches = {
+                kind: batch
+                for kind, batch in where.batches(batches).items()
+                if kind != "connections"
+            }
         collector.add(batches)
     return collector.data()
 

@@ -48,9 +48,9 @@ MAX_CONNECTIONS: Final = 32_768
 BATCH_ROWS: Final = 16_384
 
 #: Groupings of statistics, in the order in which they are shown.
-GROUPINGS: Final = ("op", "client", "path", "session", "server")
+GROUPINGS: Final = ("op", "client", "path", "session", "server", "user")
 #: Groupings of windows: a fingerprint is the shape of a path (``zktrace.analysis.fingerprint``).
-WINDOW_GROUPINGS: Final = ("op", "client", "path", "fingerprint", "server")
+WINDOW_GROUPINGS: Final = ("op", "client", "path", "fingerprint", "server", "user")
 
 
 #: Kinds of events, each a table of ``zktrace.analysis.tables``, in their order there.

@@ -17,6 +17,7 @@ from zktrace.analysis.fingerprint import fingerprint
 from zktrace.engine.base import WINDOW_GROUPINGS
 from zktrace.engine.buckets import BOUNDS
 from zktrace.store.part import Key
+from zktrace.stream.events import AUTHENTICATED
 
 _BACK_S: Final = 60
 _PREFIXES: Final = 64
@@ -29,6 +30,7 @@ _SPILL_BYTES: Final = 1 << 20
 _SPILL_KEYS: Final = 1024
 _TOTAL_BYTES: Final = 4 << 20
 _NANOS: Final = 1_000_000_000
+_USERS: Final = 1 << 16
 _ASIDE: Final = ("ping", "connect")
 _LIMITS: Final = (-(1 << 63), (1 << 63) - 1)
 _COUNTED: Final = tuple(by for by in WINDOW_GROUPINGS if by != "fingerprint")
@@ -200,6 +202,7 @@ class RowWindows:
         self._total_keys = total_keys
         self._second: int | None = None
         self._now: dict[str, _Rows] = {by: {} for by in _COUNTED}
+        self._users: dict[int, str] = {}
         self._waiting = 0
         self._waiting_bytes = 0
         self._counted = 0
@@ -209,13 +212,23 @@ class RowWindows:
 
     def add(self, rows: Mapping[str, Iterable[tuple[Any, ...]]]) -> None:
         """Rows of all kinds as the engine gives them."""
-        exchanges = ((row[0], True, row) for row in rows.get("exchanges", ()))
-        watch_events = ((row[0], False, row) for row in rows.get("watch_events", ()))
-        for _, exchange, row in in_order(exchanges, watch_events, key=itemgetter(0)):
-            if exchange:
-                self._exchange(row)
-            else:
-                self._watch_event(row)
+        kinds = {
+            "exchanges": self._exchange,
+            "watch_events": self._watch_event,
+            "connections": self._connection,
+        }
+        by_kind = [[(row[0], kind, row) for row in rows.get(kind, ())] for kind in kinds]
+        for _, kind, row in in_order(*by_kind, key=itemgetter(0)):
+            kinds[kind](row)
+
+    def _connection(self, row: tuple[Any, ...]) -> None:
+        conn, event, detail = row[2], row[6], row[7]
+        if event == AUTHENTICATED and detail is not None:
+            if len(self._users) >= _USERS:
+                self._users.clear()
+            self._users[conn] = detail
+        elif event in ("closed", "reset"):
+            self._users.pop(conn, None)
 
     def _exchange(self, row: tuple[Any, ...]) -> None:
         ts_ns, client, server, op = row[1], row[3], row[4], row[5]
@@ -223,7 +236,7 @@ class RowWindows:
         latency, sent, received, state = row[13:17]
         if state != "no_reply" or self._second is None:
             self._tick(ts_ns + (latency or 0))
-        for by, key in self._named(op, client, path, server):
+        for by, key in self._named(row[2], op, client, path, server):
             one = self._row(by, key)
             numbers = one.numbers
             numbers[0] += state != "no_request"
@@ -238,16 +251,18 @@ class RowWindows:
 
     def _watch_event(self, row: tuple[Any, ...]) -> None:
         self._tick(row[1])
-        for by, key in self._named(None, row[3], row[8], row[4]):
+        for by, key in self._named(row[2], None, row[3], row[8], row[4]):
             if by != "op":
                 self._row(by, key).numbers[4] += 1
         self._counted_one(row[8])
 
-    @staticmethod
     def _named(
-        op: str | None, client: str, path: str | None, server: str
+        self, conn: int, op: str | None, client: str, path: str | None, server: str
     ) -> tuple[tuple[str, str | None], ...]:
+        user = self._users.get(conn)
+        of_user = () if user is None else (("user", user),)
         return (
+            *of_user,
             ("op", op),
             ("client", client.rpartition(":")[0].strip("[]")),
             ("path", path),

@@ -74,7 +74,9 @@ def decode(data: bytes) -> Saved:
         head = json.loads(line)
         if head["tiers"] != [list(tier) for tier in TIERS]:
             raise BadState("its windows are not those of this version")
-        if head["groupings"] != list(WINDOW_GROUPINGS):
+        # A grouping that is newer than the file is empty in it.
+        known = len(head["groupings"])
+        if not known or head["groupings"] != list(WINDOW_GROUPINGS[:known]):
             raise BadState("its groupings are not those of this version")
         return _saved(head, rest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -87,7 +89,7 @@ def _saved(head: dict[str, Any], rest: bytes) -> Saved:
     windows: list[tuple[int, Window]] = []
     at = 0
     for tier, second, lengths in head["windows"]:
-        if not 0 <= tier < len(TIERS) or len(lengths) != len(WINDOW_GROUPINGS):
+        if not 0 <= tier < len(TIERS) or len(lengths) != len(head["groupings"]):
             raise BadState("it is damaged (a window of no tier)")
         parts = []
         for length in lengths:
@@ -95,6 +97,7 @@ def _saved(head: dict[str, Any], rest: bytes) -> Saved:
                 raise BadState("it is damaged (a part that is not there)")
             parts.append(rest[at : at + length])
             at += length
+        parts += [b""] * (len(WINDOW_GROUPINGS) - len(parts))
         windows.append((tier, Window.of(int(second), parts)))
     for tier in range(len(TIERS)):
         # The checksum says that they are what was written; these, that it was parts.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 
-from zktrace.stream import events
+from zktrace.stream import events, identity
 from zktrace.stream.framer import Frame, Framer
 from zktrace.stream.handshake import (
     CONNECT_BYTES,
@@ -31,7 +31,7 @@ from zktrace.stream.rows import Rows
 from zktrace.stream.schema import Fields, Layout
 
 WATCH_EVENT_XID = -1
-AUTH_OPCODE, PING_OPCODE, MULTI_OPCODE, CHECK_OPCODE = 100, 11, 14, 13
+PING_OPCODE, MULTI_OPCODE, CHECK_OPCODE = 11, 14, 13
 RUNTIME_INCONSISTENCY = -2
 
 #: jute.maxbuffer's default: a server with it closes the connection at a longer request.
@@ -122,6 +122,8 @@ class ClientMachine(StreamMachine[Direction]):
         self._await_connected = opened
         #: the ConnectRequest is that of another connection on the same ports
         self._asked_again = False
+        #: who the connection has authenticated as
+        self._identities: list[str] = []
         #: nothing was lost so far: a reply without a request is odd
         self._clean = opened
         self._last_zxid: int | None = None
@@ -328,6 +330,7 @@ class ClientMachine(StreamMachine[Direction]):
             self._anomaly(frame.last_ts, "reused", direction.anomaly, None, detail)
         self._end_of_requests()
         self._rows.session = None
+        self._identities = []
         self._last_zxid = None
         self._pairing = Pairing()
         self._pairing.joined()
@@ -357,6 +360,8 @@ class ClientMachine(StreamMachine[Direction]):
         if opcode == CHECK_OPCODE:
             detail = "check outside a multi: it takes down followers of ZooKeeper 3.8"
             self._anomaly(frame.last_ts, "bare_check", events.TO_SERVER, frame.length, detail)
+        if opcode in identity.OPCODES and _is_all(frame):
+            fields.claim = identity.claimed(opcode, head[self._requests.header.size :])
         uncertain = frame.damaged or frame.late
         asked = Pending(0, xid, opcode, op, frame.last_ts, frame.length, fields, uncertain)
         quiet = frame.last_ts - self._last_frame_ts if self._ping_answered else 0
@@ -400,6 +405,11 @@ class ClientMachine(StreamMachine[Direction]):
                 shown = _multi_error(fields)
         first_ts = None if frame.first_late else frame.first_ts
         self._rows.complete(asked, shown, zxid, first_ts, frame.length)
+        if error == 0 and asked.opcode in identity.OPCODES and _is_all(frame):
+            body = head[self._replies.header.size :]
+            more = identity.granted(asked.opcode, asked.fields.claim, body)
+            if identity.joined(self._identities, more):
+                self._rows.authenticated(frame.last_ts, identity.shown(self._identities))
 
     def _scan(self, layout: Layout, frame: Frame, way: Direction, fields: Fields) -> int:
         head = frame.head
@@ -410,7 +420,7 @@ class ClientMachine(StreamMachine[Direction]):
             detail = f"xid {xid}"
             self._anomaly(frame.first_ts, "unmatched_reply", events.TO_CLIENT, frame.length, detail)
         self._pairing.orphaned(xid, frame.first_ts)
-        opcode = {PING_XID: PING_OPCODE, AUTH_XID: AUTH_OPCODE}.get(xid)
+        opcode = {PING_XID: PING_OPCODE, AUTH_XID: identity.AUTH_OPCODE}.get(xid)
         self._rows.no_request(frame.last_ts, opcode, xid, error, zxid, frame.length)
 
     def _watch_event(self, frame: Frame, zxid: int) -> None:
@@ -472,6 +482,10 @@ class ClientMachine(StreamMachine[Direction]):
     def _malformed(self, direction: str, frame: Frame, what: str) -> None:
         detail = f"{what}: the body does not fit its layout"
         self._anomaly(frame.last_ts, "malformed", direction, frame.length, detail)
+
+
+def _is_all(frame: Frame) -> bool:
+    return len(frame.head) == frame.length and not frame.damaged
 
 
 def _multi_error(fields: Fields) -> int | None:

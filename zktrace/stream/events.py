@@ -13,6 +13,9 @@ COMPLETE = "complete"
 NO_REPLY = "no_reply"
 NO_REQUEST = "no_request"
 
+#: an event of a connection: its detail says as whom
+AUTHENTICATED = "authenticated"
+
 #: directions of an anomaly
 TO_SERVER = "to_server"
 TO_CLIENT = "to_client"
@@ -30,7 +33,7 @@ class EventSink(Protocol):
         """A watch event that the server sent."""
 
     def connection(self, row: Row) -> None:
-        """A connection began or ended."""
+        """A connection began, authenticated or ended."""
 
     def four_letter(self, row: Row) -> None:
         """A four-letter word and the size of its answer."""

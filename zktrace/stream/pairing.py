@@ -63,7 +63,7 @@ class Pending:
     @property
     def cost(self) -> int:
         """What holding it costs."""
-        cost = PENDING_COST + len(self.fields.path or b"")
+        cost = PENDING_COST + len(self.fields.path or b"") + len((self.fields.claim or "").encode())
         for _kind, path in self.fields.ops or ():
             cost += PART_COST + len(path or b"")
         return cost

@@ -13,6 +13,7 @@ from zktrace.stream import events
 from zktrace.stream.events import EventSink
 from zktrace.stream.handshake import CONNECT_OPCODE, Connect, Connected
 from zktrace.stream.pairing import Pending
+from zktrace.stream.roles import CLIENT
 from zktrace.stream.schema import Fields, Schema
 
 _STAT_NAMES = (
@@ -144,6 +145,10 @@ class Rows:
             ),
             (request.timeout, reply.timeout, request.last_zxid, read_only, version),
         )
+
+    def authenticated(self, ts: int, user: str) -> None:
+        """The server took a user for who it says to be."""
+        self._sink.connection((ts, *self._who, CLIENT, events.AUTHENTICATED, user))
 
     def _exchange(
         self,

@@ -92,6 +92,8 @@ class Fields:
     ops: list[tuple[int, bytes | None]] | None = None
     #: multi: (type, error) of each result
     results: list[tuple[int, int]] | None = None
+    #: auth, sasl: who the request says to be (`zktrace.stream.identity`)
+    claim: str | None = None
 
 
 @dataclass(slots=True)

@@ -166,6 +166,12 @@ def _into_server(place: Place, row: Object) -> Place | None:
     return None if row["server"] is None else place.narrowed("ops", f"server == {row['server']}")
 
 
+def _into_user(place: Place, row: Object) -> Place | None:
+    if row["user"] is None:
+        return None
+    return place.narrowed("events", f"event == authenticated and detail == {quoted(row['user'])}")
+
+
 def _into_path(place: Place, row: Object) -> Place | None:
     if row["path"] is None:
         return None
@@ -299,6 +305,13 @@ VIEWS: Final = {
             ),
             _nowhere,
             windowed=False,
+        ),
+        View(
+            "users",
+            "Users",
+            "users",
+            (Column("user", _text("user"), "key", right=False), *_MEASURES),
+            _into_user,
         ),
     )
 }

@@ -210,6 +210,7 @@ def _groupings(app: FastAPI, api: _Api) -> None:
     grouping("op", models.Rows[models.OpRow], "By operation")
     grouping("client", models.Rows[models.ClientRow], "By client address")
     grouping("server", models.Rows[models.ServerRow], "By server")
+    grouping("user", models.Rows[models.UserRow], "By who has authenticated")
     grouping(
         "fingerprint",
         models.Rows[models.FingerprintRow],

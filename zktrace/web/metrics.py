@@ -2,7 +2,7 @@
 
 Nothing is observed per event: the log2 histograms are folded into classic buckets at scrape time (a
 log2 bucket counts in the first classic bucket whose bound is not below its middle). Labels are
-bounded: ops, errors and servers are few; clients and paths are there only with `top`, the busiest
+bounded: ops, errors and servers are few; clients, paths and users only with `top`, the busiest
 of them, so those series may come and go. Names are in the README.
 """
 
@@ -146,7 +146,7 @@ class PictureCollector:
         yield from self._ops(ops)
         yield from self._rows("server", servers)
         if self._top:
-            for by in ("client", "path"):
+            for by in ("client", "path", "user"):
                 part, _ = picture.rows(by, span)
                 named = [i for i, key in enumerate(part.keys) if key[0] is not None and not key[1]]
                 yield from self._rows(by, part.take(np.array(named[: self._top], dtype=np.int64)))

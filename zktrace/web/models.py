@@ -143,6 +143,12 @@ class ServerRow(KeyRow):
     server: str | None
 
 
+class UserRow(KeyRow):
+    user: str | None = Field(
+        description="`scheme:name` as connections authenticated; None: not seen to"
+    )
+
+
 class PathRow(KeyRow):
     path: str | None = Field(description="None: operations without a path")
     below: bool = Field(description="Stands for znodes at or below the path, not kept apart")

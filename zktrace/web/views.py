@@ -258,6 +258,7 @@ class Matching:
         self.span = span
         low, high = (None, None) if span.whole else (span.start * _SECOND, span.end * _SECOND)
         batches = latest.batches(*_COUNTED, from_ns=low, to_ns=high)
+        self._latest = latest
         self.events = sum(batch.num_rows for batch in batches.values())
         if where is not None:
             batches = where.batches(batches)
@@ -272,6 +273,8 @@ class Matching:
         from zktrace.analysis.stats import StatsCollector
 
         collector = StatsCollector(by)
+        if "user" in by:
+            collector.told(self._latest.batches("connections"))
         if self.batches:
             collector.add(self.batches)
         return collector.data()["by"]

@@ -213,7 +213,9 @@ def told_to(event: dict[str, Any]) -> tuple[str, ...]:
     """The observers that an event is for."""
     kind = event["kind"]
     if kind == "connection":
-        return ("on_connect",) if event["event"] in ("opened", "joined") else ("on_close",)
+        if event["event"] in ("opened", "joined"):
+            return ("on_connect",)
+        return ("on_close",) if event["event"] in ("closed", "reset") else ()
     if kind == "watch_event":
         return ("on_watch_event",)
     if kind != "exchange":

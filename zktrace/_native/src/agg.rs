@@ -6,8 +6,12 @@
 //! its overflow row, and the rows that went there are counted. A row holds at most `ERROR_LIMIT`
 //! distinct error codes. Knows nothing of Python.
 
+use std::collections::HashMap;
+
 use crate::agg_rows::{Delta, Waiting, WAITING};
-use crate::events::{ConnInfo, Counted, EventSink, Exchange, Looks, WatchEvent};
+use crate::events::{
+    ConnInfo, Connection, ConnectionEvent, Counted, EventSink, Exchange, Looks, WatchEvent,
+};
 use crate::histogram::Scale;
 use crate::intern::Interner;
 
@@ -26,6 +30,9 @@ const CONNECT: i32 = -10;
 const FIRST_DIRECT: i32 = -16;
 const DIRECT: usize = 160;
 
+/// Connections whose users are known: as many as are followed at once (MAX_CONNECTIONS), and those that were given up.
+const USERS_LIMIT: usize = 1 << 16;
+
 /// Connections whose rows are remembered (direct mapped by number).
 const CONN_CACHE: usize = 1024;
 
@@ -36,15 +43,31 @@ pub enum By {
     Path,
     Session,
     Server,
+    /// Who the connection has authenticated as.
+    User,
     /// Made of paths, by `windows` only.
     Fingerprint,
 }
 
 impl By {
-    pub const ALL: [By; 5] = [By::Op, By::Client, By::Path, By::Session, By::Server];
+    pub const ALL: [By; 6] = [
+        By::Op,
+        By::Client,
+        By::Path,
+        By::Session,
+        By::Server,
+        By::User,
+    ];
 
     /// What windows count.
-    pub const WINDOWS: [By; 5] = [By::Op, By::Client, By::Path, By::Fingerprint, By::Server];
+    pub const WINDOWS: [By; 6] = [
+        By::Op,
+        By::Client,
+        By::Path,
+        By::Fingerprint,
+        By::Server,
+        By::User,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -53,6 +76,7 @@ impl By {
             By::Path => "path",
             By::Session => "session",
             By::Server => "server",
+            By::User => "user",
             By::Fingerprint => "fingerprint",
         }
     }
@@ -121,7 +145,16 @@ struct ConnSlots {
     conn: i64,
     client: u32,
     server: u32,
+    user: u32,
     session: Option<(i64, u32)>,
+}
+
+/// Slots of a row's keys that belong to its connection.
+struct Slots {
+    client: u32,
+    server: u32,
+    session: u32,
+    user: u32,
 }
 
 /// A grouping as shown: rows by requests (most first), then key; null keys after others.
@@ -146,6 +179,11 @@ pub struct Aggregator {
     path: Option<Group>,
     session: Option<Group>,
     server: Option<Group>,
+    user: Option<Group>,
+    /// Users of connections that told of one.
+    users: HashMap<i64, Box<str>>,
+    /// Rows of no known user are counted, too.
+    pub nobody: bool,
     conns: Vec<ConnSlots>,
     waiting: Waiting,
 }
@@ -158,10 +196,13 @@ impl Aggregator {
             conn: -1,
             client: NULL_SLOT,
             server: NULL_SLOT,
+            user: NULL_SLOT,
             session: None,
         };
         let (client, server, session) = (group(By::Client), group(By::Server), group(By::Session));
-        let per_conn = client.is_some() || server.is_some() || session.is_some();
+        let user = group(By::User);
+        let per_conn = [&client, &server, &session, &user];
+        let per_conn = per_conn.into_iter().any(Option::is_some);
         Aggregator {
             scale,
             depth,
@@ -173,6 +214,9 @@ impl Aggregator {
             path: group(By::Path),
             session,
             server,
+            user,
+            users: HashMap::new(),
+            nobody: true,
             conns: vec![empty; if per_conn { CONN_CACHE } else { 0 }],
             waiting: Waiting::default(),
         }
@@ -202,9 +246,9 @@ impl Aggregator {
         slot
     }
 
-    /// Slots of a row's client, server and session, of the groupings that are kept.
+    /// Slots of the groupings that are kept.
     #[inline]
-    fn conn_slots(&mut self, conn: &ConnInfo, session: Option<i64>) -> (u32, u32, u32) {
+    fn conn_slots(&mut self, conn: &ConnInfo, session: Option<i64>) -> Slots {
         let at = conn.id as usize & (CONN_CACHE - 1);
         let mut slots = match self.conns.get(at) {
             Some(cached) if cached.conn == conn.id => *cached,
@@ -215,10 +259,12 @@ impl Aggregator {
                 let server = self.server.as_mut().map_or(NULL_SLOT, |group| {
                     group.slot(conn.server.to_string().as_bytes(), false)
                 });
+                let user = self.user_slot(conn.id);
                 ConnSlots {
                     conn: conn.id,
                     client,
                     server,
+                    user,
                     session: None,
                 }
             }
@@ -238,7 +284,19 @@ impl Aggregator {
         if let Some(cached) = self.conns.get_mut(at) {
             *cached = slots;
         }
-        (slots.client, slots.server, session)
+        Slots {
+            client: slots.client,
+            server: slots.server,
+            session,
+            user: slots.user,
+        }
+    }
+
+    fn user_slot(&mut self, conn: i64) -> u32 {
+        match (&mut self.user, self.users.get(&conn)) {
+            (Some(group), Some(user)) => group.slot(user.as_bytes(), true),
+            _ => NULL_SLOT,
+        }
     }
 
     /// Everything. Latency without pings and connects.
@@ -267,7 +325,13 @@ impl Aggregator {
     /// Keys of the grouping that has most.
     pub fn most_keys(&mut self) -> usize {
         self.count_waiting();
-        let groups = [&self.client, &self.path, &self.session, &self.server];
+        let groups = [
+            &self.client,
+            &self.path,
+            &self.session,
+            &self.server,
+            &self.user,
+        ];
         let groups = groups.into_iter().flatten().chain([&self.op]);
         groups.map(|group| group.keys.len()).max().unwrap_or(0)
     }
@@ -287,6 +351,7 @@ impl Aggregator {
             (By::Path, self.path.as_mut()),
             (By::Session, self.session.as_mut()),
             (By::Server, self.server.as_mut()),
+            (By::User, self.user.as_mut()),
         ];
         let mut taken = Vec::new();
         for (by, group) in kept {
@@ -316,6 +381,7 @@ impl Aggregator {
             By::Path => self.path.as_ref()?,
             By::Session => self.session.as_ref()?,
             By::Server => self.server.as_ref()?,
+            By::User => self.user.as_ref()?,
             By::Fingerprint => return None,
         };
         let mut rest: Option<Row> = None;
@@ -382,7 +448,7 @@ fn key_text(by: By, group: &Group, op_names: &[String], slot: u32) -> Option<Str
             let id = u64::from_be_bytes(bytes.try_into().ok()?);
             Some(format!("{id:#018x}"))
         }
-        By::Client | By::Path | By::Server | By::Fingerprint => {
+        By::Client | By::Path | By::Server | By::User | By::Fingerprint => {
             Some(String::from_utf8_lossy(bytes).into_owned())
         }
     }
@@ -449,6 +515,29 @@ impl EventSink for Aggregator {
         };
         self.count_keys(row.conn, row.session, row.path, &delta);
     }
+
+    fn connection(&mut self, row: &Connection<'_>) {
+        if self.user.is_none() {
+            return;
+        }
+        match (row.event, row.detail) {
+            (ConnectionEvent::Authenticated, Some(user)) => {
+                if self.users.len() >= USERS_LIMIT {
+                    // Of connections whose end was not captured: what goes on is not known then.
+                    self.users.clear();
+                }
+                self.users.insert(row.conn.id, user.into());
+            }
+            (ConnectionEvent::Closed | ConnectionEvent::Reset, _) => {
+                self.users.remove(&row.conn.id);
+            }
+            _ => return,
+        }
+        let at = row.conn.id as usize & (CONN_CACHE - 1);
+        if let Some(cached) = self.conns.get_mut(at) {
+            cached.conn = -1;
+        }
+    }
 }
 
 impl Aggregator {
@@ -470,10 +559,13 @@ impl Aggregator {
         delta: &Delta,
     ) {
         if !self.conns.is_empty() {
-            let (client, server, session) = self.conn_slots(conn, session);
-            count(&mut self.client, client, delta);
-            count(&mut self.server, server, delta);
-            count(&mut self.session, session, delta);
+            let slots = self.conn_slots(conn, session);
+            count(&mut self.client, slots.client, delta);
+            count(&mut self.server, slots.server, delta);
+            count(&mut self.session, slots.session, delta);
+            if self.nobody || slots.user != NULL_SLOT {
+                count(&mut self.user, slots.user, delta);
+            }
         }
         let Some(group) = &mut self.path else {
             return;

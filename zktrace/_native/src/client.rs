@@ -89,6 +89,8 @@ pub struct ClientMachine {
 pub(crate) struct State {
     pub pairing: Pairing,
     pub session: Option<i64>,
+    /// Who the connection has authenticated as.
+    pub identities: Vec<String>,
     pub connect: Option<Box<AskedConnect>>,
     pub await_connect: bool,
     pub await_connected: bool,
@@ -117,6 +119,7 @@ impl ClientMachine {
             state: State {
                 pairing: Pairing::default(),
                 session: None,
+                identities: Vec::new(),
                 connect: None,
                 await_connect: opened,
                 await_connected: opened,

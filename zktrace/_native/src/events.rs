@@ -129,6 +129,18 @@ pub enum ConnectionEvent {
     Joined,
     Closed,
     Reset,
+    /// The detail says as whom.
+    Authenticated,
+}
+
+impl ConnectionEvent {
+    pub const ALL: [ConnectionEvent; 5] = [
+        ConnectionEvent::Opened,
+        ConnectionEvent::Joined,
+        ConnectionEvent::Closed,
+        ConnectionEvent::Reset,
+        ConnectionEvent::Authenticated,
+    ];
 }
 
 impl ConnectionEvent {
@@ -138,6 +150,7 @@ impl ConnectionEvent {
             ConnectionEvent::Joined => "joined",
             ConnectionEvent::Closed => "closed",
             ConnectionEvent::Reset => "reset",
+            ConnectionEvent::Authenticated => "authenticated",
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod fragments;
 pub mod framer;
 pub mod handshake;
 pub mod histogram;
+pub mod identity;
 pub mod intern;
 pub mod ip;
 pub mod joined;

@@ -5,13 +5,13 @@ use crate::client::{State, Way};
 use crate::events::{ConnInfo, Direction, EventSink};
 use crate::framer::Frame;
 use crate::handshake::{is_response, parse_request, parse_response, KEEPER_REJECTED};
+use crate::identity::{self, AUTH_OPCODE};
 use crate::pairing::{Pairing, Pending, PendingRare, SubOps, AUTH_XID, PING_XID};
 use crate::rows::{Answer, AskedConnect, Shared};
 use crate::scan::{first_path, Fields, Rare};
 use crate::schema::{int, long, Brief};
 
 const WATCH_EVENT_XID: i64 = -1;
-const AUTH_OPCODE: i32 = 100;
 const PING_OPCODE: i32 = 11;
 const MULTI_OPCODE: i32 = 14;
 const CHECK_OPCODE: i32 = 13;
@@ -105,6 +105,7 @@ impl State {
         }
         self.end_of_requests(shared, conn);
         self.session = None;
+        self.identities = Vec::new();
         self.last_zxid = None;
         self.pairing = Pairing::default();
         self.pairing.set_joined();
@@ -208,6 +209,13 @@ impl State {
                 "check outside a multi: it takes down followers of ZooKeeper 3.8",
             );
         }
+        let mut rare = fields.rare().map(kept);
+        if identity::is_told_by(opcode) && frame.whole() && !frame.damaged {
+            let claim = identity::claimed(opcode, head.get(size..).unwrap_or_default());
+            if claim.is_some() {
+                rare.get_or_insert_default().claim = claim;
+            }
+        }
         let pending = Pending {
             number: 0,
             xid,
@@ -222,7 +230,7 @@ impl State {
                 .filter(|_| shared.looks.paths)
                 .map(|path| shared.keep(path)),
             path_length: fields.path.map_or(0, |path| path.len() as u32),
-            rare: fields.rare().map(kept),
+            rare,
         };
         let quiet = if self.ping_answered {
             frame.last_ts - self.last_frame_ts
@@ -266,7 +274,8 @@ impl State {
         };
         shared.budget.release(asked.cost());
         let mut shown = Some(error);
-        if !shared.looks.rows && asked.opcode != MULTI_OPCODE {
+        let told = identity::is_told_by(asked.opcode);
+        if !shared.looks.rows && asked.opcode != MULTI_OPCODE && !told {
             shared.complete_counted(conn, self.session, asked, (shown, frame));
             return;
         }
@@ -297,6 +306,12 @@ impl State {
                 }
             }
         }
+        let more = if told && error == 0 && frame.whole() && !frame.damaged {
+            let claim = asked.rare.as_ref().and_then(|rare| rare.claim.as_deref());
+            identity::granted(asked.opcode, claim, head.get(body..).unwrap_or_default())
+        } else {
+            Vec::new()
+        };
         let answer = Answer {
             fields: &reply,
             error: shown,
@@ -304,6 +319,10 @@ impl State {
             frame,
         };
         shared.complete(conn, self.session, asked, &answer);
+        if !more.is_empty() && identity::join(&mut self.identities, more) {
+            let user = identity::shown(&self.identities);
+            shared.authenticated(conn, frame.last_ts, &user);
+        }
     }
 
     #[cold]
@@ -372,6 +391,7 @@ fn kept(rare: &Rare<'_>) -> Box<PendingRare> {
     Box::new(PendingRare {
         watches: rare.watches,
         ops: rare.ops.as_deref().map(kept_ops),
+        claim: None,
     })
 }
 

@@ -91,7 +91,8 @@ impl Pending {
 impl PendingRare {
     fn cost(&self) -> usize {
         let ops = self.ops.as_ref();
-        ops.map_or(0, |ops| PART_COST * ops.ops.len() + ops.bytes.len())
+        let claim = self.claim.as_ref().map_or(0, String::len);
+        claim + ops.map_or(0, |ops| PART_COST * ops.ops.len() + ops.bytes.len())
     }
 }
 
@@ -145,11 +146,13 @@ impl Sent {
     }
 }
 
-/// What only setWatches and multi hold.
+/// What only setWatches, multi, auth and sasl hold.
 #[derive(Default)]
 pub struct PendingRare {
     pub watches: Option<Watches>,
     pub ops: Option<SubOps>,
+    /// Who it says to be.
+    pub claim: Option<String>,
 }
 
 /// The outstanding requests of one connection.

@@ -417,12 +417,7 @@ fn other(kind: &str, row: Bound<'_, PyTuple>, sink: &mut dyn EventSink) -> PyRes
                 Role::Tls,
                 Role::Unknown,
             ];
-            let events = [
-                ConnectionEvent::Opened,
-                ConnectionEvent::Joined,
-                ConnectionEvent::Closed,
-                ConnectionEvent::Reset,
-            ];
+            let events = ConnectionEvent::ALL;
             let role = roles.into_iter().find(|known| known.as_str() == role);
             let event = events.into_iter().find(|known| known.as_str() == event);
             if let (Some(role), Some(event)) = (role, event) {

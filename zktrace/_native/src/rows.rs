@@ -2,8 +2,8 @@
 
 use crate::budget::Budget;
 use crate::events::{
-    Anomaly, ConnInfo, Connect, Counted, Direction, Election, EventSink, Exchange, Looks, State,
-    SubOp, WatchEvent,
+    Anomaly, ConnInfo, Connect, Connection, ConnectionEvent, Counted, Direction, Election,
+    EventSink, Exchange, Looks, Role, State, SubOp, WatchEvent,
 };
 use crate::framer::Frame;
 use crate::handshake::{ConnectRequest, ConnectResponse, CONNECT_OPCODE};
@@ -325,6 +325,19 @@ impl<S: EventSink> Shared<S> {
             path,
             zxid: (zxid != -1).then_some(zxid),
             bytes: frame.length as i64,
+        });
+    }
+
+    /// The server took a user for who it says to be.
+    pub fn authenticated(&mut self, conn: &ConnInfo, ts_ns: i64, user: &str) {
+        let seq = self.next_seq();
+        self.sink.connection(&Connection {
+            seq,
+            ts_ns,
+            conn,
+            role: Role::Client,
+            event: ConnectionEvent::Authenticated,
+            detail: Some(user),
         });
     }
 

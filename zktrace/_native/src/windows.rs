@@ -18,6 +18,8 @@
 //!   later counts from zero, and `missed`, the largest bound of any that went, says how many of its
 //!   requests there may have been before. Each replacement takes its growth of that bound from at
 //!   least `total_keys / 2` kept keys, too, so it is at most twice the requests by `total_keys`.
+//! * By user only what is known to be of one counts: mostly nobody authenticates, and a row of all that is nobody's would be
+//!   the total again.
 //! * Fingerprints (`fingerprint.rs`) are made of the paths that a second had, once for each.
 //!
 //! Knows nothing of Python.
@@ -52,7 +54,7 @@ const TOTAL_BYTES: usize = 4 << 20;
 const NANOS: i64 = 1_000_000_000;
 
 /// What is counted per second.
-const COUNTED: [By; 4] = [By::Op, By::Client, By::Path, By::Server];
+const COUNTED: [By; 5] = [By::Op, By::Client, By::Path, By::Server, By::User];
 
 /// The rows of a second, folded.
 pub struct Window {
@@ -318,9 +320,11 @@ impl Total {
 
 impl Windows {
     pub fn new(scale: Scale, window_keys: usize, total_keys: usize) -> Self {
+        // What is full is spilled, so nothing is turned away.
+        let mut now = Aggregator::new(scale, &COUNTED, None, usize::MAX);
+        now.nobody = false;
         Windows {
-            // What is full is spilled, so nothing is turned away.
-            now: Aggregator::new(scale, &COUNTED, None, usize::MAX),
+            now,
             second: None,
             counted: 0,
             waiting: 0,
@@ -458,7 +462,10 @@ impl EventSink for Windows {
         self.counted_one(row.path);
     }
 
-    fn connection(&mut self, _: &Connection<'_>) {}
+    fn connection(&mut self, row: &Connection<'_>) {
+        self.now.connection(row);
+    }
+
     fn four_letter(&mut self, _: &FourLetter<'_>) {}
     fn anomaly(&mut self, _: &Anomaly<'_>) {}
 }

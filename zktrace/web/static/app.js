@@ -5,7 +5,7 @@ import { Tail } from "./events.js";
 import * as views from "./views.js";
 
 const VIEWS = [["", "Overview"], ["clients", "Clients"], ["paths", "Paths"], ["sessions", "Sessions"], ["watches", "Watches"], ["slow", "Slow log"], ["events", "Events"], ["ensemble", "Ensemble"]];
-const FILTERED = new Set(["clients", "servers", "paths", "fingerprints", "znodes", "sessions", "watches", "slow", "events"]);
+const FILTERED = new Set(["clients", "users", "servers", "paths", "fingerprints", "znodes", "sessions", "watches", "slow", "events"]);
 const EVERY_MS = 2000;
 
 const $ = (id) => document.getElementById(id);
@@ -102,7 +102,7 @@ function refuse(body) {
 }
 
 // Views that are reached from another one, whose tab is theirs.
-const BELONGS = { fingerprints: "paths", znodes: "paths" };
+const BELONGS = { fingerprints: "paths", znodes: "paths", users: "clients" };
 
 function navigation(at) {
   $("nav").replaceChildren(...VIEWS.map(([name, label], i) => h("a", { href: name === "fleet" && below ? "../../#/fleet" : `#/${name}`, title: `${label} (${i + 1})`, "aria-current": name === (BELONGS[at.name] ?? at.name) ? "page" : null }, label)));

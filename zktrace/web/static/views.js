@@ -83,18 +83,25 @@ function asked(state) {
   return params;
 }
 
-function grouping(name, title, key, cell, tools = []) {
+function grouping(name, title, key, cell, tools = [], words = null) {
   return async (ask, state) => {
     const params = asked(state);
     const answer = await ask(name, { ...params, limit: 200 });
     return [
-      h("h1", null, title), h("div", { class: "tools" }, tools.map(([to, label]) => link(to, label)), csv(name, params)), basis(answer),
+      h("h1", null, title), h("div", { class: "tools" }, tools.map(([to, label]) => link(to, label)), csv(name, params)), words && h("p", { class: "note" }, words), basis(answer),
       table(title, [{ name: key, label: key, sort: "key", class: "key-cell", cell: (row) => row[key] === undefined ? "" : cell(row[key]) }, ...numbers(answer)],
         answer.rows, { sorted: state.sort ?? "requests", onsort: state.onsort, rest: answer.rest })];
   };
 }
 
-export const clients = grouping("clients", "Clients", "client", addressLink);
+export const clients = grouping("clients", "Clients", "client", addressLink, [["#/users", "By user"]]);
+
+// What has authenticated, as the wire tells it; the rest of the requests is of connections that were not seen to.
+const userCell = (user) => user === null ? h("span", { class: "dim" }, "(not seen to authenticate)")
+  : /["\\]/.test(user) ? user : link(`#/events?filter=${encodeURIComponent(`event == authenticated and detail == "${user}"`)}`, user);
+
+export const users = grouping("users", "Users", "user", userCell, [["#/clients", "By address"]],
+  "Who connections have authenticated as: digest, SASL DIGEST-MD5, or what the server answered to whoAmI. Kerberos' names and certificates are not on the wire; of connections that were open before, it is not known.");
 export const servers = grouping("servers", "Servers", "server", serverLink);
 
 // A shape as a glob: what stands in angle brackets is any text.

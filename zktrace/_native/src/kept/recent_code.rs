@@ -27,12 +27,6 @@ const ROLES: [Role; 5] = [
     Role::Tls,
     Role::Unknown,
 ];
-const EVENTS: [ConnectionEvent; 4] = [
-    ConnectionEvent::Opened,
-    ConnectionEvent::Joined,
-    ConnectionEvent::Closed,
-    ConnectionEvent::Reset,
-];
 
 /// Appends a row; its length is filled in at the end.
 pub struct Writer<'a> {
@@ -461,7 +455,7 @@ impl<'a> Reader<'a> {
                         .get(usize::from(role))
                         .copied()
                         .unwrap_or(Role::Unknown),
-                    event: EVENTS
+                    event: ConnectionEvent::ALL
                         .get(usize::from(event))
                         .copied()
                         .unwrap_or(ConnectionEvent::Opened),
