@@ -18,6 +18,9 @@ not see, but most such losses leave a trace; where there is one, a segment with 
   settled by one without data that says nothing beyond what was captured was sent. A packet that
   comes behind later numbers is merely reordered if none before its own is missing. Where packets
   with older numbers come with older times, the file is not in order: then numbers prove nothing.
+* **Asked again.** A side that repeats what it sent has no acknowledgement of it. Where the other
+  side has not sent a number yet, or does not count, an answer with it may have been sent and lost:
+  the next data may be its copy, unless a packet says that nothing was sent.
 
 Times are compared, not places in the file, so that a capture whose packets are merely swapped
 loses little. What remains: a sender that does not count (IPv6; some stacks send 0 or random
@@ -75,6 +78,7 @@ class Past:
     """Of one direction: what is known to have been sent before."""
 
     __slots__ = (
+        "_asked",
         "_counts",
         "_id",
         "_length",
@@ -97,6 +101,7 @@ class Past:
         # Of the last packet: it was captured before; it was not, nor was another copy of it sent.
         self.is_copy = False
         self.is_original = False
+        self._asked = False  # again, of a side whose numbers do not tell what it sent
         self._counts = True  # numbers may mean something
         self._id = -1  # the latest number; -1: none yet
         self._length = 0  # payload of the packet that had it
@@ -178,6 +183,11 @@ class Past:
         """The last packet says that nothing was sent beyond what was delivered."""
         if not self.is_copy:
             self._missing = 0
+            self._asked = False
+
+    def asked_again(self) -> None:
+        """The other side repeated what it sent: it may lack what was sent in answer."""
+        self._asked = self._id < 0 or not self._counts
 
     def owed(self, since_ns: int, ts_ns: int) -> None:
         """Up to the last packet, at `ts_ns`, an acknowledgement was owed since `since_ns`."""
@@ -190,12 +200,13 @@ class Past:
         """
         if self.is_original:
             return False
+        asked, self._asked = self._asked, False
         top = self._top(expected)
         if self.is_copy and low >= top:
             self._stop_counting()  # a number for several packets
         if self._missing and low > top:
             self._missing -= min(self._missing, -(-(low - top) // PACKET_MAX))
-        late = any(off > low and ts_ns > proved_ts for off, proved_ts in self.proofs)
+        late = asked or any(off > low and ts_ns > proved_ts for off, proved_ts in self.proofs)
         if self._missing:
             timer = ALONE_NS if acked >= low and self._missing == 1 else RETRANSMIT_NS
             if late or ts_ns - self._missing_since >= timer:

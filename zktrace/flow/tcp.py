@@ -367,7 +367,7 @@ class Reassembler:
         off = me.next + distance(seq, me.next_seq)
         end = off + seg.wire_len
         if end <= me.next:
-            self._again(me, end, seg.wire_len, me.past.is_copy)
+            self._again(conn, index, end, seg.wire_len, me.past.is_copy)
             return
         # Who acknowledges the last data of the other side has what that acknowledged.
         acked = other.data_acks if me.acks >= other.next else -1
@@ -379,19 +379,20 @@ class Reassembler:
             new = me.put(off, seg.payload, seg.wire_len, ack, stamp, late)
             self._cost += me.cost - cost
             if not new:
-                self._again(me, end, seg.wire_len, me.past.is_copy)
+                self._again(conn, index, end, seg.wire_len, me.past.is_copy)
             elif off > me.next:
                 self.counters.out_of_order_segments += 1
             self._drain(conn, index)
 
-    def _again(self, me: Side, end: int, length: int, copy: bool) -> None:
+    def _again(self, conn: Connection, index: int, end: int, length: int, copy: bool) -> None:
         """A segment, up to `end`, brought nothing."""
-        if length == 1 and end == me.next:
+        if length == 1 and end == conn.sides[index].next:
             self.counters.keepalives += 1
         elif copy:
             self.counters.duplicate_packets += 1
         else:
             self.counters.retransmitted_segments += 1
+            conn.sides[1 - index].past.asked_again()
 
     def _start(self, conn: Connection, index: int, base: int | None = None) -> None:
         """The stream of a side starts at `base`, or else at the smallest byte known."""
@@ -418,7 +419,7 @@ class Reassembler:
             end = off + held.wire_len
             late = me.is_late(off, end, held.stamp.ts_ns, -1) or held.late
             if not me.put(off, held.data, held.wire_len, held.ack, held.stamp, late):
-                self._again(me, end, held.wire_len, held.copy)
+                self._again(conn, index, end, held.wire_len, held.copy)
         me.note_held_acks()
         self._cost += me.cost - cost
 

@@ -68,13 +68,14 @@ pub struct Conn {
 
 impl Counters {
     /// A segment, up to `end`, brought nothing.
-    fn again(&mut self, me: &Side, end: i64, length: u32, copy: bool) {
+    fn again(&mut self, me: &Side, other: &mut Side, end: i64, length: u32, copy: bool) {
         if length == 1 && end == me.next {
             self.keepalives += 1;
         } else if copy {
             self.duplicate_packets += 1;
         } else {
             self.retransmitted_segments += 1;
+            other.past.asked_again();
         }
     }
 }
@@ -349,7 +350,7 @@ impl Conn {
         let end = off.wrapping_add(i64::from(seg.wire_len));
         if end <= me.next {
             let copy = me.past.is_copy;
-            shared.counters.again(me, end, seg.wire_len, copy);
+            shared.counters.again(me, other, end, seg.wire_len, copy);
             return;
         }
         let late = me.is_late(off, end, seg.ts_ns, acked);
@@ -368,7 +369,7 @@ impl Conn {
             shared.cost += me.cost - cost;
             if !new {
                 let copy = me.past.is_copy;
-                shared.counters.again(me, end, seg.wire_len, copy);
+                shared.counters.again(me, other, end, seg.wire_len, copy);
             } else if off > me.next {
                 shared.counters.out_of_order_segments += 1;
             }
@@ -405,7 +406,7 @@ impl Conn {
 
     fn begin(&mut self, index: usize, base: Option<u32>, shared: &mut Shared) {
         let syn = self.syn;
-        let (me, _) = self.pair(index);
+        let (me, other) = self.pair(index);
         let base = base.unwrap_or_else(|| me.likely_start(syn));
         let before = me.cost;
         for held in me.start(base) {
@@ -413,7 +414,7 @@ impl Conn {
             let end = off.wrapping_add(i64::from(held.wire_len));
             let late = me.is_late(off, end, held.stamp.ts_ns, -1) || held.late;
             if !me.put(off, &held.data, held.wire_len, held.ack, held.stamp, late) {
-                shared.counters.again(me, end, held.wire_len, held.copy);
+                shared.counters.again(me, other, end, held.wire_len, held.copy);
             }
         }
         me.note_held_acks();

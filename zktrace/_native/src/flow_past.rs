@@ -45,6 +45,8 @@ pub struct Past {
     mask: u16,
     /// Numbers of which nothing is known.
     missing: u16,
+    /// Again, of a side whose numbers do not tell what it sent.
+    asked: bool,
     /// The last packet was captured before.
     pub is_copy: bool,
     /// Packets behind later ones, by number and by time.
@@ -71,6 +73,7 @@ impl Default for Past {
             stride: 0,
             mask: u16::MAX,
             missing: 0,
+            asked: false,
             is_copy: false,
             swapped: 0,
             is_original: false,
@@ -86,7 +89,7 @@ impl Past {
     /// in a packet that follows are not late.
     #[inline]
     pub fn is_plain(&self, expected: i64) -> bool {
-        self.missing == 0 && self.top(expected) <= expected
+        self.missing == 0 && !self.asked && self.top(expected) <= expected
     }
 
     /// Is this the number of the next packet, as far as numbers are known?
@@ -218,7 +221,13 @@ impl Past {
     pub fn nothing_beyond(&mut self) {
         if !self.is_copy {
             self.missing = 0;
+            self.asked = false;
         }
+    }
+
+    /// The other side repeated what it sent: it may lack what was sent in answer.
+    pub fn asked_again(&mut self) {
+        self.asked = self.stride == 0 || self.mask == 0;
     }
 
     /// Up to the last packet, at `ts_ns`, its sender owed an acknowledgement since `since_ns`.
@@ -234,6 +243,7 @@ impl Past {
         if self.is_original {
             return false;
         }
+        let asked = std::mem::take(&mut self.asked);
         let top = self.top(expected);
         if self.is_copy && low >= top {
             self.stop_counting(); // a number for several packets
@@ -242,10 +252,8 @@ impl Past {
             let hole = (low as u64).wrapping_sub(top as u64).div_ceil(PACKET_MAX);
             self.missing -= hole.min(u64::from(self.missing)) as u16;
         }
-        let late = self
-            .proofs
-            .iter()
-            .any(|(end, before)| *end > low && ts_ns > *before);
+        let mut proofs = self.proofs.iter();
+        let late = asked || proofs.any(|(end, before)| *end > low && ts_ns > *before);
         if self.missing > 0 {
             let timer = if acked >= low && self.missing == 1 {
                 ALONE_NS
