@@ -414,7 +414,9 @@ impl Conn {
             let end = off.wrapping_add(i64::from(held.wire_len));
             let late = me.is_late(off, end, held.stamp.ts_ns, -1) || held.late;
             if !me.put(off, &held.data, held.wire_len, held.ack, held.stamp, late) {
-                shared.counters.again(me, other, end, held.wire_len, held.copy);
+                shared
+                    .counters
+                    .again(me, other, end, held.wire_len, held.copy);
             }
         }
         me.note_held_acks();
