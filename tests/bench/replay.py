@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tests.proxy.replay.support import planned
 from tests.proxy.shadow_campaign import server as fresh
 from zktrace_proxy.replay.order import Mode
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.run import Options, Replayer
 from zktrace_server.load import Options as Load
 from zktrace_server.load import run as load

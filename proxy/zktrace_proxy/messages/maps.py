@@ -1,28 +1,35 @@
 """What the live server named differently: sessions, names of sequential nodes, zxids, versions.
 
-Only differences are kept where what is equal needs no entry. zxids are kept in order of the
-recording, up to a limit; what is older is not known any more, and those who compare are told so.
+Only differences are kept where what is equal needs no entry. All maps have a limit; what is older
+is not known any more, and counted: a zxid or a version that is not known is allowed to differ.
 No input or output.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
+
+from zktrace_proxy.messages.latest import Latest
 
 #: Pairs of zxids that are kept: 16 bytes each in arrays, some 200 in the tables.
 ZXIDS_MAX: Final = 1 << 20
-#: Names with another number that are kept.
+#: Names with another number that are kept: some 700 bytes each.
 NAMES_MAX: Final = 1 << 18
+#: Paths with other versions that are kept: some 250 bytes each.
+OFFSETS_MAX: Final = 1 << 18
 
 MASK: Final = (1 << 64) - 1
 
 _SEQUENCE: Final = re.compile(r"[0-9]{10}(?=/|$)")
 #: In node data: what may be such a name, or a path that ends in one.
 _IN_DATA: Final = re.compile(rb"[^\x00-\x20\"',]*[0-9]{10}(?![0-9])")
+
+
+_Paths: TypeAlias = "dict[str, str] | Latest[str, str]"
 
 
 @dataclass(slots=True)
@@ -39,18 +46,21 @@ class Session:
 class Names:
     """Recorded path to live path, of nodes whose sequence numbers differ."""
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", limit: int = NAMES_MAX) -> None:
         self.prefix = prefix
-        self._live: dict[str, str] = {}
+        self._live: Latest[str, str] = Latest(limit)
         self._recorded: dict[str, str] = {}
         #: the same of names without their paths, as data has them: of several, the one made last
         self._live_names: dict[str, str] = {}
         self._recorded_names: dict[str, str] = {}
-        #: names that were given up for room
-        self.forgotten = 0
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def forgotten(self) -> int:
+        """Names that were given up for room."""
+        return self._live.forgotten
 
     @property
     def is_identity(self) -> bool:
@@ -59,21 +69,33 @@ class Names:
 
     def learn(self, recorded: str, live: str) -> None:
         """A node was made under these names; both without the prefix."""
+        self.forget(recorded)
         if recorded != live:
-            self._live[recorded] = live
             self._recorded[live] = recorded
-            one, two = recorded.rpartition("/")[2], live.rpartition("/")[2]
+            one, two = _name(recorded), _name(live)
             self._live_names[one] = two
             self._recorded_names[two] = one
-            if len(self._live) > NAMES_MAX:
-                oldest = next(iter(self._live))
-                gone = self._live.pop(oldest)
-                self._recorded.pop(gone, None)
-                self._live_names.pop(oldest.rpartition("/")[2], None)
-                self._recorded_names.pop(gone.rpartition("/")[2], None)
-                self.forgotten += 1
-        else:
-            self._live.pop(recorded, None)
+            for gone in self._live.put(recorded, live):
+                self._unname(*gone)
+
+    def forget(self, recorded: str) -> None:
+        """The node is no more, and nothing will name it."""
+        live = self._live.pop(recorded)
+        if live is not None:
+            self._unname(recorded, live)
+
+    def _unname(self, recorded: str, live: str) -> None:
+        if self._recorded.get(live) == recorded:
+            del self._recorded[live]
+        one, two = _name(recorded), _name(live)
+        if self._live_names.get(one) == two:
+            del self._live_names[one]
+        if self._recorded_names.get(two) == one:
+            del self._recorded_names[two]
+
+    def __contains__(self, recorded: str) -> bool:
+        """Whether the node itself has another name."""
+        return recorded in self._live
 
     def to_live(self, path: str) -> str:
         """A recorded path as the live server has it, prefix included."""
@@ -102,13 +124,17 @@ class Names:
         return _in_data(data, self._recorded, self._recorded_names)
 
 
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 def named_in(data: bytes) -> list[str]:
     """What in node data may be the name of a sequential node, or a path to one."""
     return [found.group().decode("utf-8", "replace") for found in _IN_DATA.finditer(data)]
 
 
-def _in_data(data: bytes, paths: dict[str, str], names: dict[str, str]) -> bytes:
-    if not paths:
+def _in_data(data: bytes, paths: _Paths, names: dict[str, str]) -> bytes:
+    if not names:
         return data
 
     def other(found: re.Match[bytes]) -> bytes:
@@ -123,7 +149,7 @@ def _in_data(data: bytes, paths: dict[str, str], names: dict[str, str]) -> bytes
     return _IN_DATA.sub(other, data)
 
 
-def _translated(path: str, names: dict[str, str]) -> str:
+def _translated(path: str, names: _Paths) -> str:
     # the longest beginning that has another name; names of nodes below it are made of live ones
     for end in reversed([found.end() for found in _SEQUENCE.finditer(path)]):
         other = names.get(path[:end])
@@ -139,8 +165,8 @@ class Zxids:
         self._limit = limit
         self._live: dict[int, int] = {}
         self._recorded: dict[int, int] = {}
+        #: recorded ones, in order
         self._sorted: list[int] = []
-        self._stale = False
         #: pairs that were given up for room
         self.forgotten = 0
 
@@ -149,13 +175,19 @@ class Zxids:
 
     def learn(self, recorded: int, live: int) -> None:
         """A write has these zxids."""
+        before = self._live.get(recorded)
+        if before is None:
+            insort(self._sorted, recorded)
+        elif before != live:
+            self._recorded.pop(before, None)
         self._live[recorded] = live
         self._recorded[live] = recorded
         if len(self._live) > self._limit:
-            for old in [z for z, _ in zip(self._live, range(self._limit // 4), strict=False)]:
-                self._recorded.pop(self._live.pop(old), None)
-                self.forgotten += 1
-        self._stale = True
+            old = self._sorted[: self._limit // 4]
+            del self._sorted[: len(old)]
+            for zxid in old:
+                self._recorded.pop(self._live.pop(zxid), None)
+            self.forgotten += len(old)
 
     def live(self, recorded: int) -> int | None:
         """Of exactly this write."""
@@ -167,9 +199,6 @@ class Zxids:
 
     def floor(self, recorded: int) -> int:
         """The live zxid of the last known write up to this one; 0 where none is."""
-        if self._stale:
-            self._sorted = sorted(self._live)
-            self._stale = False
         at = bisect_right(self._sorted, recorded)
         return self._live[self._sorted[at - 1]] if at else 0
 
@@ -178,30 +207,30 @@ class Zxids:
 class Offsets:
     """By how much live versions are ahead of recorded ones: (version, cversion, aversion)."""
 
-    by_path: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    by_path: Latest[str, tuple[int, int, int]] = field(default_factory=lambda: Latest(OFFSETS_MAX))
 
     def learn(self, path: str, recorded: tuple[int, ...], live: tuple[int, ...]) -> None:
         """Both versions, children's versions and ACL's versions of a node at the same point."""
         offset = (live[0] - recorded[0], live[1] - recorded[1], live[2] - recorded[2])
         if any(offset):
-            self.by_path[path] = offset
+            self.by_path.put(path, offset)
         else:
-            self.by_path.pop(path, None)
+            self.by_path.pop(path)
 
     def forget(self, path: str) -> None:
-        self.by_path.pop(path, None)
+        self.by_path.pop(path)
 
     def version(self, path: str, version: int) -> int:
         """A recorded expected version as the live server has it; -1, any, stays."""
-        if version < 0 or path not in self.by_path:
-            return version
-        return max(version + self.by_path[path][0], 0)
+        return self._ahead(path, version, 0)
 
     def aversion(self, path: str, version: int) -> int:
         """The same of a setACL."""
-        if version < 0 or path not in self.by_path:
-            return version
-        return max(version + self.by_path[path][2], 0)
+        return self._ahead(path, version, 2)
+
+    def _ahead(self, path: str, version: int, which: int) -> int:
+        offset = self.by_path.get(path)
+        return version if version < 0 or offset is None else max(version + offset[which], 0)
 
 
 class Sessions:
@@ -217,6 +246,15 @@ class Sessions:
     def learn(self, recorded: int, live: Session) -> None:
         self._live[recorded] = live
         self._recorded[live.sid & MASK] = recorded
+
+    def forget(self, recorded: int) -> None:
+        """It is over, and nothing will name it."""
+        live = self._live.pop(recorded, None)
+        if live is not None and self._recorded.get(live.sid & MASK) == recorded:
+            del self._recorded[live.sid & MASK]
+
+    def __len__(self) -> int:
+        return len(self._live)
 
     def live(self, recorded: int) -> Session | None:
         return self._live.get(recorded)

@@ -12,7 +12,7 @@ from zktrace.cli.failure import Failure, marked
 from zktrace.cli.options import ClientPort, JsonOption, Sources, engine_options, seconds
 
 if TYPE_CHECKING:
-    from zktrace_proxy.replay.prepare import Plan
+    from zktrace_proxy.replay.plan import Plan
     from zktrace_proxy.replay.report import Report
     from zktrace_proxy.replay.run import Options
 
@@ -363,7 +363,8 @@ def _plan(
     from zktrace.analysis.filter_syntax import FilterError
     from zktrace.cli.terminal import progress
     from zktrace_proxy.messages.reader import Reader
-    from zktrace_proxy.replay.prepare import Span, prepare
+    from zktrace_proxy.replay.plan import Span
+    from zktrace_proxy.replay.prepare import prepare
 
     try:
         span = Span.parse(since, until)

@@ -170,7 +170,8 @@ class Connection:
         keys = self.run.results.event_keys(step)
         if self._debited is not step:
             self._debited = step
-            self.balance.subtract(keys)
+            for key in keys:
+                self._count(key, -1)
             if self.closing:
                 self.late[0].update(keys)
         if self.closing:
@@ -178,6 +179,11 @@ class Connection:
         if not self.run.waits_for_events or step.since == -1.0:
             return True
         return all(self.balance[key] >= 0 for key in keys)
+
+    def _count(self, key: EventKey, by: int) -> None:
+        self.balance[key] += by
+        if not self.balance[key]:
+            del self.balance[key]
 
     def give_up_events(self, step: Step) -> list[EventKey]:
         """Go on without the watch events that the next step waits for; which they are."""
@@ -227,7 +233,7 @@ class Connection:
         key = self.run.results.live_event(payload)
         self.run.live_events += 1
         if key is not None:
-            self.balance[key] += 1
+            self._count(key, 1)
             if self.closing:
                 self.late[1][key] += 1
 

@@ -28,7 +28,7 @@ EPHEMERAL_FLAGS: Final = (1, 3)
 SUFFIX: Final = 10
 
 _CREATES: Final = ("create", "create2", "createContainer", "createTTL", "createIfNotExists")
-_DELETES: Final = ("delete", "deleteContainer", "tryRemove")
+DELETES: Final = ("delete", "deleteContainer", "tryRemove")
 _STATS: Final = ("exists", "getData", "getChildren2", "getACL", "setData", "setACL")
 _WIDE: Final = (
     *("getEphemerals", "getAllChildrenNumber", "setWatches", "setWatches2", "reconfig"),
@@ -128,7 +128,7 @@ def _one(found: Effects, name: str, body: Any, reply: Any, error: int | None) ->
     failed = bool(error)
     if name in _CREATES:
         _create(found, body, path, reply, error)
-    elif name in _DELETES:
+    elif name in DELETES:
         _delete(found, path, error)
     elif name in ("setData", "setACL"):
         (found.reads if failed else found.writes).add("n" + path)

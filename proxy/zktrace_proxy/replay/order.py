@@ -73,6 +73,15 @@ class Order:
         """The earliest step under way; None where there is none."""
         return next(iter(self._open.values()), None)
 
+    def names(self, path: str) -> bool:
+        """Whether a step under way reads or writes this node (by conflict order)."""
+        key = "n" + path
+        return key in self._writer or key in self._readers
+
+    def writes(self, path: str) -> bool:
+        """Whether a step under way writes this node (by conflict order)."""
+        return "n" + path in self._writer
+
     def add(self, step: Step) -> None:
         """The next step of the total order; `step.waits` says how many it waits for."""
         causes: dict[int, Step] = {}

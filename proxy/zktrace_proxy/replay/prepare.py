@@ -8,20 +8,20 @@ effects, sessions, zxids of writes that nobody recorded, the tree at the start.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from zktrace.wire.jute import WireError
 from zktrace.wire.opcodes import AUTH, BY_NUMBER, CLOSE_SESSION, op_name
 from zktrace.wire.records import AuthPacket, ConnectRequest, ConnectResponse
 from zktrace_proxy.messages.exchanges import CONNECT_OP, END_OP, SASL_OP, Exchange
+from zktrace_proxy.messages.latest import Latest
 from zktrace_proxy.messages.reader import Heard, Reader
 from zktrace_proxy.messages.spool import Spool
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.effects import Effects, effects
 from zktrace_proxy.replay.indata import NamesInData
+from zktrace_proxy.replay.plan import Plan, RecordedSession, Span
 from zktrace_proxy.replay.start import StartState
 from zktrace_proxy.replay.watching import Watching, event_of
 
@@ -35,118 +35,11 @@ _LAST: Final = 1 << 63
 _MASK: Final = (1 << 64) - 1
 
 
-@dataclass(slots=True)
-class RecordedSession:
-    """A session of the recording. `began`: its first connect was captured."""
-
-    sid: int
-    timeout_ms: int = 0
-    began: bool = True
-    closed: bool = False
-    #: when its last connection ended; 0: it has one
-    gone_ns: int = 0
-    ephemerals: set[str] = field(default_factory=set)
-    #: connection that it was on last
-    conn: int = -1
-    expired: bool = False
-    #: None where it was taken out of the recording
-    password: bytes | None = None
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a replay will do, and what it cannot."""
-
-    spool: Spool
-    heard: Heard
-    start: StartState
-    sessions: dict[int, RecordedSession] = field(default_factory=dict)
-    ops: Counter[str] = field(default_factory=Counter)
-    #: reason: how many exchanges it keeps from being sent
-    skipped: Counter[str] = field(default_factory=Counter)
-    #: scheme: auth packets with their credential, and with it taken out
-    auths: Counter[str] = field(default_factory=Counter)
-    auths_redacted: Counter[str] = field(default_factory=Counter)
-    first_ns: int = 0
-    last_ns: int = 0
-    first_zxid: int = 0
-    last_zxid: int = 0
-    writes: int = 0
-    #: zxids between the first and the last write that no recorded exchange has
-    missing_zxids: int = 0
-    #: of those, sessions that began or expired while it was recorded
-    session_zxids: int = 0
-    #: writes whose zxid another write has: several ensembles, or traffic captured twice
-    twice: int = 0
-    #: steps that came too late to be sorted, or whose zxid goes back on their connection
-    disordered: int = 0
-    no_reply: int = 0
-    watch_events: int = 0
-    sequential: int = 0
-    expired: int = 0
-    connections: int = 0
-    #: zxid of the snapshot that the start state is of; None: it is what replies tell
-    base_zxid: int | None = None
-    #: nodes that the recording shows and the snapshot does not have
-    not_in_base: int = 0
-
-    @property
-    def since_base(self) -> int:
-        """Writes between the snapshot and the recording, which neither has."""
-        if not self.base_zxid or not self.first_zxid or (self.base_zxid ^ self.first_zxid) >> 32:
-            return 0
-        return max(self.first_zxid - self.base_zxid - 1, 0)
-
-    @property
-    def unseen_writes(self) -> int:
-        """Writes of others between the first and the last recorded one."""
-        return max(self.missing_zxids - self.session_zxids, 0)
-
-    def close(self) -> None:
-        self.spool.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """From where to where: zxids, or seconds since the recording's first request."""
-
-    from_zxid: int = 0
-    to_zxid: int = 0
-    from_s: float = 0.0
-    to_s: float = 0.0
-
-    @classmethod
-    def parse(cls, since: str | None, until: str | None) -> Span:
-        """What the options say. ValueError: they do not."""
-        values: dict[str, Any] = {}
-        for name, text in (("from", since), ("to", until)):
-            if text is None:
-                continue
-            try:
-                if text.startswith("0x"):
-                    values[f"{name}_zxid"] = int(text, 16)
-                else:
-                    units = {"s": 1, "m": 60, "h": 3600}
-                    unit = units.get(text[-1:], 0)
-                    values[f"{name}_s"] = float(text[:-1] if unit else text) * (unit or 1)
-            except ValueError:
-                option = "--from" if name == "from" else "--until"
-                raise ValueError(f"{option}: {text!r} is neither a zxid nor a time") from None
-        return cls(**values)
-
-    def holds(self, exchange: Exchange, first_ns: int) -> bool:
-        """Whether a request is within."""
-        at = (exchange.sent_ns - first_ns) / 1e9
-        zxid = exchange.zxid
-        if at < self.from_s or (self.from_zxid and zxid and zxid < self.from_zxid):
-            return False
-        return not (
-            (self.to_s and at > self.to_s) or (self.to_zxid and zxid and zxid > self.to_zxid)
-        )
-
-
 class Planner:
-    """Takes exchanges as a reader gives them; :meth:`finish` gives the plan."""
+    """Takes exchanges as a reader gives them; :meth:`finish` gives the plan.
+
+    `ended_max`: so many of the sessions that have ended are remembered, the latest; None: all.
+    """
 
     def __init__(
         self,
@@ -156,8 +49,10 @@ class Planner:
         span: Span | None = None,
         spool: Spool | None = None,
         names_in: Callable[[str], object] | None = None,
+        start: StartState | None = None,
+        ended_max: int | None = None,
     ) -> None:
-        self.plan = Plan(spool or Spool(), heard, StartState())
+        self.plan = Plan(spool or Spool(), heard, start or StartState())
         self._span = span or Span()
         self._first_ns = 0
         self._server = server
@@ -176,6 +71,9 @@ class Planner:
         self._write_ns = (0, 0)
         self._anonymous = 0
         self._waiting_sessions: dict[int, RecordedSession] = {}
+        self._ended_sessions: Latest[int, None] = Latest(ended_max)
+        #: whose ephemeral node a path is
+        self._owners: dict[str, RecordedSession] = {}
         self._watching = Watching()
         self._named = None if names_in is None else NamesInData(names_in)
 
@@ -201,6 +99,23 @@ class Planner:
         self._bytes += _weight(exchange)
         while len(self._heap) > WINDOW or self._bytes > WINDOW_BYTES:
             self._pop()
+
+    def leave(self, end: Exchange) -> None:
+        """The end of a connection that was not followed to its end."""
+        if end.conn in self._keys:
+            self.add(end)
+
+    def held(self) -> dict[str, int]:
+        """How many entries are held, by what they are."""
+        return {
+            "sessions": len(self.plan.sessions),
+            "session_zxids": len(self._session_keys),
+            "connections": len(self._keys),
+            "exchanges": len(self._heap),
+            "ephemerals": len(self._owners),
+            "paths": self.plan.start.known,
+            "start_nodes": len(self.plan.start.nodes),
+        }
 
     def _key(self, exchange: Exchange) -> tuple[int, int]:
         before = self._keys.get(exchange.conn, (0, 0))
@@ -309,6 +224,7 @@ class Planner:
         session.password = reply.password if any(reply.password or b"") else None
         session.conn, session.gone_ns = exchange.conn, 0
         self._waiting_sessions.pop(granted, None)
+        self._ended_sessions.pop(granted)
         self._put(exchange, kind, granted)
 
     def _end(self, exchange: Exchange) -> None:
@@ -316,7 +232,9 @@ class Planner:
         session = self.plan.sessions.get(sid)
         if session is not None and session.conn == exchange.conn and exchange.closed:
             session.gone_ns = exchange.sent_ns
-            if not session.closed:
+            if session.closed or session.expired:
+                self._has_ended(sid)
+            else:
                 self._waiting_sessions[sid] = session
         # what would have set off its watches comes later
         found = Effects()
@@ -348,7 +266,9 @@ class Planner:
             self._auth(exchange, sid)
             return
         found = effects(exchange)
-        session = plan.sessions[sid]
+        session = plan.sessions.get(sid)
+        if session is None:  # it had ended, and was forgotten
+            session = plan.sessions[sid] = RecordedSession(sid, began=False, conn=exchange.conn)
         self._zxid(exchange)
         self._evidence(exchange, found)
         self._watching.heard(exchange.conn, exchange.events)
@@ -356,7 +276,7 @@ class Planner:
         if exchange.opcode == CLOSE_SESSION:
             session.closed = True
             self._watching.end(exchange.conn, found, persistent=True)
-            _removals(found, session.ephemerals)
+            self._removals(found, session)
         else:
             self._ephemerals(found, session)
         plan.sequential += sum(made.sequential for made in found.made)
@@ -417,9 +337,11 @@ class Planner:
         for made in found.made:
             if made.ephemeral:
                 session.ephemerals.add(made.path)
+                self._owners[made.path] = session
         for path in found.removed:
-            for one in self.plan.sessions.values() if len(self.plan.sessions) < 64 else (session,):
-                one.ephemerals.discard(path)
+            owner = self._owners.pop(path, None)
+            if owner is not None:
+                owner.ephemerals.discard(path)
 
     def _evidence(self, exchange: Exchange, found: Effects) -> None:
         """Does this show that a session without a connection has ended, or is it time?"""
@@ -449,18 +371,24 @@ class Planner:
         if session.closed or session.expired:
             return
         session.expired = True
+        self._has_ended(session.sid)
         self.plan.expired += 1
         self.plan.session_zxids += 1
         found = Effects()
-        _removals(found, session.ephemerals)
+        self._removals(found, session)
         exchange = Exchange(session.conn, -1, CLOSE_SESSION, 0, b"", by.sent_ns)
         self._put(exchange, steps.EXPIRE, session.sid, found)
 
+    def _has_ended(self, sid: int) -> None:
+        for old, _ in self._ended_sessions.put(sid, None):
+            self.plan.sessions.pop(old, None)
+            self._session_keys.pop(old, None)
 
-def _removals(found: Effects, paths: set[str]) -> None:
-    for path in paths:
-        found.writes.update(("n" + path, "c" + path, "c" + (path.rpartition("/")[0] or "/")))
-    paths.clear()
+    def _removals(self, found: Effects, session: RecordedSession) -> None:
+        for path in session.ephemerals:
+            found.writes.update(("n" + path, "c" + path, "c" + (path.rpartition("/")[0] or "/")))
+            self._owners.pop(path, None)
+        session.ephemerals.clear()
 
 
 def own_zxid(exchange: Exchange) -> bool:

@@ -15,8 +15,8 @@ from zktrace_proxy.compare.latency import Latencies, Side
 from zktrace_proxy.compare.outcome import Outcome
 from zktrace_proxy.compare.text import latency_lines, outcome_lines
 from zktrace_proxy.messages.maps import Maps
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.prelude import Made
-from zktrace_proxy.replay.prepare import Plan
 
 if TYPE_CHECKING:
     from zktrace_proxy.replay.run import Options

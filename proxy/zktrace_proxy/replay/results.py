@@ -10,7 +10,7 @@ from zktrace_proxy.compare.outcome import Divergence, Outcome
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.connection import Connection, EventKey
 from zktrace_proxy.replay.names import path_of, request_name, session_text
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.steps import Step
 
 

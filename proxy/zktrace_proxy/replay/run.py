@@ -25,8 +25,9 @@ from zktrace_proxy.replay.connection import Connection
 from zktrace_proxy.replay.live import open_wire, reason
 from zktrace_proxy.replay.names import request_name, session_text
 from zktrace_proxy.replay.order import Mode, Order
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.prelude import Prelude, PreludeError
-from zktrace_proxy.replay.prepare import Plan, connect_of
+from zktrace_proxy.replay.prepare import connect_of
 from zktrace_proxy.replay.report import Lag, Report, Stall
 from zktrace_proxy.replay.results import Results
 from zktrace_proxy.replay.rewrite import Rewriter, Versions
@@ -76,11 +77,12 @@ class Replayer:
         options: Options,
         progress: Callable[[int, int], None] | None = None,
         outcome: Outcome | None = None,
+        maps: Maps | None = None,
     ) -> None:
         self.plan = plan
         self.options = options
         self.fast = options.speed is None
-        self.maps = Maps(Names(options.prefix))
+        self.maps = maps or Maps(Names(options.prefix))
         self.rewriter = Rewriter(self.maps, options.versions, options.credentials, options.names_in)
         self.outcome = outcome or Outcome()
         self.results = Results(plan, Judge(self.maps, options.names_in), self.outcome)

@@ -18,7 +18,8 @@ from zktrace_proxy.compare.recording import Recording
 from zktrace_proxy.messages.reader import Reader
 from zktrace_proxy.plane import Config, Listener, Record, create
 from zktrace_proxy.replay.order import Mode
-from zktrace_proxy.replay.prepare import Plan, prepare
+from zktrace_proxy.replay.plan import Plan
+from zktrace_proxy.replay.prepare import prepare
 from zktrace_proxy.replay.report import Report
 from zktrace_proxy.replay.run import Options, Replayer
 from zktrace_server.load import Options as Load

@@ -12,7 +12,7 @@ import pytest
 from tests.proxy.replay.support import FULL, differences, planned, record, replayed
 from tests.server.ourzk import ours
 from zktrace_proxy.messages.spool import Spool
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 
 SESSIONS, OPS = (100, 2000) if FULL else (40, 400)
 

@@ -27,15 +27,11 @@ def test_a_path_goes_there_and_back(
             names.learn(f"{parent}/n-{number}", f"{parent}/n-{live}")
     for (parent, number), _ in made.items():
         recorded = f"{parent}/n-{number}"
-        if recorded not in {r for r, _ in _pairs(names)}:
+        if recorded not in names:
             continue
         path = recorded + below
         assert names.to_recorded(names.to_live(path)) == path
         assert names.to_live(path).startswith(prefix + parent)
-
-
-def _pairs(names: Names) -> list[tuple[str, str]]:
-    return list(names._live.items())
 
 
 def test_names_below_a_mapped_name_and_beside_it() -> None:
@@ -71,6 +67,36 @@ def test_zxids_have_a_limit_and_say_what_was_given_up() -> None:
     assert zxids.forgotten == 1000 - len(zxids)
     assert zxids.live(1000) == 1005
     assert zxids.live(1) is None
+
+
+def test_zxids_that_come_late_are_in_order() -> None:
+    zxids = Zxids(limit=4)
+    for recorded in (10, 30, 20, 40):
+        zxids.learn(recorded, recorded + 1)
+    zxids.learn(30, 32)
+    assert zxids.recorded(31) is None
+    assert [zxids.floor(at) for at in (9, 10, 25, 35, 99)] == [0, 11, 21, 32, 41]
+    zxids.learn(50, 51)
+    assert (zxids.floor(19), zxids.floor(20)) == (0, 21)
+
+
+def test_names_have_a_limit_and_are_forgotten_in_all_directions() -> None:
+    names = Names(limit=16)
+    for number in range(100):
+        names.learn(f"/q/n-{number:010}", f"/q/n-{number + 5:010}")
+    assert len(names) <= 16
+    assert names.forgotten == 100 - len(names)
+    last = "/q/n-0000000099"
+    assert names.data_to_live(b"n-0000000099") == b"n-0000000104"
+    names.forget(last)
+    assert last not in names
+    assert names.to_live(last) == last
+    assert names.to_recorded("/q/n-0000000104") == "/q/n-0000000104"
+    assert names.data_to_live(b"n-0000000099") == b"n-0000000099"
+    assert names.data_to_recorded(b"n-0000000104") == b"n-0000000104"
+    for number in range(100):
+        names.learn(f"/q/n-{number:010}", f"/q/n-{number:010}")
+    assert names.is_identity
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(-1, 60))

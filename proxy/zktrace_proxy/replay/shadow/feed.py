@@ -11,10 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from zktrace.engine.base import EngineOptions
 from zktrace.engine.frames import FrameEngine
+from zktrace.wire.opcodes import CLOSE_SESSION
 from zktrace_proxy.messages.exchanges import (
     CONNECT_OP,
     END_OP,
@@ -22,11 +24,13 @@ from zktrace_proxy.messages.exchanges import (
     Conversations,
     Exchange,
 )
+from zktrace_proxy.messages.latest import Latest
 from zktrace_proxy.messages.reader import Heard
 from zktrace_proxy.messages.spool import Notes, Spool
 from zktrace_proxy.plane import Plane
 from zktrace_proxy.replay.prepare import Planner, connect_of
-from zktrace_proxy.replay.start import Node
+from zktrace_proxy.replay.shadow import limits
+from zktrace_proxy.replay.start import Node, StartState
 
 #: Replies of several servers, and requests that turn out to have none, are in the order of zxids
 #: after so long.
@@ -40,7 +44,15 @@ WAITING_MAX: Final = 16_384
 
 _MASK: Final = (1 << 64) - 1
 
-Item = tuple[Exchange, Notes] | Node
+
+class Known(NamedTuple):
+    """Data of a node that was there before, of which the node alone was known so far."""
+
+    path: str
+    data: bytes
+
+
+Item = tuple[Exchange, Notes] | Node | Known
 
 
 class _Stream(Spool):
@@ -63,8 +75,16 @@ class ShadowFeed:
 
     def __init__(self, plane: Plane, tap: int, left_out: Callable[[int, str], None]) -> None:
         self.heard = Heard()
-        self.planner = Planner(self.heard, spool=_Stream(self._put))
-        self.planner.plan.start.tell = self._put
+        start = StartState(limits.PATHS_MAX, passing=True)
+        # copies: they go on to be filled while they are used
+        start.tell = lambda node: self._put(replace(node))
+        start.tell_data = lambda node: self._put(Known(node.path, node.data or b""))
+        self.planner = Planner(
+            self.heard,
+            spool=_Stream(self._put),
+            start=start,
+            ended_max=limits.ENDED_MAX,
+        )
         #: connections left out, by reason
         self.out: Counter[str] = Counter()
         self.lag_s = 0.0
@@ -78,7 +98,7 @@ class ShadowFeed:
         self._room = threading.Condition()
         self._ended = False
         self._dropped: set[int] = set()
-        self._dropped_sessions: set[int] = set()
+        self._dropped_sessions: Latest[int, None] = Latest(limits.LEFT_OUT_MAX)
         self._session_of: dict[int, int] = {}
         self._busy: Counter[int] = Counter()
         self._newest_ns = 0
@@ -99,6 +119,22 @@ class ShadowFeed:
             self._room.notify()
             return ready, self._ended
 
+    def held(self) -> dict[str, int]:
+        """How many entries are held, by what they are."""
+        return {
+            **self.planner.held(),
+            "waiting": len(self._ready),
+            "conversations": len(self.heard.conversations),
+            "sessions_left_out": len(self._dropped_sessions),
+        }
+
+    def forgotten(self) -> dict[str, int]:
+        """What was given up for room."""
+        return {
+            "paths": self.planner.plan.start.left_out,
+            "sessions_left_out": self._dropped_sessions.forgotten,
+        }
+
     # ---- the thread
 
     def _work(self) -> None:
@@ -112,6 +148,9 @@ class ShadowFeed:
                     # pings and packets without messages count, too: idle clients are not behind
                     self._newest_ns = self._engine.last_ts_ns
                 now_ns = time.time_ns()
+                if block is None:
+                    # connections that were closed are over in time, whether or not others speak
+                    self._engine.tick(now_ns)
                 # what waits in the tap is not known yet: time is what was decoded
                 seen_ns = now_ns if block is None else self._newest_ns
                 self.planner.release(seen_ns - HOLD_NS)
@@ -146,9 +185,14 @@ class ShadowFeed:
                 if sid in self._dropped_sessions:
                     self._dropped.add(conn)
         if conn in self._dropped:
+            known = self._session_of.get(conn)
             if exchange.opcode == END_OP:
                 self._session_of.pop(conn, None)
                 self._dropped.discard(conn)
+                self.planner.leave(exchange)
+                self.forget(conn)
+            elif exchange.opcode == CLOSE_SESSION and exchange.error == 0 and known is not None:
+                self._dropped_sessions.pop(known)
             return
         if exchange.opcode == END_OP:
             self._session_of.pop(conn, None)
@@ -178,7 +222,7 @@ class ShadowFeed:
         self.out[why] += 1
         sid = self._session_of.get(conn)
         if sid is not None:
-            self._dropped_sessions.add(sid)
+            self._dropped_sessions.put(sid, None)
         self._tell(conn, why)
 
     def forget(self, conn: int) -> None:

@@ -179,6 +179,8 @@ class Shadow:
             "unseen_writes": replayer.plan.unseen_writes,
             "not_mirrored": dict(replayer.plan.skipped),
             "notes": list(report.notes),
+            "held": {**feed.held(), **replayer.held()},
+            "forgotten": {**feed.forgotten(), **replayer.forgotten()},
             "comparison": outcome.as_dict(),
         }
 
@@ -213,6 +215,13 @@ class Shadow:
             )
         for reason, count in told["not_mirrored"].items():
             lines.append(f"shadow: not sent to it: {plural(count, 'request')} {reason}")
+        gone = [
+            f"{count:,} {what.replace('_', ' ')}"
+            for what, count in told["forgotten"].items()
+            if count
+        ]
+        if gone:
+            lines.append(f"shadow: the oldest were forgotten, for room: {', '.join(gone)}")
         for one in found["divergences"][:_LINES]:
             again = " (may be a consequence)" if one["consequence"] else ""
             lines.append(

@@ -10,7 +10,7 @@ from typing import Final
 
 from zktrace.cli.failure import Failure
 from zktrace_proxy.addresses import host_and_port
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.standin import report
 from zktrace_proxy.replay.standin.playing import Otherwise
 from zktrace_proxy.replay.standin.server import StandIn

@@ -22,7 +22,7 @@ from zktrace_proxy.messages.exchanges import Exchange
 from zktrace_proxy.messages.maps import Names
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.effects import Effects, effects, parent
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.standin.answers import Answers, data_of, data_paths, time_of
 from zktrace_proxy.replay.standin.model import Connection, Model
 from zktrace_proxy.replay.standin.script import (

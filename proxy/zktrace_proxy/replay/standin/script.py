@@ -21,7 +21,7 @@ from zktrace.wire.opcodes import op_name
 from zktrace_proxy.messages.exchanges import Exchange
 from zktrace_proxy.replay import steps
 from zktrace_proxy.replay.effects import SUFFIX, parent, paths_of
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.watching import event_of
 
 #: What a request is recognised by: opcode, and path or paths.

@@ -18,7 +18,7 @@ from zktrace.wire.message import frame
 from zktrace.wire.opcodes import PING, PING_XID, WATCH_XID
 from zktrace.wire.records import ConnectRequest, ConnectResponse, ReplyHeader
 from zktrace_proxy.replay.live import PING_FRAME, Wire, open_wire, reason
-from zktrace_proxy.replay.prepare import Plan
+from zktrace_proxy.replay.plan import Plan
 from zktrace_proxy.replay.standin.model import MAX_FRAME, Connection, Model, Refused, State
 from zktrace_proxy.replay.standin.playing import Otherwise, Player, Stage
 from zktrace_proxy.replay.standin.script import script
