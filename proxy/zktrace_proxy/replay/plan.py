@@ -38,6 +38,8 @@ class Plan:
     heard: Heard
     start: StartState
     sessions: dict[int, RecordedSession] = field(default_factory=dict)
+    #: those that have no connection now, and were not closed
+    waiting: dict[int, RecordedSession] = field(default_factory=dict)
     ops: Counter[str] = field(default_factory=Counter)
     #: reason: how many exchanges it keeps from being sent
     skipped: Counter[str] = field(default_factory=Counter)
@@ -76,8 +78,14 @@ class Plan:
 
     @property
     def unseen_writes(self) -> int:
-        """Writes of others between the first and the last recorded one."""
-        return max(self.missing_zxids - self.session_zxids, 0)
+        """Writes of others between the first and the last recorded one. A session whose client
+        was last heard of so long ago that it may have ended is one that has.
+        """
+        ended = sum(
+            (self.last_ns - one.gone_ns) * 3 >= one.timeout_ms * 2_000_000
+            for one in self.waiting.values()
+        )
+        return max(self.missing_zxids - self.session_zxids - ended, 0)
 
     def close(self) -> None:
         self.spool.close()

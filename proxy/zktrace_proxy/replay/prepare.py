@@ -8,6 +8,7 @@ effects, sessions, zxids of writes that nobody recorded, the tree at the start.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -70,7 +71,8 @@ class Planner:
         self._began: list[int] = []
         self._write_ns = (0, 0)
         self._anonymous = 0
-        self._waiting_sessions: dict[int, RecordedSession] = {}
+        #: when the first of the waiting sessions has ended, whatever shows
+        self._late_ns = _LAST
         self._ended_sessions: Latest[int, None] = Latest(ended_max)
         #: whose ephemeral node a path is
         self._owners: dict[str, RecordedSession] = {}
@@ -216,14 +218,14 @@ class Planner:
         if session is None:
             session = plan.sessions[granted] = RecordedSession(granted, began=asked == 0)
             if asked == 0:
-                self._began.append(exchange.answered_ns)
+                insort(self._began, exchange.answered_ns)
             kind = steps.CONNECT_NEW
         else:
             kind = steps.CONNECT_AGAIN
         session.timeout_ms = reply.timeout_ms
         session.password = reply.password if any(reply.password or b"") else None
         session.conn, session.gone_ns = exchange.conn, 0
-        self._waiting_sessions.pop(granted, None)
+        self.plan.waiting.pop(granted, None)
         self._ended_sessions.pop(granted)
         self._put(exchange, kind, granted)
 
@@ -235,7 +237,8 @@ class Planner:
             if session.closed or session.expired:
                 self._has_ended(sid)
             else:
-                self._waiting_sessions[sid] = session
+                self.plan.waiting[sid] = session
+                self._late_ns = min(self._late_ns, _late_ns(session))
         # what would have set off its watches comes later
         found = Effects()
         self._watching.heard(exchange.conn, exchange.events)
@@ -328,8 +331,9 @@ class Planner:
         self._write_ns = (self._write_ns[0] or exchange.answered_ns, exchange.answered_ns)
         if self._began:
             first, last = self._write_ns
-            plan.session_zxids += sum(first < at <= last for at in self._began)
-            self._began = [at for at in self._began if at > last]
+            upto = bisect_right(self._began, last)
+            plan.session_zxids += upto - bisect_right(self._began, first, 0, upto)
+            del self._began[:upto]
 
     # ---- sessions that end by themselves
 
@@ -345,29 +349,36 @@ class Planner:
 
     def _evidence(self, exchange: Exchange, found: Effects) -> None:
         """Does this show that a session without a connection has ended, or is it time?"""
-        if not self._waiting_sessions:
+        waiting = self.plan.waiting
+        if not waiting:
             return
-        gone = set(found.absent) | {made.path for made in found.made}
+        gone = [*found.absent, *(made.path for made in found.made)]
         for payload in exchange.events:
             event = event_of(payload)
             if event is not None and event.type == 2 and event.path:
-                gone.add(event.path)
+                gone.append(event.path)
+        over = {owner.sid: owner for path in gone if (owner := self._owners.get(path)) is not None}
         for path, _stat, _data, children in found.seen:
             if children is not None:
-                names = {f"{path.rstrip('/')}/{name}" for name in children}
-                for session in self._waiting_sessions.values():
-                    gone |= {
-                        one
-                        for one in session.ephemerals
-                        if one.rpartition("/")[0] == path.rstrip("/") and one not in names
-                    }
-        for session in list(self._waiting_sessions.values()):
-            late = exchange.sent_ns - session.gone_ns > 2 * session.timeout_ms * 1_000_000
-            if late or not gone.isdisjoint(session.ephemerals):
+                base = path.rstrip("/")
+                names = set(children)
+                for session in waiting.values():
+                    for one in session.ephemerals:
+                        above, _, name = one.rpartition("/")
+                        if above == base and name not in names:
+                            over[session.sid] = session
+                            break
+        if exchange.sent_ns > self._late_ns:
+            over.update((one.sid, one) for one in waiting.values()
+                        if exchange.sent_ns > _late_ns(one))  # fmt: skip
+        for sid, session in over.items():
+            if sid in waiting:
                 self._expire(session, exchange)
+        if exchange.sent_ns > self._late_ns:
+            self._late_ns = min(map(_late_ns, waiting.values()), default=_LAST)
 
     def _expire(self, session: RecordedSession, by: Exchange) -> None:
-        self._waiting_sessions.pop(session.sid, None)
+        self.plan.waiting.pop(session.sid, None)
         if session.closed or session.expired:
             return
         session.expired = True
@@ -389,6 +400,11 @@ class Planner:
             found.writes.update(("n" + path, "c" + path, "c" + (path.rpartition("/")[0] or "/")))
             self._owners.pop(path, None)
         session.ephemerals.clear()
+
+
+def _late_ns(session: RecordedSession) -> int:
+    """When a session without a connection has ended."""
+    return session.gone_ns + 2 * session.timeout_ms * 1_000_000
 
 
 def own_zxid(exchange: Exchange) -> bool:
