@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from zktrace.wire.records import ACL, StatPersisted
+from zktrace_server.core import acl as rights
 from zktrace_server.core.errors import NO_NODE, KeeperError
 from zktrace_server.core.node import node_digest, stat_digest
 from zktrace_server.core.tree import DataTree
 
 _HALF: Final = 1 << 63
 _ALL: Final = (1 << 64) - 1
+#: A version beyond this needs care.
+_LARGE: Final = 1 << 30
 
 
 @dataclass(slots=True)
@@ -37,20 +40,23 @@ class Change:
 
     def at(self, zxid: int) -> Change:
         """A copy that a later txn may alter."""
-        s = self.stat
-        assert s is not None
-        stat = StatPersisted(
-            s.czxid,
-            s.mzxid,
-            s.ctime,
-            s.mtime,
-            s.version,
-            s.cversion,
-            s.aversion,
-            s.ephemeral_owner,
-            s.pzxid,
-        )
-        return Change(zxid, self.path, stat, self.data, self.children, self.acl)
+        assert self.stat is not None
+        return Change(zxid, self.path, _copy(self.stat), self.data, self.children, self.acl)
+
+
+def _copy(s: StatPersisted) -> StatPersisted:
+    """dataclasses.replace takes several times as long."""
+    return StatPersisted(
+        s.czxid,
+        s.mzxid,
+        s.ctime,
+        s.mtime,
+        s.version,
+        s.cversion,
+        s.aversion,
+        s.ephemeral_owner,
+        s.pzxid,
+    )
 
 
 class Outstanding:
@@ -102,6 +108,40 @@ class Outstanding:
         change.tree_digest = self._sum() - old + change.digest
         self._queue.append(change)
         self._latest[change.path] = change
+
+    def set_data(
+        self, path: str, data: bytes, expected: int, zxid: int, now_ms: int
+    ) -> Change | None:
+        """Promises new data of a node: what `get`, `Change.at` and `add` do, at once. `expected` is
+        the version asked for. None, and nothing is promised, where there is more to look at: the
+        node is not there, not open to all, or of another version.
+        """
+        tree = self._tree
+        node = tree.nodes.get(path)
+        if node is None or not tree.acls.world.get(node.acl, 0) & rights.WRITE:
+            return None
+        before = self._latest.get(path)
+        acl = tree.acls.by_number[node.acl]
+        if before is None:
+            version = node.version
+            children = len(node.children) if node.children else 0
+            old = node_digest(path, node)
+            stat = node.persisted()
+        else:
+            was = before.stat
+            # The same object: nobody has changed it meanwhile.
+            if was is None or before.acl is not acl:
+                return None
+            version, children, old = was.version, before.children, before.digest
+            stat = _copy(was)
+        if expected not in (-1, version) or version >= _LARGE:
+            return None
+        stat.version, stat.mzxid, stat.mtime = version + 1, zxid, now_ms
+        digest = stat_digest(path, data, stat)
+        change = Change(zxid, path, stat, data, children, acl, digest, self._sum() - old + digest)
+        self._queue.append(change)
+        self._latest[path] = change
+        return change
 
     def remove(self, path: str, zxid: int) -> None:
         """Promises that a node will be gone."""

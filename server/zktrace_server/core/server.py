@@ -257,6 +257,9 @@ class Server:
             self._auth(connection, xid, body)
         elif kind == op.SASL:
             self._sasl(connection, xid, body)
+        elif self.settings.enforce_schemes and not self._is_proved(connection):
+            self._reply(connection, xid, 0, SASL_AUTH_REQUIRED)
+            self._end(connection)
         else:
             self._request(
                 connection, Request(connection.session_id, xid, kind, body, connection.ids)
@@ -381,10 +384,6 @@ class Server:
     # --- requests -----------------------------------------------------------------------------
 
     def _request(self, connection: Connection, request: Request) -> None:
-        if self.settings.enforce_schemes and not self._is_proved(connection):
-            self._reply(connection, request.xid, 0, SASL_AUTH_REQUIRED)
-            self._end(connection)
-            return
         kind = request.kind
         handler = self._reader.handlers.get(kind)
         if handler is not None:

@@ -21,6 +21,7 @@ from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.peer import Front, Peer
+from zktrace_server.core.quorum.quick import SetData
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.server import Refused
 from zktrace_server.core.settings import Settings
@@ -59,7 +60,7 @@ class WatchedReplica(Replica):
         self.node.watcher.forgets(self.node)
         super().install(data, zxid)
 
-    def _apply(self, zxid: int, payload: bytes, txn: Transaction) -> None:
+    def _apply(self, zxid: int, payload: bytes, txn: Transaction | SetData) -> None:
         super()._apply(zxid, payload, txn)
         self.node.watcher.applied(self.node, zxid, adler32(payload), self.tree.tree_digest)
 

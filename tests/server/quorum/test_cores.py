@@ -310,10 +310,14 @@ def _acked(proposals: Proposals, sid: int, zxid: int) -> list[int]:
 
 
 def test_packets_in_pieces() -> None:
+    who = (Id("world", "anyone"), Id("ip", "::1"))
     sent = (
         p.bare(p.ACK, 5)
         + p.with_data(p.PROPOSAL, 7, b"x" * 40)
-        + p.with_ids(p.REQUEST, -1, b"data", [Id("world", "anyone"), Id("ip", "::1")])
+        + p.request(5, b"data", who)
+        + p.request(6, b"more", who)
+        + p.request(7, b"", ())
+        + p.with_data(p.INFORM, 8, b"")
         + p.bare(p.UPTODATE, -1)
     )
     for size in range(1, len(sent) + 1):
@@ -323,9 +327,30 @@ def test_packets_in_pieces() -> None:
             for at in range(0, len(sent), size)
             for packet in reader.feed(sent[at : at + size])
         ]
-        assert [g.type for g in got] == [p.ACK, p.PROPOSAL, p.REQUEST, p.UPTODATE]
+        kinds = [p.ACK, p.PROPOSAL, p.REQUEST, p.REQUEST, p.REQUEST, p.INFORM, p.UPTODATE]
+        assert [g.type for g in got] == kinds
         assert got[1].data == b"x" * 40
-        assert got[2].ids == (Id("world", "anyone"), Id("ip", "::1"))
+        assert [g.data for g in got[2:5]] == [
+            bytes(7) + b"\5data",
+            bytes(7) + b"\6more",
+            bytes(7) + b"\7",
+        ]
+        assert [g.ids for g in got[2:6]] == [who, who, None, None]
+        assert got[5].data == b""
+
+
+def test_of_acks_in_a_row_the_last_says_all() -> None:
+    epoch = 3 << 32
+
+    def last(*zxids: int) -> list[int]:
+        data = b"".join(p.bare(p.ACK, zxid) for zxid in zxids)
+        return [packet.zxid for packet in PacketReader().feed(data + data[:7])]
+
+    assert last(epoch + 4, epoch + 5, epoch + 6) == [epoch + 6]
+    assert last(epoch, epoch + 1, epoch + 2) == [epoch, epoch + 2]
+    assert last(epoch + 1, epoch, epoch + 2) == [epoch + 1, epoch, epoch + 2]
+    assert last(epoch - 1, epoch) == [epoch - 1, epoch]
+    assert last(epoch + 7, epoch + 7) == [epoch + 7, epoch + 7]
 
 
 @pytest.mark.parametrize(
@@ -346,13 +371,13 @@ def test_a_learner_is_late_only_when_it_serves() -> None:
     handle = Handle(link, 0, Limits(tick_ms=100, init_limit=100, sync_limit=5))
     handle.stage = Stage.ACK_LEADER
     handle.hold()
-    handle.proposed(1, 0)
+    handle.propose(1, b"the proposal", 0)
     handle.send(p.bare(p.COMMIT, 1))
     assert not handle.late(9_000)
     assert link.out == []
     handle.stage = Stage.SYNCED
     handle.release(9_000)
-    assert link.out == [p.bare(p.COMMIT, 1)]
+    assert link.out == [b"the proposal", p.bare(p.COMMIT, 1)]
     assert not handle.late(9_500)
     assert handle.late(9_501)
     assert handle.overdue(9_501) == "no ACK of 0x1 for 501 ms, longer than syncLimit"

@@ -49,5 +49,5 @@ def bring_up_to_date(
     if not handle.observer:
         for proposal in outstanding:
             if proposal.zxid > chosen.upto:
-                handle.send(p.with_data(p.PROPOSAL, proposal.zxid, proposal.payload))
-                handle.proposed(proposal.zxid, now_ms)
+                packet = p.with_data(p.PROPOSAL, proposal.zxid, proposal.payload)
+                handle.propose(proposal.zxid, packet, now_ms)

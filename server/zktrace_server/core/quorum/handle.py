@@ -108,11 +108,15 @@ class Handle:
 
     # --- proposals it has not acknowledged ----------------------------------------------------
 
-    def proposed(self, zxid: int, now_ms: int) -> None:
-        """It was sent a proposal."""
+    def propose(self, zxid: int, packet: bytes, now_ms: int) -> None:
+        """It is sent a proposal."""
+        self._latest = latest = (zxid, now_ms)
         if not self._oldest[0]:
-            self._oldest = (zxid, now_ms)
-        self._latest = (zxid, now_ms)
+            self._oldest = latest
+        if self._held is None:
+            self.link.send(packet)
+        else:
+            self._held.append(packet)
 
     def acked(self, zxid: int) -> None:
         """It has logged all up to `zxid`."""

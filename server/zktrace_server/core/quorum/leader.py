@@ -38,6 +38,7 @@ from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.core.quorum.packets import Packet
 from zktrace_server.core.quorum.proposals import Proposal, Proposals
+from zktrace_server.core.quorum.quick import SetData
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.syncs import Syncs
 from zktrace_server.core.request import Request
@@ -59,6 +60,14 @@ class Host(Protocol):
     """What makes txns of requests, once there is something to serve."""
 
     def forwarded(self, request: Request, link: Link) -> None: ...
+    def quickly(self, forwarded: bytes, link: Link | None) -> bool:
+        """Makes a txn of a request as it came, if that is quickly done."""
+        ...
+
+    def applied(self, zxid: int) -> None:
+        """All up to there is."""
+        ...
+
     def touch(self, session_id: int, timeout_ms: int) -> None: ...
     def revalidate(self, session_id: int, timeout_ms: int, link: Link) -> bool: ...
 
@@ -150,11 +159,17 @@ class Leader:
         if handle is None:
             return
         handle.heard(self.now_ms)
-        if packet.type == p.ACK and handle.stage is Stage.SYNCED:
-            # Most packets. The counter is 0 in the ACK of UPTODATE.
-            if packet.zxid & LAST_COUNTER:
-                self._acked(handle, packet.zxid)
-            return
+        if handle.stage is Stage.SYNCED:
+            # Most packets.
+            kind = packet.type
+            if kind == p.ACK:
+                # The counter is 0 in the ACK of UPTODATE.
+                if packet.zxid & LAST_COUNTER:
+                    self._acked(handle, packet.zxid)
+                return
+            host = self.host
+            if kind == p.REQUEST and host is not None and host.quickly(packet.data or b"", link):
+                return
         try:
             wrong = self._packet(handle, packet)
         except WireError as error:
@@ -351,15 +366,23 @@ class Leader:
             target = parse_transaction(txn)
             self._membership.see(target)
             quorums = self._membership.quorums
+        self._propose(txn, Proposal(zxid, payload, quorums, target))
+
+    def propose_set_data(self, txn: SetData, payload: bytes) -> None:
+        """The same of a setData, which is encoded already."""
+        self._propose(txn, Proposal(txn.zxid, payload, self._membership.quorums))
+
+    def _propose(self, txn: Transaction | SetData, proposal: Proposal) -> None:
+        zxid, payload = proposal.zxid, proposal.payload
         self._replica.append(zxid, payload, txn)
         self.last_proposed = zxid
-        self.proposals.add(Proposal(zxid, payload, quorums, target))
+        self.proposals.add(proposal)
         packet = p.with_data(p.PROPOSAL, zxid, payload)
+        now = self.now_ms
         for handle in self._handles.values():
             if handle.forwarding and not handle.observer:
-                handle.send(packet)
-                handle.proposed(zxid, self.now_ms)
-        if zxids.counter(zxid) == LAST_COUNTER:
+                handle.propose(zxid, packet, now)
+        if zxid & LAST_COUNTER == LAST_COUNTER:
             self._fail("the epoch has no zxid left")
 
     def _while_synced(self, handle: Handle, packet: Packet) -> str | None:
@@ -418,6 +441,8 @@ class Leader:
             else:
                 self._committed.append(done)
             self._replica.commit(done.zxid)
+        if self.host is not None:
+            self.host.applied(self.proposals.committed)
         self._tell_committed()
         self._finish_syncs()
 

@@ -7,6 +7,7 @@ what the leader answers (see `serving`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -16,7 +17,6 @@ from zktrace.wire.quorum import (
     PROTOCOL_VERSION,
     Activate,
     EpochInfo,
-    ForwardedRequest,
     LearnerInfo,
     RevalidateResponse,
     SessionTimeout,
@@ -26,6 +26,7 @@ from zktrace.wire.txn import Transaction
 from zktrace_server.core.node import Node
 from zktrace_server.core.paths import CONFIG
 from zktrace_server.core.quorum import packets as p
+from zktrace_server.core.quorum import quick
 from zktrace_server.core.quorum.ensemble import Ensemble, parse_bytes, parse_transaction
 from zktrace_server.core.quorum.limits import Limits
 from zktrace_server.core.quorum.link import Link
@@ -161,8 +162,18 @@ class Learner:
 
     def packet(self, packet: Packet) -> None:
         """One packet of the leader's."""
-        self._heard()
         try:
+            if self.stage is Stage.SERVE:
+                # Most packets.
+                self._until = self.now_ms + self._limits.sync_ms
+                kind = packet.type
+                if kind == p.COMMIT:
+                    self._replica.commit(packet.zxid)
+                    return
+                if kind == p.PROPOSAL:
+                    self._append(packet.data or b"", packet.zxid)
+                    return
+            self._heard()
             wrong = self._packet(packet)
         except (WireError, OutOfOrder) as error:
             wrong = f"{packet.name}: {error}"
@@ -216,6 +227,10 @@ class Learner:
         return None
 
     def _append(self, data: bytes, zxid: int) -> None:
+        known = quick.read(data)
+        if known is not None and known.zxid == zxid:
+            self._replica.append(zxid, data, known)
+            return
         txn = Transaction.decode(data)
         if txn.header.zxid != zxid:
             raise OutOfOrder(f"txn {txn.header.zxid:#x} in a packet of {zxid:#x}")
@@ -291,12 +306,18 @@ class Learner:
             if zxid <= upto:
                 self._ack(zxid)
 
-    def durable(self, zxid: int) -> None:
-        """Our log is, up to there."""
-        if self._promise_at is not None:
-            if zxid >= self._promise_at:
-                self._promise()
-        elif self.stage >= Stage.START:
+    def durable(self, logged: list[int]) -> None:
+        """So many more txns of our log are."""
+        if self._promise_at is None:
+            self._ack_all(logged)
+            return
+        upto = self._promise_at
+        if logged[-1] >= upto:
+            self._promise()
+            self._ack_all([zxid for zxid in logged if zxid > upto])
+
+    def _ack_all(self, logged: list[int]) -> None:
+        for zxid in logged:
             self._ack(zxid)
 
     def _ack(self, zxid: int) -> None:
@@ -344,7 +365,7 @@ class Learner:
         as well who come while a reconfiguration is not committed.
         """
         return any(
-            zxid == config.version and txn.header.type == RECONFIG
+            zxid == config.version and isinstance(txn, Transaction) and txn.header.type == RECONFIG
             for zxid, _, txn in self._replica.pending
         )
 
@@ -354,7 +375,10 @@ class Learner:
         if not self._replica.pending or self._replica.pending[0][0] != zxid:
             self._replica.commit(zxid)  # says what is out of order
             return
-        config = parse_transaction(self._replica.pending[0][2])
+        txn = self._replica.pending[0][2]
+        if not isinstance(txn, Transaction):
+            raise WireError(f"txn {zxids.text(zxid)} is no reconfiguration", 0, "Transaction")
+        config = parse_transaction(txn)
         changed = self._membership.activate(config)
         self._replica.commit(zxid)
         if changed and (leader != self.leader or config.observes(self.sid) != self.observer):
@@ -363,15 +387,11 @@ class Learner:
 
     # --- what clients ask -----------------------------------------------------------------------
 
-    def request(
-        self, session_id: int, xid: int, kind: int, body: bytes, ids: list[Id] | None
-    ) -> None:
-        """A request for the leader."""
-        data = ForwardedRequest(session_id, xid, kind, body).encode()
-        if ids:
-            self._send(p.with_ids(p.REQUEST, -1, data, ids))
-        else:
-            self._send(p.with_data(p.REQUEST, -1, data))
+    def request(self, session_id: int, asked: bytes, ids: Iterable[Id]) -> None:
+        """A request for the leader: xid, opcode and body as they came."""
+        link = self._link
+        if link is not None:
+            link.send(p.request(session_id, asked, ids))
 
     def revalidate(self, session_id: int, timeout_ms: int) -> None:
         """Whether a session is still there."""

@@ -5,7 +5,7 @@ LearnerHandler). The hot ones are packed without a record. Knows no connection a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from zktrace.stream.snapshots import SnapshotReader
@@ -40,8 +40,13 @@ MAX_IDS: Final = 1 << 16
 
 _HEAD: Final = struct.Struct(">iqi")
 _BARE: Final = struct.Struct(">iqii")
+_ASKED: Final = struct.Struct(">iqiq")
 _INT: Final = struct.Struct(">i")
 _NO_IDS: Final = b"\xff\xff\xff\xff"
+
+#: Those with data of which most come, with or without identities.
+_HOT: Final = frozenset((REQUEST, PROPOSAL, INFORM))
+_COUNTER: Final = 0xFFFFFFFF
 
 #: Identities as they were written and read before: so many, and of those read so many bytes each.
 _REMEMBERED: Final = 1024
@@ -73,29 +78,39 @@ def with_data(kind: int, zxid: int, data: bytes) -> bytes:
     return b"".join((_HEAD.pack(kind, zxid, len(data)), data, _NO_IDS))
 
 
-def with_ids(kind: int, zxid: int, data: bytes, ids: list[Id]) -> bytes:
-    """A forwarded request."""
-    return b"".join((_HEAD.pack(kind, zxid, len(data)), data, _written(ids)))
+def request(session_id: int, asked: bytes, ids: Iterable[Id]) -> bytes:
+    """A forwarded request. `asked` is what a ForwardedRequest has behind the session's id: xid,
+    opcode and body, as the client sent them.
+    """
+    return b"".join((_ASKED.pack(REQUEST, -1, 8 + len(asked), session_id), asked, written(ids)))
 
 
-def _written(ids: list[Id]) -> bytes:
-    """Most clients are somebody who has been there before."""
+def written(ids: Iterable[Id]) -> bytes:
+    """Identities as they stand behind a packet's data. Most clients are somebody who has been there
+    before.
+    """
     key = tuple([(who.scheme, who.id) for who in ids])
-    written = _WRITTEN.get(key)
-    if written is None:
+    known = _WRITTEN.get(key)
+    if known is None:
         if len(_WRITTEN) >= _REMEMBERED:
             _WRITTEN.clear()
+        if not key:
+            return _NO_IDS
         # A packet without data, whose head is left out.
-        written = _WRITTEN[key] = QuorumPacket(0, 0, None, ids).encode()[_HEAD.size :]
-    return written
+        known = _WRITTEN[key] = QuorumPacket(0, 0, None, list(ids)).encode()[_HEAD.size :]
+    return known
 
 
 class PacketReader:
     """Cuts a direction of a quorum connection into packets. WireError where it is none: nothing
-    behind it can be read any more.
+    behind it can be read any more. Of ACKs of one txn after the other that came together the last
+    is given: it says what the others say.
     """
 
     def __init__(self) -> None:
+        #: The identities of the latest request, as they were written and as they were read.
+        self._written = _NO_IDS
+        self._ids: tuple[Id, ...] | None = None
         self._rest = bytearray()
         self._need = 0
         self._snapshot: SnapshotReader | None = None
@@ -130,13 +145,28 @@ class PacketReader:
                 if size == ids == -1 and kind in PACKET_TYPES and kind != SNAP:
                     # An ACK, a COMMIT, a PING: most packets.
                     pos += _BARE.size
+                    if kind == ACK:
+                        pos, zxid = _last_of_run(data, pos, end, zxid)
                     yield Packet(kind, zxid, None)
                     continue
+                at = pos + 16 + size
+                if kind in _HOT and 0 <= size <= MAX_DATA and at + 4 <= end:
+                    if data.startswith(_NO_IDS, at):
+                        start, pos = pos + 16, at + 4
+                        yield Packet(kind, zxid, data[start:at])
+                        continue
+                    if data.startswith(self._written, at):
+                        start, pos = pos + 16, at + len(self._written)
+                        yield Packet(kind, zxid, data[start:at], self._ids)
+                        continue
             whole_at = self._end(data, pos, end)
             if whole_at is None:
                 self._rest += data[pos:]
                 return
             packet = _packet(data, pos, whole_at)
+            if packet.ids:
+                self._written = data[pos + 16 + len(packet.data or b"") : whole_at]
+                self._ids = packet.ids
             pos = whole_at
             if packet.type == SNAP:
                 self._snapshot = SnapshotReader()
@@ -174,6 +204,23 @@ class PacketReader:
                 self._need = at - pos
                 return None
         return at
+
+
+def _last_of_run(data: bytes, pos: int, end: int, zxid: int) -> tuple[int, int]:
+    """The place behind ACKs that go on from one of `zxid`, and the last one's zxid. Counter 0 is an
+    ACK of something else than a txn.
+    """
+    if not zxid & _COUNTER:
+        return pos, zxid
+    while end - pos >= _BARE.size:
+        kind, following, size, ids = _BARE.unpack_from(data, pos)
+        if kind != ACK or following != zxid + 1 or size != -1 or ids != -1:
+            break
+        if not following & _COUNTER:
+            break
+        zxid = following
+        pos += _BARE.size
+    return pos, zxid
 
 
 def _packet(data: bytes, pos: int, end: int) -> Packet:

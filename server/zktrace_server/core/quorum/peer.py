@@ -243,7 +243,9 @@ class Peer:
             elif learner is not None:
                 for packet in link.reader.feed(data):
                     learner.packet(packet)
-                    if self._advance_learner(learner) or link.closed:
+                    if self.server is None:
+                        self._advance_learner(learner)
+                    if learner.failed is not None or link.closed:
                         break
         except WireError as error:
             self._broken(link, str(error))
@@ -269,13 +271,13 @@ class Peer:
 
     def logged(self, count: int) -> None:
         """So many more txns of those taken are durable."""
-        for zxid in self.replica.logged(count):
-            if self.leader is not None:
-                self.leader.durable(zxid)
-            elif self.learner is not None:
-                self.learner.durable(zxid)
+        zxids = self.replica.logged(count)
         if self.leader is not None:
+            if zxids:
+                self.leader.durable(zxids[-1])
             self.leader.commit()
+        elif self.learner is not None and zxids:
+            self.learner.durable(zxids)
         self._settle()
 
     def flush(self) -> None:

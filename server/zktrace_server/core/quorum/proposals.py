@@ -35,7 +35,8 @@ class Proposals:
         self.outstanding: deque[Proposal] = deque()
         self._logged: dict[int, int] = {}
         #: Up to where a quorum of each of these configurations has logged, by what is in `_logged`.
-        self._reached: dict[tuple[int, ...], int] = {}
+        self._asked: tuple[Ensemble, ...] | None = None
+        self._reached = -1
 
     def add(self, proposal: Proposal) -> None:
         """Proposed."""
@@ -45,7 +46,7 @@ class Proposals:
         """`sid` has logged all up to `zxid`."""
         if self._logged.get(sid, -1) < zxid:
             self._logged[sid] = zxid
-            self._reached = {}
+            self._asked = None
 
     def take(self) -> Proposal | None:
         """The next that is committed by what was acknowledged; it is no longer outstanding."""
@@ -62,14 +63,13 @@ class Proposals:
     def forget(self, sid: int) -> None:
         """Its connection is gone: what it logged is told anew by the next."""
         self._logged.pop(sid, None)
-        self._reached = {}
+        self._asked = None
 
     def _has_quorum(self, proposal: Proposal) -> bool:
-        versions = tuple([one.version for one in proposal.quorums])
-        reached = self._reached.get(versions)
-        if reached is None:
-            reached = self._reached[versions] = self._quorum_logged(proposal.quorums)
-        return proposal.zxid <= reached
+        if proposal.quorums is not self._asked:
+            self._asked = proposal.quorums
+            self._reached = self._quorum_logged(proposal.quorums)
+        return proposal.zxid <= self._reached
 
     def _quorum_logged(self, quorums: tuple[Ensemble, ...]) -> int:
         for zxid in sorted(set(self._logged.values()), reverse=True):

@@ -10,8 +10,7 @@ the tree that shows too much is not served to anybody.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from zktrace.wire import zxid as zxids
 from zktrace.wire.jute import WireError
@@ -19,7 +18,9 @@ from zktrace.wire.snapshot import SIGNATURE, PathName, Snapshot
 from zktrace.wire.txn import CreateSessionTxn, Transaction
 from zktrace_server.core import snapshot
 from zktrace_server.core.apply import CLOSE_SESSION, Result, apply
-from zktrace_server.core.node import DIGEST_VERSION
+from zktrace_server.core.node import DIGEST_VERSION, Node
+from zktrace_server.core.quorum import quick
+from zktrace_server.core.quorum.quick import SetData
 from zktrace_server.core.quorum.storage import Entry, Storage
 from zktrace_server.core.tree import DataTree
 
@@ -32,9 +33,16 @@ class OutOfOrder(Exception):
     """A leader said something that does not follow what it said before; the text says what."""
 
 
+class Listener(Protocol):
+    """Who is told of each txn that was applied: by one of these."""
+
+    def committed(self, txn: Transaction, result: Result) -> None: ...
+    def set_data_committed(self, txn: SetData, node: Node) -> None: ...
+
+
 class Replica:
-    """`timeouts` are those of all committed sessions, in ms by id. `tell` is called after each
-    txn that is applied while somebody serves.
+    """`timeouts` are those of all committed sessions, in ms by id. `listener` is there while
+    somebody serves. `pending` are zxid, bytes and content of each.
     """
 
     def __init__(self, tree: DataTree, timeouts: dict[int, int], storage: Storage) -> None:
@@ -42,9 +50,9 @@ class Replica:
         self.timeouts = timeouts
         self.storage = storage
         self.history: deque[Entry] = deque(maxlen=COMMITTED_LOG)
-        self.pending: deque[tuple[int, bytes, Transaction]] = deque()
+        self.pending: deque[tuple[int, bytes, Transaction | SetData]] = deque()
         self.mismatches = 0
-        self.tell: Callable[[Transaction, Result], None] | None = None
+        self.listener: Listener | None = None
         self._unsaved: list[Entry] = []
         self._in_flight: deque[int] = deque()
 
@@ -65,14 +73,15 @@ class Replica:
 
     # --- the log ------------------------------------------------------------------------------
 
-    def append(self, zxid: int, payload: bytes, txn: Transaction) -> None:
+    def append(self, zxid: int, payload: bytes, txn: Transaction | SetData) -> None:
         """A proposed txn, to be logged."""
-        last = self.last_logged
+        pending = self.pending
+        last = pending[-1][0] if pending else self.tree.last_zxid
         if zxid != last + 1 and not (
             zxids.epoch(zxid) > zxids.epoch(last) and zxids.counter(zxid) <= 1
         ):
             raise OutOfOrder(f"txn {zxid:#x} comes behind {last:#x}")
-        self.pending.append((zxid, payload, txn))
+        pending.append((zxid, payload, txn))
         self._unsaved.append((zxid, payload))
 
     def take_log(self) -> list[bytes]:
@@ -92,18 +101,29 @@ class Replica:
 
     def commit(self, zxid: int) -> None:
         """The next pending txn is committed; it must be this one."""
-        if not self.pending:
+        pending = self.pending
+        if not pending:
             raise OutOfOrder(f"commit of {zxid:#x}, which was not proposed")
-        if self.pending[0][0] != zxid:
-            raise OutOfOrder(f"commit of {zxid:#x}, next is {self.pending[0][0]:#x}")
-        self._apply(*self.pending.popleft())
+        if pending[0][0] != zxid:
+            raise OutOfOrder(f"commit of {zxid:#x}, next is {pending[0][0]:#x}")
+        self._apply(*pending.popleft())
 
     def fast_forward(self) -> None:
         """Applies what is pending, for the next election."""
         while self.pending:
             self._apply(*self.pending.popleft())
 
-    def _apply(self, zxid: int, payload: bytes, txn: Transaction) -> None:
+    def _apply(self, zxid: int, payload: bytes, txn: Transaction | SetData) -> None:
+        if isinstance(txn, SetData):
+            node = quick.apply(self.tree, txn)
+            if node is not None:
+                if txn.tree_digest != self.tree.tree_digest:
+                    self.mismatches += 1
+                self.history.append((zxid, payload))
+                if self.listener is not None:
+                    self.listener.set_data_committed(txn, node)
+                return
+            txn = Transaction.decode(payload)
         result = apply(self.tree, txn)
         if isinstance(txn.body, CreateSessionTxn):
             self.timeouts[txn.header.session_id] = txn.body.timeout_ms
@@ -117,8 +137,8 @@ class Replica:
         ):
             self.mismatches += 1
         self.history.append((zxid, payload))
-        if self.tell is not None:
-            self.tell(txn, result)
+        if self.listener is not None:
+            self.listener.committed(txn, result)
 
     def snapshot(self) -> bytes:
         """The tree as it goes behind a SNAP packet."""

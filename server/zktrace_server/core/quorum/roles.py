@@ -5,7 +5,9 @@ PrepRequestProcessor, SessionTrackerImpl; LearnerZooKeeperServer). What they hav
 
 from __future__ import annotations
 
-from typing import Protocol
+import struct
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 from zktrace.wire.records import Id, PathRequest, ReconfigRequest
 from zktrace.wire.txn import ErrorTxn, Transaction
@@ -19,10 +21,12 @@ from zktrace_server.core.errors import (
     UNIMPLEMENTED,
     KeeperError,
 )
+from zktrace_server.core.quorum import quick
 from zktrace_server.core.quorum.ensemble import Ensemble
 from zktrace_server.core.quorum.link import Link
 from zktrace_server.core.quorum.localsessions import LeaderSessions
 from zktrace_server.core.quorum.membership import Membership
+from zktrace_server.core.quorum.quick import SetData
 from zktrace_server.core.quorum.reconfig import next_ensemble
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.quorum.serving import MemberServer
@@ -31,11 +35,15 @@ from zktrace_server.core.request import Request
 from zktrace_server.core.sessions import Sessions
 from zktrace_server.core.settings import Settings
 
+_ID: Final = struct.Struct(">q").pack
+_XID_AND_KIND: Final = struct.Struct(">ii")
+
 
 class Proposer(Protocol):
     """The leader, as far as it is needed here."""
 
     def propose(self, txn: Transaction) -> None: ...
+    def propose_set_data(self, txn: SetData, payload: bytes) -> None: ...
     def sync(self, link: Link | None) -> None: ...
     def quorum_synced(self, ensemble: Ensemble) -> bool: ...
     @property
@@ -93,13 +101,36 @@ class LeaderServer(MemberServer):
         valid = self.revalidate(connection.session_id, connection.timeout_ms, None)
         self._welcome(connection, valid)
 
-    def ask(self, request: Request) -> None:
-        self.forwarded(request, None)
+    def ask(self, session_id: int, asked: bytes, ids: Iterable[Id]) -> None:
+        if not self.quickly(_ID(session_id) + asked, None):
+            xid, kind = _XID_AND_KIND.unpack_from(asked)
+            self.forwarded(Request(session_id, xid, kind, asked[8:], ids), None)
 
     def ask_sync(self, request: Request) -> None:
         self._leader.sync(None)
 
     # --- Host of the leader -------------------------------------------------------------------
+
+    def quickly(self, forwarded: bytes, link: Link | None) -> bool:
+        if len(forwarded) < quick.REQUEST_SIZE:
+            return False
+        session_id, xid, kind, size = quick.REQUEST(forwarded)
+        # The short way asks nobody who they are; of local sessions nothing is known here.
+        if kind != op.SET_DATA or self._fast is None or self.local is not None:
+            return False
+        session = self.sessions.get(session_id)
+        if session is None or session.closing:
+            return False
+        if self._owners.setdefault(session_id, link) is not link:
+            return False
+        made = quick.prepare(self.preparer, self.tree, forwarded, session_id, xid, size)
+        if made is None:
+            return False
+        self._leader.propose_set_data(made[1], made[0])
+        return True
+
+    def applied(self, zxid: int) -> None:
+        self.preparer.outstanding.done(zxid)
 
     def forwarded(self, request: Request, link: Link | None) -> None:
         """A write, of a client of the learner at `link` or of our own."""
@@ -165,9 +196,7 @@ class LeaderServer(MemberServer):
 class Forwarder(Protocol):
     """The learner, as far as it is needed here."""
 
-    def request(
-        self, session_id: int, xid: int, kind: int, body: bytes, ids: list[Id] | None
-    ) -> None: ...
+    def request(self, session_id: int, asked: bytes, ids: Iterable[Id]) -> None: ...
     def revalidate(self, session_id: int, timeout_ms: int) -> None: ...
 
 
@@ -189,12 +218,12 @@ class LearnerServer(MemberServer):
         self._revalidating[connection.session_id] = connection
         self._learner.revalidate(connection.session_id, connection.timeout_ms)
 
-    def ask(self, request: Request) -> None:
-        ids = [*request.ids]
-        self._learner.request(request.session_id, request.xid, request.kind, request.body, ids)
+    def ask(self, session_id: int, asked: bytes, ids: Iterable[Id]) -> None:
+        self._learner.request(session_id, asked, ids)
 
     def ask_sync(self, request: Request) -> None:
-        self.ask(request)
+        asked = _XID_AND_KIND.pack(request.xid, request.kind) + request.body
+        self._learner.request(request.session_id, asked, request.ids)
 
     # --- Host of the learner ------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ when a term is there to be served, and ended with it, with all its connections.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from zktrace.wire.records import GetDataResponse
+from zktrace.wire.records import GetDataResponse, Id
 from zktrace.wire.txn import CreateSessionTxn, Transaction
 from zktrace_server.core import request as op
 from zktrace_server.core.apply import CLOSE_SESSION, ERROR, Result
@@ -23,9 +25,11 @@ from zktrace_server.core.errors import (
     SESSION_MOVED,
 )
 from zktrace_server.core.fast import Fast
+from zktrace_server.core.node import Node
 from zktrace_server.core.paths import CONFIG
 from zktrace_server.core.prepare import Preparer
 from zktrace_server.core.quorum.localsessions import to_upgrade
+from zktrace_server.core.quorum.quick import SetData
 from zktrace_server.core.quorum.replica import Replica
 from zktrace_server.core.request import Request
 from zktrace_server.core.server import Server, create_session, write_reply
@@ -34,6 +38,19 @@ from zktrace_server.core.settings import Settings
 
 #: Most forwarded requests of a connection that is gone which are remembered until they come back.
 _MAX_ORPHANS: Final = 1 << 16
+
+#: Length of a frame, xid, opcode.
+_HEAD: Final = struct.Struct(">iii").unpack_from
+_ASKED: Final = struct.Struct(">ii").pack
+_STAT_SIZE: Final = 68
+_SET_DATA_REPLY: Final = struct.Struct(">iiqi").pack
+#: Writes that the leader is sent as they came.
+_AS_THEY_ARE: Final = op.WRITES - {
+    op.CREATE_SESSION,
+    op.CLOSE_SESSION,
+    op.DELETE_CONTAINER,
+    op.RECONFIG,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +61,18 @@ class Refusal:
     code: int
 
 
-@dataclass(slots=True, eq=False)
 class Waiting:
-    """A request that the ensemble has to answer; a sync is `done` when it has."""
+    """A request that the ensemble has to answer; a sync is `done` when it has, and the only one of
+    which more than opcode and xid is needed then.
+    """
 
-    request: Request
-    done: bool = False
+    __slots__ = ("done", "kind", "sync", "xid")
+
+    def __init__(self, xid: int, kind: int, sync: Request | None = None) -> None:
+        self.xid = xid
+        self.kind = kind
+        self.sync = sync
+        self.done = False
 
 
 class Reads(Fast):
@@ -64,6 +87,41 @@ class Reads(Fast):
         self, connection: Connection, data: bytes, pos: int, after: int, xid: int, size: int
     ) -> bool:
         return False
+
+
+class Forwards(Reads):
+    """The short way of members: reads are answered, writes go on to the leader as they are."""
+
+    def __init__(self, server: MemberServer) -> None:
+        super().__init__(server.tree, server.preparer, server.log, server.settings.max_buffer)
+        self._server = server
+
+    def take(self, connection: Connection, data: bytes, pos: int, end: int) -> int:
+        server, most = self._server, self._max_buffer
+        if server.local is not None:
+            # Writes of its own sessions are more than passed on.
+            return pos if connection.queue else super().take(connection, data, pos, end)
+        queue, session_id, count = connection.queue, connection.session_id, 0
+        while end - pos >= 12:
+            length, xid, kind = _HEAD(data, pos)
+            after = pos + 4 + length
+            if after > end or not 8 <= length <= most:
+                break
+            if kind in _AS_THEY_ARE:
+                queue.append(Waiting(xid, kind))
+                server.ask(session_id, data[pos + 4 : after], connection.ids)
+                count += 1
+                pos = after
+                connection.last_xid, connection.last_kind = xid, kind
+            elif queue:
+                break
+            else:
+                before, pos = pos, super().take(connection, data, pos, end)
+                if pos == before:
+                    break
+        server.waiting += count
+        connection.received += count
+        return pos
 
 
 class MemberServer(Server):
@@ -87,9 +145,9 @@ class MemberServer(Server):
         self.sessions = self._ensembles_sessions(now_ms)
         self.preparer = Preparer(self.tree, self.sessions, settings)
         if self._want_fast:
-            self._fast = Reads(self.tree, self.preparer, self.log, settings.max_buffer)
+            self._fast = Forwards(self)
         self.set_time(wall_ms, now_ms)
-        self.replica.tell = self.committed
+        self.replica.listener = self
 
     def _ensembles_sessions(self, now_ms: int) -> Sessions:
         return Sessions(self.settings.tick_ms, self.settings.server_id, now_ms)
@@ -110,7 +168,7 @@ class MemberServer(Server):
 
     def end(self) -> None:
         """The term is over: all connections are closed, watches forgotten."""
-        self.replica.tell = None
+        self.replica.listener = None
         for connection in list(self.connections):
             self._end(connection)
 
@@ -137,10 +195,10 @@ class MemberServer(Server):
             if not isinstance(item, Waiting):
                 continue
             self.waiting -= 1
-            if item.request.kind != op.SYNC:
+            if item.kind != op.SYNC:
                 orphans = self._orphans.setdefault(connection.session_id, deque())
                 if len(orphans) < _MAX_ORPHANS:
-                    orphans.append(item.request.xid)
+                    orphans.append(item.xid)
         connection.queue.clear()
 
     def _begin(self, connection: Connection) -> None:
@@ -205,7 +263,7 @@ class MemberServer(Server):
             return True
         local.remove(session_id)
         body = CreateSessionTxn(session.timeout_ms).encode()
-        self.ask(Request(session_id, 0, op.CREATE_SESSION, body, ()))
+        self.ask(session_id, _ASKED(0, op.CREATE_SESSION) + body, ())
         return False
 
     def _in_turn(self, connection: Connection, item: Request | Refusal) -> None:
@@ -230,7 +288,7 @@ class MemberServer(Server):
     def _request(self, connection: Connection, request: Request) -> None:
         kind = request.kind
         if kind == op.SYNC:
-            waiting = Waiting(request)
+            waiting = Waiting(request.xid, kind, request)
             self._enqueue(connection, waiting)
             self._syncs.append((connection, waiting))
             self.ask_sync(request)
@@ -247,11 +305,12 @@ class MemberServer(Server):
         self.waiting += 1
 
     def _submit(self, connection: Connection, request: Request) -> None:
-        self._enqueue(connection, Waiting(request))
-        self.ask(request)
+        self._enqueue(connection, Waiting(request.xid, request.kind))
+        asked = _ASKED(request.xid, request.kind) + request.body
+        self.ask(request.session_id, asked, request.ids)
 
-    def ask(self, request: Request) -> None:
-        """To the leader."""
+    def ask(self, session_id: int, asked: bytes, ids: Iterable[Id]) -> None:
+        """A request, to the leader: xid, opcode and body as they came."""
         raise NotImplementedError
 
     def ask_sync(self, request: Request) -> None:
@@ -275,7 +334,8 @@ class MemberServer(Server):
                 if not head.done:
                     return
                 self.waiting -= 1
-                item: Request | Refusal = head.request
+                assert head.sync is not None
+                item: Request | Refusal = head.sync
             else:
                 assert isinstance(head, Request | Refusal)
                 item = head
@@ -286,20 +346,41 @@ class MemberServer(Server):
         """A txn was applied: the client that asked for it is told, if it is ours."""
         header = txn.header
         session_id = header.session_id
-        self.preparer.outstanding.done(header.zxid)
         if header.type == op.CREATE_SESSION and self.local is not None:
             # It may have come back meanwhile as what it was.
             self.local.remove(session_id)
         connection = self._of_session.get(session_id)
         if not self._was_orphan(session_id, header.cxid) and connection is not None:
             head = connection.queue[0] if connection.queue else None
-            if isinstance(head, Waiting) and not head.done and _answers(head.request, txn):
+            if isinstance(head, Waiting) and not head.done and _answers(head, txn):
                 connection.queue.popleft()
                 self.waiting -= 1
-                self._answer(connection, head.request, result)
+                self._answer(connection, head, result)
                 self._go_on(connection)
         if header.type == CLOSE_SESSION:
             self._closed(session_id)
+
+    def set_data_committed(self, txn: SetData, node: Node) -> None:
+        """The same of a setData."""
+        session_id, xid = txn.session_id, txn.cxid
+        if self._orphans and self._was_orphan(session_id, xid):
+            return
+        connection = self._of_session.get(session_id)
+        if connection is None or not connection.queue:
+            return
+        queue = connection.queue
+        head = queue[0]
+        if not isinstance(head, Waiting) or head.xid != xid or head.kind != op.SET_DATA:
+            # As of another of the session's connections: their xids may repeat.
+            return
+        queue.popleft()
+        self.waiting -= 1
+        zxid = self.tree.last_zxid
+        reply = _SET_DATA_REPLY(16 + _STAT_SIZE, xid, zxid, OK)
+        connection.out.append(reply + node.stat_bytes(self.tree.extended))
+        self.dirty[connection] = None
+        if queue:
+            self._go_on(connection)
 
     def _was_orphan(self, session_id: int, cxid: int) -> bool:
         orphans = self._orphans.get(session_id)
@@ -310,7 +391,7 @@ class MemberServer(Server):
             del self._orphans[session_id]
         return True
 
-    def _answer(self, connection: Connection, request: Request, result: Result) -> None:
+    def _answer(self, connection: Connection, request: Waiting, result: Result) -> None:
         if request.kind == op.CREATE_SESSION:
             self._welcome(connection, result.type != ERROR)
             return
@@ -338,7 +419,7 @@ class MemberServer(Server):
             self._end(connection, drop=True)
 
 
-def _answers(request: Request, txn: Transaction) -> bool:
+def _answers(request: Waiting, txn: Transaction) -> bool:
     """Whether a txn is what became of a request. The xids of a session's connections may repeat."""
     kind, made = request.kind, txn.header.type
     if request.xid != txn.header.cxid:
