@@ -1,8 +1,8 @@
-"""DIGEST-MD5, the server's side (RFC 2831, as the JDK's DigestMD5Server and ZooKeeper's
+"""DIGEST-MD5, both sides (RFC 2831, as the JDK's DigestMD5Server, DigestMD5Client and ZooKeeper's
 SaslServerCallbackHandler do it): challenge, response, the server's own proof.
 
-Without a security layer (qop auth), one realm. The nonce comes from outside. What a client sends is
-bounded as in the JDK. MD5 is what the mechanism is; it is not for secrets that matter elsewhere.
+Without a security layer (qop auth), one realm. Nonces come from outside. What the other end sends
+is bounded as in the JDK. MD5 is what the mechanism is; it is not for secrets that matter elsewhere.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ import hmac
 import re
 from collections.abc import Mapping
 from hashlib import md5
-from typing import Final
+from typing import Final, NamedTuple
 
-#: "zk-sasl-md5" is fixed between client and server (ZooKeeperSaslServer).
-REALM: Final = "zk-sasl-md5"
+
+class Service(NamedTuple):
+    """What a digest-uri names, fixed between both ends."""
+
+    protocol: str
+    realm: str
+
+
+#: A client at a server (ZooKeeperSaslServer).
+CLIENTS: Final = Service("zookeeper", "zk-sasl-md5")
+#: A server at another (QuorumAuth).
+SERVERS: Final = Service("zookeeper-quorum", "zk-quorum-sasl-md5")
 #: DigestMD5Base.MAX_RESPONSE_LENGTH of the JDK.
 MAX_RESPONSE: Final = 4096
 _SUPER: Final = "super"
@@ -29,7 +39,7 @@ _PRINCIPAL: Final = re.compile(r"([^/@]*)(/([^/@]*))?@([^/@]*)\Z")
 
 
 class SaslError(Exception):
-    """The client did not prove who it is; the text is for the log, and has no secret."""
+    """The other end did not prove who it is; the text is for the log, and has no secret."""
 
 
 def valid_principal(name: str) -> bool:
@@ -40,7 +50,14 @@ def valid_principal(name: str) -> bool:
 class SaslServer:
     """One authentication. `users`: passwords by name."""
 
-    def __init__(self, users: Mapping[str, str], nonce: str, super_password: str | None) -> None:
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        nonce: str,
+        super_password: str | None,
+        service: Service = CLIENTS,
+    ) -> None:
+        self._service = service
         self._users = users
         self._super_password = super_password
         self._nonce = nonce
@@ -58,7 +75,8 @@ class SaslServer:
             if response:
                 raise SaslError("an initial response, which the mechanism does not have")
             self._challenged = True
-            challenge = f'realm="{REALM}",nonce="{self._nonce}",charset=utf-8,algorithm=md5-sess'
+            realm = self._service.realm
+            challenge = f'realm="{realm}",nonce="{self._nonce}",charset=utf-8,algorithm=md5-sess'
             return challenge.encode()
         return self._proved(_directives(response))
 
@@ -71,23 +89,20 @@ class SaslServer:
         if said.get("qop", "auth") != "auth":
             raise SaslError("a quality of protection that was not offered")
         realm = said.get("realm", "")
-        if realm not in ("", REALM):
+        if realm not in ("", self._service.realm):
             raise SaslError("another realm than that of the challenge")
         cnonce, uri = said.get("cnonce"), said.get("digest-uri")
         if not cnonce or not uri:
             raise SaslError("no cnonce or no digest-uri")
         # One of the services that the server is known as.
-        if uri.lower().split("/")[:2] != ["zookeeper", REALM]:
+        if uri.lower().split("/")[:2] != list(self._service):
             raise SaslError("a digest-uri of another service")
         password = self._users.get(name)
         if name == _SUPER and password is not None and self._super_password is not None:
             password = self._super_password
         if password is None:
             raise SaslError("an unknown user")
-        secret = md5(
-            b":".join(map(_bytes, (name, realm, password))), usedforsecurity=False
-        ).digest()
-        a1 = secret + f":{nonce}:{cnonce}".encode()
+        a1 = _a1(name, realm, password, nonce, cnonce)
         authzid = said.get("authzid")
         if authzid:
             a1 += f":{authzid}".encode()
@@ -98,6 +113,57 @@ class SaslServer:
             raise SaslError("a name that is no principal")
         self.authorized = name
         return b"rspauth=" + _response(a1, nonce, cnonce, f":{uri}")
+
+
+class SaslClient:
+    """The other side of it: `evaluate` a challenge, then the server's proof."""
+
+    def __init__(self, service: Service, name: str, password: str, cnonce: str) -> None:
+        self._service = service
+        self._name = name
+        self._password = password
+        self._cnonce = cnonce
+        self._proof: bytes | None = None
+        #: Whether the server has proved that it knows the password, too.
+        self.complete = False
+
+    def evaluate(self, challenge: bytes) -> bytes | None:
+        """The answer; None where there is nothing more to say. SaslError where it fails."""
+        if self.complete:
+            raise SaslError("the authentication is complete already")
+        if len(challenge) > MAX_RESPONSE:
+            raise SaslError(f"a challenge of {len(challenge)} bytes")
+        said = _directives(challenge)
+        if self._proof is not None:
+            if not hmac.compare_digest(self._proof, said.get("rspauth", "").encode()):
+                raise SaslError("the server does not know the password")
+            self.complete = True
+            return None
+        nonce, realm = said.get("nonce"), said.get("realm", "")
+        if not nonce or said.get("algorithm") != "md5-sess":
+            raise SaslError("a challenge that is none of DIGEST-MD5")
+        if "auth" not in re.split(r"[\s,]+", said.get("qop", "auth")):
+            raise SaslError("a quality of protection that is more than authentication")
+        uri = "/".join(self._service)
+        a1 = _a1(self._name, realm, self._password, nonce, self._cnonce)
+        response = _response(a1, nonce, self._cnonce, f"AUTHENTICATE:{uri}").decode()
+        self._proof = _response(a1, nonce, self._cnonce, f":{uri}")
+        answer = (
+            f"charset=utf-8,username={_quoted(self._name)},realm={_quoted(realm)},"
+            f"nonce={_quoted(nonce)},nc={_NC},cnonce={_quoted(self._cnonce)},"
+            f"digest-uri={_quoted(uri)},response={response},qop=auth"
+        )
+        return answer.encode()
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def _a1(name: str, realm: str, password: str, nonce: str, cnonce: str) -> bytes:
+    """RFC 2831, 2.1.2.1, without an authzid."""
+    secret = md5(b":".join(map(_bytes, (name, realm, password))), usedforsecurity=False).digest()
+    return secret + f":{nonce}:{cnonce}".encode()
 
 
 def _bytes(text: str) -> bytes:

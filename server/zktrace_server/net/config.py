@@ -152,8 +152,9 @@ class _Values:
     def __init__(self, values: dict[str, str]) -> None:
         self._values = values
 
-    def text(self, key: str, default: str | None = None) -> str | None:
-        return self._values.pop(key, default)
+    def text(self, key: str, default: str | None = None, *, keep: bool = False) -> str | None:
+        """`keep`: somebody else takes it, too."""
+        return self._values.get(key, default) if keep else self._values.pop(key, default)
 
     def number(self, key: str, default: int, *, keep: bool = False) -> int:
         """`keep`: somebody else takes it, too."""

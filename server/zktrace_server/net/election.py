@@ -22,8 +22,10 @@ from zktrace.wire.election import (
     decode_notification,
 )
 from zktrace.wire.jute import WireError
+from zktrace_server.core.quorum.auth import AuthError, Exchange
 from zktrace_server.core.quorum.membership import Membership
 from zktrace_server.net.drops import Drops, ended
+from zktrace_server.net.quorumsasl import QuorumSasl, accepting, dialling
 from zktrace_server.net.tls import reason
 from zktrace_server.net.wire import Line, Wire
 
@@ -43,7 +45,9 @@ class Listener(Protocol):
 
 
 class ElectionPort:
-    """`hello` is what every connection of ours begins with. `tls`: to connect with."""
+    """`hello` is what every connection of ours begins with. `tls`: to connect with; `sasl`: what
+    both ends prove behind it.
+    """
 
     def __init__(
         self,
@@ -53,8 +57,10 @@ class ElectionPort:
         drops: Drops,
         wire: Wire,
         tls: ssl.SSLContext | None = None,
+        sasl: QuorumSasl | None = None,
     ) -> None:
         self._tls = tls
+        self.sasl = sasl
         self.sid = sid
         self.wire = wire
         self.drops = drops
@@ -165,6 +171,9 @@ class Channel(asyncio.Protocol):
         self._buffer = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._ours = sid is not None
+        sasl = port.sasl
+        self._exchange: Exchange | None = dialling(sasl) if self._ours else accepting(sasl)
+        self._hello: InitialMessage | None = None
         self._address = ""
         self._told = False
 
@@ -179,10 +188,18 @@ class Channel(asyncio.Protocol):
         self._line = Line(self._port.wire, transport, self._known)
         peer = transport.get_extra_info("peername") or ("", 0)
         self._address = f"{peer[0]}:{peer[1]}"
-        if not self._ours:
+        if not self._ours or self._exchange is not None:
             self._timer = asyncio.get_running_loop().call_later(CONNECT_S, self._silent)
+        if not self._ours:
             return
         self._line.write(self._port.hello)
+        if self._exchange is not None:
+            self._line.write(self._exchange.take())
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Of one that we have dialled: who has the larger sid opens the one that stays."""
         if self.sid > self._port.sid:
             self.end(None)
         else:
@@ -191,23 +208,58 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         try:
-            if self._known is None and not self._introduced():
+            if self._hello is None and not self._ours and not self._introduced():
+                return
+            if self._exchange is not None:
+                if not self._proved(self._exchange):
+                    return
+                self._exchange = None
+                self._settled()
+                if self._ours:
+                    self._begin()
+            if self._known is None and not self._stays():
                 return
             self._frames()
+        except AuthError as error:
+            self._tell(str(error))
+            self._line.close()
         except WireError as error:
             self._tell(str(error))
             self._transport.abort()
 
     def _introduced(self) -> bool:
-        """Who it is; False if that is not known yet, or the connection does not stay."""
+        """Whether it has said who it is."""
         raw = bytes(self._buffer)
         got = decode_initial(raw, 0, len(raw))
         if got is None:
             return False
-        hello, pos = got
+        self._hello, pos = got
         del self._buffer[:pos]
+        if self._exchange is None:
+            self._settled()
+        return True
+
+    def _proved(self, exchange: Exchange) -> bool:
+        """Whether it has proved that, as far as it has to."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        try:
+            self._buffer += exchange.receive(data)
+        finally:
+            said = exchange.take()
+            if said:
+                self._line.write(said)
+        return exchange.done
+
+    def _settled(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _stays(self) -> bool:
+        """Who it is decides."""
+        hello = self._hello
+        assert hello is not None
         if hello.sid <= self._port.sid:
             same = hello.sid == self._port.sid
             self.end(f"it says that it is server {hello.sid}, as this one is" if same else None)

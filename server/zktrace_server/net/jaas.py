@@ -7,7 +7,8 @@ java.security.auth.login.config:
     };
 
 The section is named by zookeeper.sasl.serverconfig, else Server. What begins with user_ is a name
-and its password. Other modules (Kerberos) are refused.
+and its password. A section of who logs in itself has username="..." and password="...". Other
+modules (Kerberos) are refused.
 """
 
 from __future__ import annotations
@@ -29,6 +30,24 @@ class JaasError(Exception):
 
 def users(text: str, section: str) -> dict[str, str] | None:
     """Passwords by name of a section; None where there is no such section."""
+    found = _options(text, section)
+    if found is None:
+        return None
+    return {k.removeprefix(_USER): v for k, v in found.items() if k.startswith(_USER)}
+
+
+def login(text: str, section: str) -> tuple[str, str] | None:
+    """The name and the password of a section; None where there is no such section."""
+    found = _options(text, section)
+    if found is None:
+        return None
+    name, password = found.get("username"), found.get("password")
+    if name is None or password is None:
+        raise JaasError(f"section {section} has no username with its password")
+    return name, password
+
+
+def _options(text: str, section: str) -> dict[str, str] | None:
     words = _words(text)
     found: dict[str, str] | None = None
     pos = 0
@@ -58,7 +77,7 @@ def _words(text: str) -> list[str]:
 
 
 def _section(words: list[str], pos: int) -> tuple[int, dict[str, str], str]:
-    """From behind its { on; gives the place behind its }; the users, and a module that cannot be
+    """From behind its { on; gives the place behind its }; the options, and a module that cannot be
     had.
     """
     found: dict[str, str] = {}
@@ -73,8 +92,7 @@ def _section(words: list[str], pos: int) -> tuple[int, dict[str, str], str]:
             if words[pos + 1 : pos + 2] != ["="] or pos + 2 >= len(words):
                 raise JaasError(f"an option of {module} is no name=value")
             key, value = words[pos].strip('"'), words[pos + 2]
-            if key.startswith(_USER):
-                found[key.removeprefix(_USER)] = _unquoted(value)
+            found[key] = _unquoted(value)
             pos += 3
         pos += 1
     if words[pos : pos + 2] != ["}", ";"]:

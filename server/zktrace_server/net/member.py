@@ -32,6 +32,7 @@ from zktrace_server.net.drops import Drops
 from zktrace_server.net.election import ElectionPort
 from zktrace_server.net.quorum import QuorumConnection
 from zktrace_server.net.quorumkeys import QuorumConfig
+from zktrace_server.net.quorumsasl import accepting, dialling
 from zktrace_server.net.service import Peer as ClientPeer
 from zktrace_server.net.service import Service
 from zktrace_server.net.sockets import Listener, connect, listen
@@ -113,6 +114,7 @@ class MemberService(Service):
             self._drops,
             self._wire,
             None if quorum.tls is None else quorum.tls.dialling,
+            quorum.sasl,
         )
         self._listeners: list[asyncio.Server | Listener] = []
         self._choose_snapshot_size()
@@ -176,7 +178,7 @@ class MemberService(Service):
         own, tls = self._own, self.quorum.tls
         host = None if self.quorum.listen_on_all else own.host
         for port, factory in (
-            (own.quorum_port, lambda: QuorumConnection(self, self._links, self._drops, self._wire)),
+            (own.quorum_port, self._accepted),
             (own.election_port, self.election.accept),
         ):
             try:
@@ -193,6 +195,10 @@ class MemberService(Service):
                     f"cannot listen on {host or '*'}:{port}: {error.strerror or error}"
                 ) from None
             self._listeners.append(listener)
+
+    def _accepted(self) -> QuorumConnection:
+        exchange = accepting(self.quorum.sasl)
+        return QuorumConnection(self, self._links, self._drops, self._wire, None, exchange)
 
     def start(self) -> None:
         self._set_time()
@@ -244,6 +250,11 @@ class MemberService(Service):
         self._set_time()
         self._wake()
         return self.peer.opened(sid, address)
+
+    def link_refused(self, sid: int) -> None:
+        """A connection that was dialled is gone before the core has heard of it."""
+        self._set_time()
+        self._guard(lambda: self.peer.not_opened(sid))
 
     def link_received(self, link: Link, data: bytes) -> None:
         if not self._in_turn:
@@ -404,8 +415,9 @@ class MemberService(Service):
                 raise OSError(errno.EHOSTUNREACH, "no configuration names it")
             async with asyncio.timeout(max(0.1, self.quorum.limits.tick_ms / 1000)):
                 await self._wire.reach(sid)
+                exchange = dialling(self.quorum.sasl)
                 protocol = partial(
-                    QuorumConnection, self, self._links, self._drops, self._wire, sid
+                    QuorumConnection, self, self._links, self._drops, self._wire, sid, exchange
                 )
                 host, port = member.host, member.quorum_port
                 tls = self.quorum.tls
@@ -460,7 +472,9 @@ class MemberService(Service):
     def _schedule(self) -> None:
         due = self.peer.deadline()
         if self._timer is not None:
-            if due == self._timer_ms:
+            # What is due later than that is looked for again then: most deadlines move on with each
+            # packet, and are never reached.
+            if due >= self._timer_ms:
                 return
             self._timer.cancel()
         self._timer_ms = due

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from zktrace_server.core.quorum.ensemble import Ensemble, MembershipError, parse_ensemble
 from zktrace_server.core.quorum.limits import Limits
+from zktrace_server.net.quorumsasl import QuorumSasl, QuorumSaslError, sasl_from
 from zktrace_server.net.tls import QuorumTls, TlsError, between_servers
 from zktrace_server.storage.configs import POINTER, read_dynamic, read_next
 
@@ -26,7 +27,7 @@ class QuorumError(Exception):
 class Values(Protocol):
     """The keys of a configuration; all but those that are kept are taken once."""
 
-    def text(self, key: str, default: str | None = None) -> str | None: ...
+    def text(self, key: str, default: str | None = None, *, keep: bool = False) -> str | None: ...
     def number(self, key: str, default: int, *, keep: bool = False) -> int: ...
     def flag(self, key: str, default: bool, *, keep: bool = False) -> bool: ...
     def left(self) -> list[str]: ...
@@ -36,7 +37,7 @@ class Values(Protocol):
 class QuorumConfig:
     """This server's place in an ensemble. `seen`: a configuration that was proposed and is later
     than the committed one. `path`: the zoo.cfg, None if there is no file. `tls`: where servers
-    speak that to each other.
+    speak that to each other; `sasl`: where they prove to each other who they are.
     """
 
     sid: int
@@ -46,13 +47,13 @@ class QuorumConfig:
     seen: Ensemble | None = None
     path: Path | None = None
     tls: QuorumTls | None = None
+    sasl: QuorumSasl | None = None
 
 
 _SERVER: Final = re.compile(r"(server|group|weight)\.(\d{1,18})\Z")
 #: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
 _ONLY: Final = {
     "electionAlg": "3",
-    "quorum.auth.enableSasl": "false",
     "leaderServes": "yes",
     "multiAddress.enabled": "false",
 }
@@ -105,9 +106,10 @@ def quorum_from(
     listen_on_all = values.flag("quorumListenOnAllIPs", False)
     try:
         tls = between_servers(values) if values.flag("sslQuorum", False) else None
-    except TlsError as error:
+        sasl = sasl_from(values)
+    except (TlsError, QuorumSaslError) as error:
         raise QuorumError(str(error)) from None
-    return QuorumConfig(sid, ensemble, limits, listen_on_all, seen, path, tls)
+    return QuorumConfig(sid, ensemble, limits, listen_on_all, seen, path, tls, sasl)
 
 
 def _ensemble(values: Values, warn: Callable[[str], None]) -> Ensemble | None:
