@@ -14,6 +14,7 @@ from tests.conftest import needs_native
 from tests.support import net, zk
 from tests.support.pcapio import write_pcap
 from tests.support.talk import Scene, Talk
+from zktrace.store.part import COLUMNS
 from zktrace.stream import identity
 
 AUTH, SASL, WHO_AM_I = 100, 102, 107
@@ -176,5 +177,6 @@ def test_windows_count_what_is_known(tmp_path: Path) -> None:
         assert windows
         keys, _, numbers = totals["user"][0][:3]
         counts = memoryview(numbers).cast("q")
-        found = {key: (counts[9 * i], counts[9 * i + 4]) for i, key in enumerate(keys)}
+        rows = range(0, len(counts), COLUMNS)
+        found = {key: (counts[i], counts[i + 4]) for key, i in zip(keys, rows, strict=True)}
         assert found == {key: value for key, value in USERS.items() if key is not None}

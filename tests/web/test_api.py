@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import zktrace
+from tests.support.decoded import decode
 from tests.web.conftest import PCAPS, Client, client_of, picture_of
 from zktrace.store.picture import Picture
 from zktrace.web import models
@@ -56,10 +57,13 @@ def test_numbers_are_those_of_stats(capture: str, engine: str) -> None:
             for row in rows:
                 row.pop("below", None), row.pop("children", None)
                 assert row.pop("short") == 0
+                assert (row.pop("in_flight") is None) == (row["latency_us"] is None)
             assert rows == stats[f"by_{by}"], (by, window)
             assert answer["rest"] is None
             assert answer["short"] == 0
-    assert client.json("/api/summary")["total"] == stats["total"]
+    total = client.json("/api/summary")["total"]
+    assert total.pop("in_flight") is not None
+    assert total == stats["total"]
     coverage = client.json("/api/coverage")["coverage"]
     assert {key: coverage[key] for key in stats["coverage"]} == stats["coverage"]
 
@@ -75,6 +79,7 @@ def test_a_filter_counts_the_events_it_selects(capture: str, engine: str) -> Non
             rows = answer["rows"]
             for row in rows:
                 row.pop("below", None), row.pop("children", None), row.pop("short")
+                assert row.pop("in_flight") is None
             key = lambda row: (-row["requests"], str(row))  # noqa: E731
             assert sorted(rows, key=key) == sorted(stats[f"by_{by}"], key=key)
             assert answer["basis"] == "events"
@@ -141,6 +146,27 @@ def test_a_path_that_came_late_says_what_it_may_have_missed() -> None:
     top = next(row for row in tree["rows"] if row["path"] == "/h")
     below = sum(n for path, n in true.items() if path is not None and path.startswith("/h"))
     assert top["requests"] <= below <= top["requests"] + top["short"]
+
+
+def test_what_was_in_flight(engine: str) -> None:
+    client = client_of(picture_of("22_pipelined.pcap"))
+    exchanges = decode(PCAPS / "22_pipelined.pcap").exchanges
+    of_server: dict[str, list[tuple[int, int]]] = {}
+    for row in exchanges:
+        if row["latency_ns"] is not None and row["op"] not in ("ping", "connect"):
+            ends = row["ts_ns"], row["ts_ns"] + row["latency_ns"]
+            of_server.setdefault(f"{row['server']}", []).append(ends)
+    seen = client.json("/api/coverage")["coverage"]
+    seconds = (seen["last_ts_ns"] - seen["first_ts_ns"]) / 1e9
+    rows = client.json("/api/servers", sort="in_flight")["rows"]
+    assert {row["server"] for row in rows} == set(of_server)
+    for row in rows:
+        latency = sum(end - start for start, end in of_server[row["server"]]) / 1e9
+        assert row["in_flight"]["mean"] == pytest.approx(latency / seconds, abs=1e-4)
+        assert row["in_flight"]["most"] > 10
+    sessions = {row["session"] for row in client.json("/api/sessions")["rows"]}
+    depths = [client.json(f"/api/sessions/{one}")["total"]["in_flight"] for one in sessions]
+    assert max(one["most"] for one in depths) == rows[0]["in_flight"]["most"]
 
 
 def test_sessions() -> None:
@@ -251,6 +277,7 @@ def test_csv(client: Client) -> None:
     assert rows[0]["op"] == first["op"]
     assert int(rows[0]["requests"]) == first["requests"]
     assert float(rows[0]["latency_p99_us"]) == first["latency_us"]["p99"]
+    assert int(rows[0]["in_flight_most"]) == first["in_flight"]["most"]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,15 @@ def test_counts_are_those_of_the_api(client: Client) -> None:
     assert samples["zktrace_watch_events_total", (("event", "NodeDeleted"),)] == 40
 
 
+def test_in_flight_is_that_of_the_last_minute(client: Client) -> None:
+    samples = _samples(client)
+    rows = client.json("/api/servers", window="1m")["rows"]
+    assert rows
+    for row in rows:
+        key = "zktrace_server_requests_in_flight_most", (("server", row["server"]),)
+        assert samples[key] == row["in_flight"]["most"]
+
+
 def test_buckets_are_cumulative_and_near(client: Client) -> None:
     samples = _samples(client)
     buckets = sorted(

@@ -58,7 +58,7 @@ _COMPACT_ROWS: Final = 200_000
 MAX_DEPTH: Final = 1000
 
 #: Ops whose latency says nothing about the ensemble's work.
-_ASIDE: Final = ("ping", "connect")
+ASIDE: Final = ("ping", "connect")
 
 
 def _unified(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -336,7 +336,7 @@ class StatsCollector:
             "error": whole("error"),
         }
         latency = whole("latency_ns")
-        work = pc.if_else(has("op", _ASIDE), pa.scalar(None, pa.int64()), latency)
+        work = pc.if_else(has("op", ASIDE), pa.scalar(None, pa.int64()), latency)
         for name, group in self._groups.items():
             group.add(self._key(name, rows), columns, latency=latency if name == "op" else work)
 

@@ -3,7 +3,8 @@
 A packed part is a zlib stream of (all little-endian): numbers of keys, histogram entries and
 errors, bytes of the keys, width of a count (each 32 bits); the keys as a JSON list of
 ``[key, rest]``; the numbers column by column, byte plane by byte plane (high bytes are mostly
-zero, and so cost nothing); entries per row; buckets as differences, and counts, in byte planes;
+zero, and so cost nothing): ten columns, of earlier versions nine, without the last; entries per
+row; buckets as differences, and counts, in byte planes;
 errors. Knows nothing of windows, nor of files.
 """
 
@@ -60,8 +61,9 @@ def unpack(data: bytes) -> Part:
         if not stream.eof or len(text) < _HEAD.size:
             raise ValueError("cut short")
         keys, entries, errors, key_bytes, width = _HEAD.unpack_from(text)
-        sizes = (key_bytes, keys * COLUMNS * 8, keys * 2, entries * 2, entries * width, errors * 24)
-        if width not in (2, 8) or _HEAD.size + sum(sizes) != len(text):
+        sizes = (key_bytes, keys * 2, entries * 2, entries * width, errors * 24)
+        columns, odd = divmod(len(text) - _HEAD.size - sum(sizes), 8 * max(keys, 1))
+        if width not in (2, 8) or odd or columns not in ((COLUMNS - 1, COLUMNS) if keys else (0,)):
             raise ValueError("of another length")
         named = json.loads(text[_HEAD.size : _HEAD.size + key_bytes])
     except (zlib.error, UnicodeDecodeError) as error:
@@ -79,7 +81,9 @@ def unpack(data: bytes) -> Part:
             raw = np.ascontiguousarray(raw.reshape(size, count).T).reshape(-1)
         return raw.view(kind)
 
-    numbers = column("<i8", COLUMNS * keys, planes=True).reshape(COLUMNS, keys).T
+    numbers = column("<i8", columns * keys, planes=True).reshape(columns, keys).T
+    if columns < COLUMNS:
+        numbers = np.pad(numbers, ((0, 0), (0, COLUMNS - columns)))
     lengths = column("<u2", keys, planes=False)
     steps = column("<i2", entries, planes=True)
     counts = column(f"<u{width}", entries, planes=True)

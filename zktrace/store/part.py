@@ -22,8 +22,8 @@ from zktrace.wire.errors import error_name
 Key: TypeAlias = tuple[str | None, bool]
 
 #: Columns of :attr:`Part.numbers`.
-REQUESTS, REPLIES, SENT, RECEIVED, WATCH_EVENTS, SAMPLES, SUM, MIN, MAX = range(9)
-COLUMNS: Final = 9
+REQUESTS, REPLIES, SENT, RECEIVED, WATCH_EVENTS, SAMPLES, SUM, MIN, MAX, IN_FLIGHT = range(10)
+COLUMNS: Final = 10
 
 #: Histograms of so many rows are summed in one array of all buckets (at most 4 MB), unless few of
 #: these are in use: sorting them is less than looking through all.
@@ -112,6 +112,7 @@ def _sum(part: Part, names: Sequence[Key]) -> Part:
     np.minimum.at(numbers[:, MIN], place[some], part.numbers[some, MIN])
     np.maximum.at(numbers[:, MAX], place[some], part.numbers[some, MAX])
     numbers[numbers[:, SAMPLES] == 0, MIN] = 0
+    np.maximum.at(numbers[:, IN_FLIGHT], place, part.numbers[:, IN_FLIGHT])
 
     spots = place[part.rows] * BUCKETS + part.buckets
     amounts = part.counts.astype(np.int64)
@@ -208,6 +209,7 @@ _SORTS: Final[Mapping[str, int]] = {
     "watch_events": WATCH_EVENTS,
     "min": MIN,
     "max": MAX,
+    "in_flight": IN_FLIGHT,
 }
 _QUANTILES: Final = tuple(name for name, _ in QUANTILES)
 #: What rows can be sorted by.
@@ -261,8 +263,11 @@ def us(ns: float) -> float:
     return round(ns / 1000, 3)
 
 
-def shown(part: Part) -> list[dict[str, Any]]:
-    """Rows as ``zktrace stats --json`` shows them, without their keys."""
+def shown(part: Part, seconds: float) -> list[dict[str, Any]]:
+    """Rows as ``zktrace stats --json`` shows them, without their keys; and what was in flight in
+    these seconds: as many requests on average as their latencies add up to seconds in one of them
+    (Little's law), whoever's connections they were on, and the most at once on one connection.
+    """
     named: list[list[tuple[int, int]]] = [[] for _ in part.keys]
     for row, code, count in part.errors.tolist():
         named[row].append((code, count))
@@ -289,6 +294,12 @@ def shown(part: Part) -> list[dict[str, Any]]:
                 "reply_bytes": numbers[RECEIVED],
                 "watch_events": numbers[WATCH_EVENTS],
                 "latency_us": latency,
+                "in_flight": {
+                    "mean": round(numbers[SUM] / 1e9 / seconds, 4),
+                    "most": numbers[IN_FLIGHT],
+                }
+                if numbers[IN_FLIGHT] and seconds > 0
+                else None,
             }
         )
     return result

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from zktrace.analysis.fingerprint import fingerprint
 from zktrace.engine.base import WINDOW_GROUPINGS
 from zktrace.engine.buckets import BOUNDS
+from zktrace.store.depth import InFlight
 from zktrace.store.part import Key
 from zktrace.stream.events import AUTHENTICATED
 
@@ -37,13 +38,14 @@ _COUNTED: Final = tuple(by for by in WINDOW_GROUPINGS if by != "fingerprint")
 
 
 class _Row:
-    __slots__ = ("buckets", "errors", "latency", "numbers")
+    __slots__ = ("buckets", "errors", "in_flight", "latency", "numbers")
 
     def __init__(self) -> None:
         #: requests, replies, request bytes, reply bytes, watch events
         self.numbers = [0, 0, 0, 0, 0]
         #: samples, sum, least, most
         self.latency = [0, 0, 0, 0]
+        self.in_flight = 0
         self.errors: dict[int, int] = {}
         self.buckets: dict[int, int] = {}
 
@@ -60,6 +62,7 @@ class _Row:
 
     def merge(self, other: _Row) -> None:
         self.numbers = [a + b for a, b in zip(self.numbers, other.numbers, strict=True)]
+        self.in_flight = max(self.in_flight, other.in_flight)
         for mine, its in ((self.errors, other.errors), (self.buckets, other.buckets)):
             for key, n in its.items():
                 mine[key] = mine.get(key, 0) + n
@@ -180,7 +183,8 @@ def _packed(rows: _Rows) -> tuple[Any, ...]:
     low, high = _LIMITS
     for i, row in enumerate(rows.values()):
         count, total, least, most = row.latency
-        values = (*row.numbers, count, total, least, most)
+        in_flight = max(row.in_flight, min(count, 1))
+        values = (*row.numbers, count, total, least, most, in_flight)
         numbers.extend(max(low, min(value, high)) for value in values)
         for bucket, n in sorted(row.buckets.items()):
             places.append(i)
@@ -203,6 +207,7 @@ class RowWindows:
         self._second: int | None = None
         self._now: dict[str, _Rows] = {by: {} for by in _COUNTED}
         self._users: dict[int, str] = {}
+        self._in_flight = InFlight()
         self._waiting = 0
         self._waiting_bytes = 0
         self._counted = 0
@@ -229,6 +234,7 @@ class RowWindows:
             self._users[conn] = detail
         elif event in ("closed", "reset"):
             self._users.pop(conn, None)
+            self._in_flight.ended(conn)
 
     def _exchange(self, row: tuple[Any, ...]) -> None:
         ts_ns, client, server, op = row[1], row[3], row[4], row[5]
@@ -236,8 +242,12 @@ class RowWindows:
         latency, sent, received, state = row[13:17]
         if state != "no_reply" or self._second is None:
             self._tick(ts_ns + (latency or 0))
+        in_flight = 0
+        if latency is not None and op not in _ASIDE:
+            in_flight = self._in_flight.sent(row[2], ts_ns, latency)
         for by, key in self._named(row[2], op, client, path, server):
             one = self._row(by, key)
+            one.in_flight = max(one.in_flight, in_flight)
             numbers = one.numbers
             numbers[0] += state != "no_request"
             numbers[1] += state != "no_reply"

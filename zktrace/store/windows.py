@@ -23,7 +23,7 @@ import numpy as np
 from zktrace.engine.base import WINDOW_GROUPINGS
 from zktrace.engine.buckets import PER_OCTAVE
 from zktrace.store.packed import pack, unpack
-from zktrace.store.part import EMPTY, Part, errors_of, merge, quantiles_of
+from zktrace.store.part import COLUMNS, EMPTY, SAMPLES, Part, errors_of, merge, quantiles_of
 from zktrace.store.part import RECEIVED as _RECEIVED
 from zktrace.store.part import REPLIES as _REPLIES
 from zktrace.store.part import REQUESTS as _REQUESTS
@@ -133,14 +133,14 @@ def point(second: int, ops: Part, server: Part) -> Point:
     only.
     """
     whole = total(server)
-    numbers = whole.numbers.sum(axis=0).tolist() if len(whole.keys) else [0] * 9
-    some = bool(numbers[5])
+    numbers = whole.numbers.sum(axis=0).tolist() if len(whole.keys) else [0] * COLUMNS
+    some = bool(numbers[SAMPLES])
     p50, _, p99, _ = (int(column[0]) if some else None for column in _quantiles(whole))
     of_ops = _quantiles(ops)
     bands: dict[int, int] = {}
     for bucket, count in zip(whole.buckets.tolist(), whole.counts.tolist(), strict=True):
         bands[bucket // BAND] = bands.get(bucket // BAND, 0) + count
-    samples = ops.numbers[:, 5].tolist()
+    samples = ops.numbers[:, SAMPLES].tolist()
     return Point(
         second,
         numbers[_REQUESTS],

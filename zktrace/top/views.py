@@ -108,6 +108,12 @@ def _latency(key: str) -> Callable[[Object, float], str]:
     return cell
 
 
+def _in_flight(row: Object, seconds: float) -> str:
+    """On average, and the most at once on one connection."""
+    depth = row["in_flight"]
+    return "-" if depth is None else f"{depth['mean']:.2f}, <={depth['most']:,}"
+
+
 def _text(key: str, width: int = _KEY_WIDTH) -> Callable[[Object, float], str]:
     def cell(row: Object, seconds: float) -> str:
         value = row[key]
@@ -145,6 +151,7 @@ _MEASURES: Final = (
     Column("p50", _latency("p50"), "p50"),
     Column("p99", _latency("p99"), "p99"),
     Column("max", _latency("max"), "max"),
+    Column("in flight", _in_flight, "in_flight"),
     Column("req size", lambda row, seconds: size(row["request_bytes"]), "request_bytes"),
     Column("reply size", lambda row, seconds: size(row["reply_bytes"]), "reply_bytes"),
     Column("events", _number("watch_events"), "watch_events"),

@@ -45,6 +45,9 @@ def _flat(row: dict[str, Any], nested: bool) -> dict[str, Any]:
         if key == "latency_us" and nested:
             for name in ("min", "mean", "p50", "p90", "p99", "p999", "max"):
                 flat[f"latency_{name}_us"] = None if value is None else value[name]
+        elif key == "in_flight" and nested:
+            for name in ("mean", "most"):
+                flat[f"in_flight_{name}"] = None if value is None else value[name]
         elif isinstance(value, dict):
             flat[key] = " ".join(f"{name}:{n}" for name, n in value.items())
         elif isinstance(value, (list, tuple)):

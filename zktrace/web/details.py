@@ -17,7 +17,7 @@ from zktrace.store.shape import JUTE_MAXBUFFER, SHOWN
 from zktrace.store.verdict import RULE, verdict
 from zktrace.store.watches import HERD_SESSIONS
 from zktrace.web.models import ZnodeRow
-from zktrace.web.views import Matching, Object, stats_row, window
+from zktrace.web.views import Matching, Object, seconds_of, stats_row, window
 from zktrace.wire.errors import error_name
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _detail(picture: Picture, span: Span, expression: str, limit: int) -> Object
         return rows_of
 
     return {
-        "total": stats_row(total) if total else None,
+        "total": {**stats_row(total), "in_flight": found.in_flight()} if total else None,
         "events": found.events,
         "complete": found.complete,
         "ops": part("op"),
@@ -122,6 +122,7 @@ def session(picture: Picture, session_id: int, limit: int) -> Object | None:
     return {
         "session": session_row(one, now),
         "timeline": one.events,
+        "total": detail["total"],
         "events": detail["events"],
         "complete": detail["complete"],
         "ops": detail["ops"],
@@ -143,7 +144,7 @@ def client(picture: Picture, address: str, span_name: str, limit: int) -> Object
     entries = [entry for entry in slowest if _address(entry["client"]) == address]
     if not at and not own and detail["total"] is None:
         return None
-    total = shown(part.take(np.array(at)))[0] if at else None
+    total = shown(part.take(np.array(at)), seconds_of(picture, span))[0] if at else None
     return {
         "client": address,
         "window": window(span),

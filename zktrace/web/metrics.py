@@ -26,6 +26,7 @@ from zktrace import __version__
 from zktrace.analysis.stats_result import OTHER_ERROR
 from zktrace.engine.buckets import BOUNDS
 from zktrace.store.part import (
+    IN_FLIGHT,
     RECEIVED,
     REPLIES,
     REQUESTS,
@@ -145,6 +146,7 @@ class PictureCollector:
             )
         yield from self._ops(ops)
         yield from self._rows("server", servers)
+        yield self._in_flight()
         if self._top:
             for by in ("client", "path", "user"):
                 part, _ = picture.rows(by, span)
@@ -234,6 +236,17 @@ class PictureCollector:
         for _, label, numbers in _names(part):
             time.add_metric([label], numbers[SUM] / 1e9)
         yield time
+
+    def _in_flight(self) -> Any:
+        part, _ = self._picture.rows("server", self._picture.span("1m"))
+        family = GaugeMetricFamily(
+            "zktrace_server_requests_in_flight_most",
+            "Requests in flight at once on one connection, at most, in the last minute.",
+            labels=["server"],
+        )
+        for _, label, numbers in _names(part):
+            family.add_metric([label], numbers[IN_FLIGHT])
+        return family
 
     @staticmethod
     def _seen(coverage: dict[str, Any]) -> Iterator[Any]:

@@ -47,6 +47,7 @@ class RowSort(StrEnum):
     p999 = "p999"
     max = "max"
     total_time = "total_time"
+    in_flight = "in_flight"
     key = "key"
 
 
@@ -114,6 +115,15 @@ class Latency(Model):
     max: float
 
 
+class InFlight(Model):
+    """Requests without pings and connects, of which beginning and end were seen."""
+
+    mean: float = Field(description="In flight on average, on all connections together")
+    most: int = Field(
+        description="In flight at once on one connection when one of the row's was sent, at most"
+    )
+
+
 class Row(Model):
     requests: int
     replies: int
@@ -122,6 +132,7 @@ class Row(Model):
     reply_bytes: int
     watch_events: int
     latency_us: Latency | None
+    in_flight: InFlight | None = Field(description="Null: not known, as of rows with basis events")
 
 
 class KeyRow(Row):
@@ -238,6 +249,7 @@ class SessionList(Model):
 class SessionDetail(Model):
     session: SessionRow
     timeline: list[dict[str, Any]]
+    total: Row | None = Field(description="Of the latest events")
     events: int
     complete: bool
     ops: list[OpRow]

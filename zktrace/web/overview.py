@@ -9,11 +9,11 @@ import numpy as np
 from zktrace import __version__
 from zktrace.export.coverage import coverage_object
 from zktrace.export.summary import coverage_lines, not_seen
-from zktrace.store.part import REQUESTS, Part, order, quantiles_of, shown, us
+from zktrace.store.part import REQUESTS, SAMPLES, Part, order, quantiles_of, shown, us
 from zktrace.store.picture import Picture
 from zktrace.store.windows import total
 from zktrace.web.stream import Streams
-from zktrace.web.views import Object, window
+from zktrace.web.views import Object, seconds_of, window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ def _worth(part: Part) -> Part:
     """Rows with enough samples to be called slow: a hundredth of the busiest, and any latency."""
     if not len(part.keys):
         return part
-    samples = part.numbers[:, 5]
+    samples = part.numbers[:, SAMPLES]
     return part.take(np.flatnonzero(samples * 100 >= max(int(samples.max()), 1)))
 
 
@@ -66,15 +66,11 @@ def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
     span = picture.span(span_name)
     coverage = picture.coverage()
     parts = {by: picture.rows(by, span)[0] for by in ("op", "client", "path", "server")}
-    whole = shown(total(parts["server"]))
+    seconds = seconds_of(picture, span)
+    whole = shown(total(parts["server"]), seconds)
     with picture.asking():
         clock = picture.clock()
-        start = max(span.start, picture.windows.first or 0)
     states = picture.session_states()
-    seconds = max(span.end - start, 1)
-    if span.whole and coverage.get("first_ts_ns") is not None:
-        length = (coverage["last_ts_ns"] - coverage["first_ts_ns"]) / 1e9
-        seconds = length if length > 0 else seconds
     rates: dict[str, float] = {}
     if whole:
         row: dict[str, Any] = whole[0]

@@ -44,10 +44,23 @@ def window(span: Span) -> Object:
     }
 
 
-def _rest(part: Part) -> Object | None:
+def seconds_of(picture: Picture, span: Span) -> float:
+    """How long it was, as far as anything was seen; more than 0."""
+    with picture.asking():
+        start = max(span.start, picture.windows.first or 0)
+    if span.whole:
+        coverage = picture.coverage()
+        if coverage.get("first_ts_ns") is not None:
+            length: float = (coverage["last_ts_ns"] - coverage["first_ts_ns"]) / 1e9
+            if length > 0:
+                return length
+    return max(span.end - start, 1)
+
+
+def _rest(part: Part, seconds: float) -> Object | None:
     if not part.keys:
         return None
-    return shown(merge([part], lambda key: (None, True)))[0]
+    return shown(merge([part], lambda key: (None, True)), seconds)[0]
 
 
 # -- rows of a grouping
@@ -88,10 +101,9 @@ def rows(
     ranked, rest = ranked[apart], ranked[~apart]
     chosen = part.take(ranked[:limit])
     beyond = np.concatenate([ranked[limit:], rest])
-    named = [
-        {by: key, "short": shorts[i], **row}
-        for i, (key, _), row in zip(ranked.tolist(), chosen.keys, shown(chosen), strict=False)
-    ]
+    seconds = seconds_of(picture, span)
+    listed = zip(ranked.tolist(), chosen.keys, shown(chosen, seconds), strict=False)
+    named = [{by: key, "short": shorts[i], **row} for i, (key, _), row in listed]
     return {
         "window": window(span),
         "basis": "totals" if span.whole else "windows",
@@ -100,7 +112,7 @@ def rows(
         "groups": len(ranked),
         "short": max((row["short"] for row in named), default=0),
         "rows": named,
-        "rest": _rest(part.take(beyond)),
+        "rest": _rest(part.take(beyond), seconds),
     }
 
 
@@ -177,6 +189,8 @@ def paths(
     shorts = _shorts("path", part, missed)
     ranked = order(part, sort)
     chosen = part.take(ranked[:limit])
+    seconds = seconds_of(picture, span)
+    listed = zip(ranked.tolist(), chosen.keys, shown(chosen, seconds), strict=False)
     named = [
         {
             "path": key,
@@ -185,7 +199,7 @@ def paths(
             "short": shorts[i],
             **row,
         }
-        for i, (key, rest), row in zip(ranked.tolist(), chosen.keys, shown(chosen), strict=False)
+        for i, (key, rest), row in listed
     ]
     return {
         "window": window(span),
@@ -195,7 +209,7 @@ def paths(
         "groups": len(ranked),
         "short": max((row["short"] for row in named), default=0),
         "rows": named,
-        "rest": _rest(part.take(ranked[limit:])),
+        "rest": _rest(part.take(ranked[limit:]), seconds),
     }
 
 
@@ -225,6 +239,7 @@ def stats_row(row: StatsRow) -> Object:
         "reply_bytes": row.reply_bytes,
         "watch_events": row.watch_events,
         "latency_us": latency,
+        "in_flight": None,
     }
 
 
@@ -240,7 +255,7 @@ def _stats_sort(sort: str) -> Callable[[StatsRow], Any]:
             if sort == "mean":
                 return row.latency.sum / row.latency.samples
             return float(getattr(row.latency, "sum" if sort == "total_time" else sort))
-        return 0 if sort == "key" else float(getattr(row, sort))
+        return 0 if sort in ("key", "in_flight") else float(getattr(row, sort))
 
     return lambda row: (
         -value(row),
@@ -282,6 +297,14 @@ class Matching:
     def total(self) -> StatsRow | None:
         collected = self.stats(("server",))["server"]
         return merge_rows(collected) if collected else None
+
+    def in_flight(self) -> Object | None:
+        """As of rows of windows, in the time from the first of the events to the last."""
+        from zktrace.analysis.depth import in_flight
+
+        batch = self.batches.get("exchanges")
+        found = None if batch is None else in_flight(batch)
+        return None if found is None else {"mean": round(found.mean, 4), "most": found.most}
 
     def list(self, by: str, found: Iterable[StatsRow], limit: int, sort: str) -> Object:
         ranked = sorted(found, key=_stats_sort(sort))

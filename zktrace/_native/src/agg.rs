@@ -23,8 +23,8 @@ pub const KEY_LIMIT: usize = 200_000;
 /// A path may be as long as a frame, so keys are bounded in bytes as well.
 const KEY_BYTES_LIMIT: usize = 64 << 20;
 /// ZooDefs.OpCode.ping, and the number that stands for a ConnectRequest (createSession).
-const PING: i32 = 11;
-const CONNECT: i32 = -10;
+pub(crate) const PING: i32 = 11;
+pub(crate) const CONNECT: i32 = -10;
 
 /// Opcodes from here on, for the length of the table, find their row without hashing.
 const FIRST_DIRECT: i32 = -16;

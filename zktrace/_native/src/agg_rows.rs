@@ -17,13 +17,20 @@ pub struct Row {
     pub request_bytes: i64,
     pub reply_bytes: i64,
     pub watch_events: u64,
-    /// (code, count) in order of appearance; most keys have none.
-    #[allow(clippy::box_collection)]
-    errors: Option<Box<Vec<(i32, u64)>>>,
+    /// What most keys have not.
+    rare: Option<Box<Rare>>,
     pub latency: Histogram,
 }
 
 const _: () = assert!(size_of::<Row>() == 128);
+
+#[derive(Default)]
+struct Rare {
+    /// (code, count) in order of appearance.
+    errors: Vec<(i32, u64)>,
+    /// Where it was more than one.
+    most_in_flight: u32,
+}
 
 /// What an event adds to a row.
 #[derive(Clone, Copy, Default)]
@@ -35,6 +42,8 @@ pub struct Delta {
     pub error: i32,
     pub request_bytes: i64,
     pub reply_bytes: i64,
+    /// As of `Counted`.
+    pub in_flight: u32,
     /// Value and bucket.
     pub latency: Option<(i64, u16)>,
 }
@@ -49,6 +58,7 @@ impl Delta {
             error: row.error.unwrap_or(0),
             request_bytes: row.request_bytes.unwrap_or(0),
             reply_bytes: row.reply_bytes.unwrap_or(0),
+            in_flight: row.in_flight,
             latency,
         }
     }
@@ -64,6 +74,9 @@ impl Row {
         self.reply_bytes = self.reply_bytes.wrapping_add(delta.reply_bytes);
         if delta.error != 0 {
             self.add_error(delta.error, 1);
+        }
+        if delta.in_flight > 1 {
+            self.deeper(delta.in_flight);
         }
         if let Some((value, bucket)) = delta.latency {
             self.latency.add(value, bucket);
@@ -82,11 +95,24 @@ impl Row {
 
     /// (code, count) in order of appearance.
     pub fn errors(&self) -> &[(i32, u64)] {
-        self.errors.as_deref().map_or(&[], Vec::as_slice)
+        self.rare
+            .as_ref()
+            .map_or(&[], |rare| rare.errors.as_slice())
+    }
+
+    /// The most requests that were in flight at once on a connection when one of these was sent; 0: not known.
+    pub fn most_in_flight(&self) -> u32 {
+        let most = self.rare.as_ref().map_or(0, |rare| rare.most_in_flight);
+        most.max(u32::from(self.latency.count > 0))
+    }
+
+    fn deeper(&mut self, in_flight: u32) {
+        let rare = self.rare.get_or_insert_default();
+        rare.most_in_flight = rare.most_in_flight.max(in_flight);
     }
 
     fn add_error(&mut self, code: i32, count: u64) {
-        let errors = self.errors.get_or_insert_default();
+        let errors = &mut self.rare.get_or_insert_default().errors;
         if let Some(known) = errors.iter_mut().find(|known| known.0 == code) {
             known.1 += count;
         } else if errors.len() < ERROR_LIMIT || code == OTHER_ERROR {
@@ -107,8 +133,14 @@ impl Row {
         self.request_bytes = self.request_bytes.wrapping_add(other.request_bytes);
         self.reply_bytes = self.reply_bytes.wrapping_add(other.reply_bytes);
         self.watch_events += other.watch_events;
-        for &(code, count) in other.errors() {
+        let Some(rare) = &other.rare else {
+            return;
+        };
+        for &(code, count) in &rare.errors {
             self.add_error(code, count);
+        }
+        if rare.most_in_flight > 1 {
+            self.deeper(rare.most_in_flight);
         }
     }
 }

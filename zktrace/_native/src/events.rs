@@ -447,6 +447,8 @@ impl Election<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Counted<'a> {
     pub conn: &'a ConnInfo,
+    /// Requests in flight on its connection when it was sent, itself included; 0: not known.
+    pub in_flight: u32,
     pub op: Option<(i32, &'a str)>,
     pub session: Option<i64>,
     pub path: Option<&'a [u8]>,
@@ -462,6 +464,7 @@ impl<'a> Counted<'a> {
     pub fn of(row: &Exchange<'a>) -> Self {
         Counted {
             conn: row.conn,
+            in_flight: 0,
             op: row.op,
             session: row.session,
             path: row.path,

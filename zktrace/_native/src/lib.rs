@@ -33,6 +33,7 @@ pub mod framer;
 pub mod handshake;
 pub mod histogram;
 pub mod identity;
+pub mod in_flight;
 pub mod intern;
 pub mod ip;
 pub mod joined;

@@ -25,7 +25,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Keys, flags, nine numbers a row, histogram entries, errors; little-endian.
+    /// Keys, flags, ten numbers a row, histogram entries, errors; little-endian.
     fn of<'r>(rows: impl Iterator<Item = (Option<&'r str>, bool, &'r Row)>) -> Self {
         let mut packed = Packed::default();
         for (i, (key, rest, row)) in (0u32..).zip(rows) {
@@ -46,6 +46,7 @@ impl Packed {
                 sum,
                 if some { latency.min } else { 0 },
                 if some { latency.max } else { 0 },
+                i64::from(row.most_in_flight()),
             ] {
                 packed.numbers.extend_from_slice(&number.to_le_bytes());
             }

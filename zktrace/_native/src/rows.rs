@@ -167,6 +167,7 @@ impl<S: EventSink> Shared<S> {
         };
         self.sink.count(&Counted {
             conn,
+            in_flight: 0,
             op: Some((asked.opcode, name)),
             session,
             path: asked.path.as_deref(),

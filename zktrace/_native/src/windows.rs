@@ -20,6 +20,7 @@
 //!   least `total_keys / 2` kept keys, too, so it is at most twice the requests by `total_keys`.
 //! * By user only what is known to be of one counts: mostly nobody authenticates, and a row of all that is nobody's would be
 //!   the total again.
+//! * How many requests were in flight is what `in_flight.rs` says; of a key the most counts.
 //! * Fingerprints (`fingerprint.rs`) are made of the paths that a second had, once for each.
 //!
 //! Knows nothing of Python.
@@ -27,9 +28,13 @@
 use std::collections::HashMap;
 
 use crate::agg::{cut_path, Aggregator, By, KeyRow, Row};
-use crate::events::{Anomaly, Connection, EventSink, Exchange, FourLetter, State, WatchEvent};
+use crate::events::{
+    Anomaly, Connection, ConnectionEvent, Counted, EventSink, Exchange, FourLetter, State,
+    WatchEvent,
+};
 use crate::fingerprint::fingerprint;
 use crate::histogram::Scale;
+use crate::in_flight::InFlight;
 use crate::intern::Interner;
 
 /// Seconds that the clock may go back without a new window: captures are not quite in order.
@@ -82,6 +87,7 @@ struct Total {
 
 pub struct Windows {
     now: Aggregator,
+    in_flight: InFlight,
     second: Option<i64>,
     /// Rows counted since the window began.
     counted: u64,
@@ -325,6 +331,7 @@ impl Windows {
         now.nobody = false;
         Windows {
             now,
+            in_flight: InFlight::default(),
             second: None,
             counted: 0,
             waiting: 0,
@@ -451,7 +458,11 @@ impl EventSink for Windows {
         if row.state != State::NoReply || self.second.is_none() {
             self.tick(row.ts_ns.saturating_add(row.latency_ns.unwrap_or(0)));
         }
-        self.now.exchange(row);
+        let in_flight = self.in_flight.sent(row);
+        self.now.count(&Counted {
+            in_flight,
+            ..Counted::of(row)
+        });
         self.counted_one(row.path);
     }
 
@@ -463,6 +474,9 @@ impl EventSink for Windows {
     }
 
     fn connection(&mut self, row: &Connection<'_>) {
+        if matches!(row.event, ConnectionEvent::Closed | ConnectionEvent::Reset) {
+            self.in_flight.ended(row.conn.id);
+        }
         self.now.connection(row);
     }
 

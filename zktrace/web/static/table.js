@@ -37,6 +37,12 @@ function requests(row) {
   return h("span", { title: `at least ${count(row.requests)}, at most ${count(row.requests + row.short)}` }, `${count(row.requests)} + ≤${count(row.short)}`);
 }
 
+export function inFlight(row) {
+  if (!row.in_flight) return "–";
+  const { mean, most } = row.in_flight, shown = mean >= 10 ? count(Math.round(mean)) : mean.toFixed(2);
+  return h("span", { title: `${shown} requests in flight on average; at most ${count(most)} at once on one connection` }, `${shown}, ≤${count(most)}`);
+}
+
 // Columns of a grouping after its key.
 export function numbers(answer, extra = []) {
   const most = Math.max(...answer.rows.map((row) => row.requests), 1);
@@ -46,6 +52,7 @@ export function numbers(answer, extra = []) {
     { name: "rate", label: "per s", num: true, cell: (row) => rate(row.requests / Math.max(answer.seconds ?? answer.window.seconds, 1)) },
     { name: "errors", label: "errors", sort: "errors", num: true, cell: errorCell },
     latency("p50"), latency("p99"), latency("max"),
+    ...(answer.rows.some((row) => row.in_flight) ? [{ name: "in_flight", label: "in flight", sort: "in_flight", num: true, cell: inFlight }] : []),
     { name: "total_time", label: "bytes", sort: "bytes", num: true, cell: (row) => bytes(row.request_bytes + row.reply_bytes) },
     { name: "watch_events", label: "watch events", sort: "watch_events", num: true, cell: (row) => count(row.watch_events) },
     ...extra,

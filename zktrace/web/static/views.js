@@ -2,7 +2,7 @@
 
 import { heat, lines, spark } from "./charts.js";
 import { addressLink, bytes, clientLink, clock, count, date, duration, errorsOf, h, ip, link, pathLink, rate, serverLink, sessionLink } from "./dom.js";
-import { basis, errorCell, numbers, share, table } from "./table.js";
+import { basis, errorCell, inFlight, numbers, share, table } from "./table.js";
 
 const card = (label, value, more, bad) =>
   h("li", { class: "card" }, h("span", { class: "label" }, label), h("span", { class: bad ? "value bad" : "value" }, value), more && h("span", { class: "more" }, more));
@@ -123,7 +123,7 @@ export async function client(ask, state) {
 
 const totals = (row) => h("ul", { class: "cards", "aria-label": "In total" },
   card("Requests", count(row.requests)), card("Latency p50", duration(row.latency_us?.p50)), card("Latency p99", duration(row.latency_us?.p99)),
-  card("Errors", errorCell(row), null, errorsOf(row) > 0), card("Bytes", bytes(row.request_bytes + row.reply_bytes)), card("Watch events", count(row.watch_events)));
+  card("Errors", errorCell(row), null, errorsOf(row) > 0), row.in_flight && card("In flight", inFlight(row), "on average, and at most at once on one connection"), card("Bytes", bytes(row.request_bytes + row.reply_bytes)), card("Watch events", count(row.watch_events)));
 
 // `whose`: a filter that selects what this is about.
 function detail(it, whose) {
@@ -219,7 +219,7 @@ export async function session(ask, state) {
     h("ol", { class: "timeline" }, it.timeline.map((event) => h("li", null, `${clock(event.ts_ns, 3)} ${event.event}${event.detail ? ` (${event.detail})` : ""}${event.client ? `: ${event.client} at ${event.server}` : ""}`)), !it.timeline.length && h("li", null, "No connect was seen: it was there before the capture began.")),
     h("p", null, link(`#/events?filter=${encodeURIComponent(`session == ${row.session}`)}`, "Its events"),
       packets.kept && row.client !== null && [" · ", saver(`session ${row.session}`, row.first_seen_ns - AROUND_NS, row.last_seen_ns + AROUND_NS, ip(row.client), null)]),
-    detail(it, `session == ${row.session}`), h("h2", null, "Slowest"), slowTable(it.slow)];
+    it.total && totals(it.total), detail(it, `session == ${row.session}`), h("h2", null, "Slowest"), slowTable(it.slow)];
 }
 
 const company = (one) => `${one.op ?? "unknown"} ${one.path ?? ""} ${one.latency_us === null ? "" : duration(one.latency_us)}, ${bytes(Math.max(one.request_bytes ?? 0, one.reply_bytes ?? 0))}`;
