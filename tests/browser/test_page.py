@@ -26,6 +26,7 @@ VIEWS = {
     "events": "#/events",
     "servers": "#/servers",
     "users": "#/users",
+    "findings": "#/findings",
     "coverage": "#/coverage",
     "ensemble": "#/ensemble",
     "docs": "docs",

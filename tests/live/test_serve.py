@@ -8,6 +8,7 @@ import sys
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.live.served import serving
 from tests.live.test_capture import BASIC, SAMPLES, injected, judge_rows, played, rights
 from tests.support.decoded import decode
 
+HERD = ROOT / "pcaps" / "57_v39_herd.pcap"
 #: Of the captures: what a page on the same loopback asks would be seen, too.
 PORTS = [part for n in range(21811, 21815) for part in ("--client-port", str(n))]
 
@@ -166,6 +168,29 @@ def test_packets_are_kept_and_saved(alone: Namespace, engine: str, tmp_path: Pat
     command = ["tcpdump", "-nr", str(ring / some["file"])]
     read = subprocess.run(command, capture_output=True, check=True)
     assert len(read.stdout.splitlines()) == some["packets"]
+
+
+def test_a_finding_saves_its_packets(alone: Namespace, engine: str, tmp_path: Path) -> None:
+    """By itself; they decode as what it says."""
+    ring = tmp_path / "ring"
+    with serving(alone, "-i", "lo", *PORTS, "--write", str(ring), engine=engine) as served:
+        injected(alone, "lo", file=HERD)
+        herd: dict[str, list[dict[str, Any]]] = {}
+        served.until("api/findings", lambda it: any(row["kind"] == "herd" for row in it["rows"]))
+
+        def proved(it: dict[str, list[dict[str, Any]]]) -> bool:
+            injected(alone, "lo")  # a finding is over when something came after it
+            found = [row for row in it["rows"] if row["kind"] == "herd" and row["proof"]]
+            herd["rows"] = found
+            return bool(found)
+
+        served.until("api/findings", proved)
+        served.process.said("herd: ")
+        served.process.ended(signal.SIGINT)
+    row = herd["rows"][0]
+    seen = decode(ring / row["proof"]["file"])
+    fired = [event for event in seen.watch_events if 0 <= event["ts_ns"] - row["ts_ns"] < 10**9]
+    assert len({event["conn"] for event in fired}) >= 20
 
 
 @pytest.fixture

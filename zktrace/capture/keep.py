@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -40,6 +40,10 @@ _LONGEST_FILE_S: Final = 300
 _AGAIN_S: Final = 1.0
 #: Bytes of a slice; it says when there would have been more.
 _SLICE_BYTES: Final = 256 << 20
+#: It is known for so many bytes of a file, about, of what time they are.
+_CHUNK_BYTES: Final = 1 << 20
+#: A packet is not longer (a jumbo of what offloading makes, and what stands around it).
+_LARGEST_BLOCK: Final = 1 << 20
 #: How long a slice waits for what was captured to be written.
 _FLUSH_S: Final = 5.0
 _SECOND: Final = 1_000_000_000
@@ -117,6 +121,17 @@ class _Kept:
     size: int
     dropped: int = 0
     """What the kernel had lost when it was begun."""
+    chunks: list[_Chunk] = field(default_factory=list)
+    """What is where, in order; nothing is known of files of an earlier run."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Some of a file, from a block's beginning to the next chunk."""
+
+    at: int
+    first_ns: int
+    last_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +275,7 @@ class Ring:
             self._prune(last)
             assert self._file is not None
             _all_of(self._file, data)
+            self._note(current, first, last)
             current.size += len(data)
             current.last_ns = max(current.last_ns, last)
         except OSError as error:
@@ -273,6 +289,15 @@ class Ring:
             if self._failed:
                 self._failed = False
                 self._notice("packets are written again")
+
+    def _note(self, current: _Kept, first: int, last: int) -> None:
+        """Of what is written at the end of a file."""
+        with self._wake:
+            chunks = current.chunks
+            if not chunks or current.size - chunks[-1].at >= _CHUNK_BYTES:
+                chunks.append(_Chunk(current.size, first, last))
+            chunks[-1].first_ns = min(chunks[-1].first_ns, first)
+            chunks[-1].last_ns = max(chunks[-1].last_ns, last)
 
     def _next(self, first_ns: int) -> _Kept:
         """Begins a file."""
@@ -350,30 +375,43 @@ class Ring:
         start_ns: int,
         end_ns: int,
         wanted: Callable[[int, int, bytes, int], bool] = lambda ts_ns, linktype, data, wire: True,
+        *,
+        most_bytes: int = _SLICE_BYTES,
+        most_packets: int | None = None,
     ) -> Slice:
         """Saves packets of [start, end) that are `wanted` (time, link type, data, length on the
-        wire), as a file in the directory. NothingKept, NoRoom, or OSError: a full disk.
+        wire), as a file in the directory; no more of them than take `most_bytes`, and of the first
+        `most_packets` of that time. NothingKept, NoRoom, or OSError: a full disk.
         """
         self._flush()
         with self._wake:
-            files = [one for one in self._kept if one.last_ns >= start_ns and one.first_ns < end_ns]
+            files = [
+                (one.path, _parts(one, start_ns, end_ns))
+                for one in self._kept
+                if one.last_ns >= start_ns and one.first_ns < end_ns
+            ]
             complete = bool(self._kept) and self._kept[0].first_ns <= start_ns
         room = self.max_bytes - sum(path.stat().st_size for path in self._slices())
         out = bytearray(self._header)
-        packets = 0
-        for one in files:
+        packets = looked = 0
+        for path, parts in files:
             try:
-                data = one.path.read_bytes()
+                file = path.open("rb")
             except FileNotFoundError:  # it was the oldest
                 complete = False
                 continue
-            for ts_ns, wire, packet, block in _packets(data):
-                if start_ns <= ts_ns < end_ns and wanted(ts_ns, self._linktype, packet, wire):
-                    if len(out) + len(block) > _SLICE_BYTES:
+            with file:
+                for ts_ns, wire, packet, block in _packets(file, parts):
+                    if not start_ns <= ts_ns < end_ns:
+                        continue
+                    looked += 1
+                    full = len(out) + len(block) > most_bytes
+                    if full or (most_packets is not None and looked > most_packets):
                         complete = False
                         break
-                    out += block
-                    packets += 1
+                    if wanted(ts_ns, self._linktype, packet, wire):
+                        out += block
+                        packets += 1
         if not packets:
             raise NothingKept
         if len(out) > room:
@@ -438,18 +476,44 @@ def _ends(data: bytes) -> tuple[int, int]:
     return times[0], times[1]
 
 
-def _packets(data: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Time, length on the wire, packet and block of each packet of a file of ours. It may end in
-    the middle, being written.
+def _parts(one: _Kept, start_ns: int, end_ns: int) -> list[tuple[int, int | None]]:
+    """Where in a file packets of a time may be: from, to (None: its end)."""
+    if not one.chunks:
+        return [(0, None)]
+    parts: list[tuple[int, int | None]] = []
+    ends = [*(chunk.at for chunk in one.chunks[1:]), None]
+    for chunk, end in zip(one.chunks, ends, strict=True):
+        if chunk.last_ns + _SECOND < start_ns or chunk.first_ns - _SECOND >= end_ns:
+            continue
+        if parts and parts[-1][1] == chunk.at:
+            parts[-1] = parts[-1][0], end
+        else:
+            parts.append((chunk.at, end))
+    return parts
+
+
+def _packets(
+    file: BinaryIO, parts: list[tuple[int, int | None]]
+) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Time, length on the wire, packet and block of each packet in parts of a file of ours. It may
+    end in the middle, being written.
     """
-    at = 0
-    while at + 12 <= len(data):
-        kind, length = struct.unpack_from("=II", data, at)
-        end = at + length
-        if length < 12 or length % 4 or end > len(data):
-            return
-        if kind == _EPB_TYPE and length >= _EPB.size + 4:
-            _, _, _, high, low, captured, wire = _EPB.unpack_from(data, at)
-            packet = data[at + _EPB.size : at + _EPB.size + captured]
-            yield high << 32 | low, wire, packet, data[at:end]
-        at = end
+    for start, end in parts:
+        file.seek(start)
+        data, left = b"", _LARGEST_FILE * 2 if end is None else end - start
+        while more := file.read(min(_CHUNK_BYTES, left)):
+            left -= len(more)
+            data += more
+            at = 0
+            while at + 12 <= len(data):
+                kind, length = struct.unpack_from("=II", data, at)
+                if not 12 <= length <= _LARGEST_BLOCK or length % 4:
+                    return
+                if at + length > len(data):
+                    break
+                if kind == _EPB_TYPE and length >= _EPB.size + 4:
+                    _, _, _, high, low, captured, wire = _EPB.unpack_from(data, at)
+                    packet = data[at + _EPB.size : at + _EPB.size + captured]
+                    yield high << 32 | low, wire, packet, data[at : at + length]
+                at += length
+            data = data[at:]

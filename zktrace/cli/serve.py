@@ -29,11 +29,13 @@ from zktrace.cli.site import Site, SiteOptions
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from zktrace.capture.keep import Ring
     from zktrace.engine.base import EngineOptions
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
     from zktrace.store.state import StateFile
+    from zktrace.web.findings import Proofs
 
 #: How long a source may take to turn out unusable before the page is offered.
 _TRY_S = 0.5
@@ -81,8 +83,8 @@ def serve(
             "-w",
             metavar="DIR",
             show_default=False,
-            help="With -i: keep the latest packets, as a ring of pcapng files there; POST "
-            "/api/slice saves some of them.",
+            help="With -i: keep the latest packets, as a ring of pcapng files there; those that "
+            "prove a finding are saved, and POST /api/slice saves others.",
         ),
     ] = None,
     kept: Kept = Kept(),
@@ -143,20 +145,31 @@ def serve(
         else:
             picture, feed = _files(read, follow, pace, options, key)
         keeping = None if state is None else _kept(state, picture)
+        proofs = None if picture.ring is None else _proofs(picture, picture.ring)
         try:
             feed.start()
             if keeping is not None:
                 keeping.start()
             _usable(feed)
-            site.serve(picture)
+            if proofs is not None:
+                proofs.start()
+            site.serve(picture, lambda app: setattr(app.state, "proofs", proofs))
         except KeyboardInterrupt:
             pass  # uvicorn raises it again once it has ended
         finally:
+            if proofs is not None:
+                proofs.stop()
             feed.stop()
             if keeping is not None:
                 feed.join(_END_S)
                 keeping.stop()
     _ended(feed)
+
+
+def _proofs(picture: Picture, ring: Ring) -> Proofs:
+    from zktrace.web.findings import Proofs
+
+    return Proofs(picture, ring, say)
 
 
 def _kept(name: str, picture: Picture) -> StateFile:

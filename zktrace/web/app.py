@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from zktrace import __version__
 from zktrace.analysis.filter_syntax import FilterError
 from zktrace.store.picture import Picture
-from zktrace.web import details, metrics, models, overview, slices, views
+from zktrace.web import details, findings, metrics, models, overview, slices, views
 from zktrace.web.answers import Answers, Problem, csv_bytes, json_bytes
 from zktrace.web.models import (
     Format,
@@ -142,6 +142,7 @@ def create_app(picture: Picture, *, metrics_top: int = 0) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.streams = api.streams
+    app.state.proofs = None
     _handlers(app)
     _groupings(app, api)
     _details(app, api)
@@ -333,6 +334,20 @@ def _details(app: FastAPI, api: _Api) -> None:
             ("slow", window, limit, sort, filter),
             form,
             lambda: details.slow(picture, window, limit, sort, where),
+        )
+
+    @app.get(
+        "/api/findings",
+        response_model=models.FindingList,
+        responses=_problems(422),
+        summary="What stands out: herds, sessions near or past their end, outliers of the slow log",
+        tags=["details"],
+    )
+    def found(limit: Limit = 100, form: As = Format.json) -> Response:
+        return api.listed(
+            ("findings", limit),
+            form,
+            lambda: findings.listed(picture, app.state.proofs, limit),
         )
 
     @app.get(

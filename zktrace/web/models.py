@@ -441,6 +441,31 @@ class SliceSaved(Model):
     complete: bool = Field(description="All of that time was kept, and all of it fitted")
 
 
+class FindingRow(Model):
+    kind: str = Field(description="herd, near_miss, expired, slow")
+    ts_ns: int
+    from_ns: int = Field(description="Begin of the time in which the packets are that prove it")
+    to_ns: int
+    client: str | None = Field(description="Null: several")
+    server: str | None
+    session: str | None
+    path: str | None
+    text: str
+    proof: SliceSaved | None = Field(
+        description="With --write: the packets that prove it, saved by itself"
+    )
+    why_not: str | None = Field(description="Why there are none")
+
+
+class FindingList(Model):
+    groups: int
+    kept: bool = Field(description="With --write packets of new findings are saved")
+    left_out: int = Field(
+        description="Findings whose packets were not saved, as there were too many in a minute"
+    )
+    rows: list[FindingRow] = Field(description="Of the last hour, and with a proof; latest first")
+
+
 class Source(Model):
     kind: str
     names: list[str]

@@ -102,7 +102,7 @@ function refuse(body) {
 }
 
 // Views that are reached from another one, whose tab is theirs.
-const BELONGS = { fingerprints: "paths", znodes: "paths", users: "clients" };
+const BELONGS = { fingerprints: "paths", znodes: "paths", users: "clients", findings: "" };
 
 function navigation(at) {
   $("nav").replaceChildren(...VIEWS.map(([name, label], i) => h("a", { href: name === "fleet" && below ? "../../#/fleet" : `#/${name}`, title: `${label} (${i + 1})`, "aria-current": name === (BELONGS[at.name] ?? at.name) ? "page" : null }, label)));

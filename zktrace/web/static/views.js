@@ -43,7 +43,7 @@ export async function overview(ask, state) {
       ...numbers(ops),
       { name: "trend", label: "rate over time", sum: false, cell: (row) => spark(row.op ?? "unknown", timeline.points.map((p) => p.ops[row.op]?.[0] ?? 0)) },
     ], ops.rows, { sorted: state.sort ?? "requests", onsort: state.onsort, rest: ops.rest }),
-    h("p", null, link("#/servers", "Servers"), " · ", link("#/ensemble", "Ensemble"), " · ", link("#/coverage", "Coverage")),
+    h("p", null, link("#/findings", "Findings"), " · ", link("#/servers", "Servers"), " · ", link("#/ensemble", "Ensemble"), " · ", link("#/coverage", "Coverage")),
   ];
 }
 
@@ -248,6 +248,37 @@ export async function slow(ask, state) {
     h("h1", null, "Slow log"), h("div", { class: "tools" }, csv("slow", params)),
     h("p", { class: "note" }, "The slowest exchanges, pings and connects left out, with what their connection was doing when they were sent: requests in flight, of those the one that took longest (replies come in order, so it was behind that), and the largest message of the second before."),
     slowTable(answer.rows, { sorted: state.sort ?? "latency", onsort: state.onsort })];
+}
+
+const KINDS = { herd: "herd", near_miss: "near miss", expired: "session expired", slow: "slow" };
+
+// Where a finding is looked at more closely.
+function findingLink(row) {
+  if (row.kind === "herd") return link(`#/watches?filter=${encodeURIComponent(`path == ${JSON.stringify(row.path)}`)}`, KINDS.herd);
+  if (row.session !== null && row.kind !== "slow") return link(`#/sessions/${row.session}`, KINDS[row.kind]);
+  return link(row.client ? `#/slow?filter=${encodeURIComponent(`client == ${row.client}`)}` : "#/slow", KINDS[row.kind] ?? row.kind);
+}
+
+function proofCell(row) {
+  if (row.proof) return h("span", { title: row.proof.complete ? "" : "Not all of that time" }, h("span", { class: "mono" }, row.proof.file), ` ${count(row.proof.packets)} packets${row.proof.complete ? "" : ", not all"}`);
+  return row.why_not ?? "–";
+}
+
+export async function findings(ask) {
+  const it = await ask("findings", { limit: 200 });
+  return [
+    h("h1", null, "Findings"),
+    h("p", { class: "note" }, "What stands out, of the last hour: writes that sent watch events to 20 sessions or more, silences of two thirds of a session's timeout or more, sessions that were called expired, and exchanges of 100 ms or more that took ten times the p99.",
+      it.kept ? " The packets that prove it are saved in the directory of --write, up to six times a minute." : " With --write DIR the packets that prove it would be saved.",
+      it.left_out ? ` ${count(it.left_out)} were left out, as there were more.` : ""),
+    table("Findings", [
+      { name: "time", label: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
+      { name: "kind", label: "what", cell: findingLink },
+      { name: "text", label: "in words", cell: (row) => row.text },
+      { name: "client", label: "client", class: "mono", cell: (row) => row.client === null ? "" : addressLink(row.kind === "slow" ? ip(row.client) : row.client) },
+      { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
+      ...(it.kept ? [{ name: "proof", label: "packets", cell: proofCell }] : []),
+    ], it.rows)];
 }
 
 export async function znodes(ask, state) {
