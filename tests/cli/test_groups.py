@@ -41,7 +41,7 @@ def test_options_reach_their_group() -> None:
     assert called("a", "--name", "x", "--name", "y", "--depth", "9", "--other") == (
         ("a", ["x", "y"], 9, True)
     )
-    assert "greater than or equal to 1" in called("a", "--depth", "0")
+    assert "Invalid value for '--depth'" in called("a", "--depth", "0")
     told = called("--help")
     assert "What it does." in told
     assert told.index("--name") < told.index("--depth") < told.index("--other")

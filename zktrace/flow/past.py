@@ -18,9 +18,10 @@ not see, but most such losses leave a trace; where there is one, a segment with 
   settled by one without data that says nothing beyond what was captured was sent. A packet that
   comes behind later numbers is merely reordered if none before its own is missing. Where packets
   with older numbers come with older times, the file is not in order: then numbers prove nothing.
-* **Asked again.** A side that repeats what it sent has no acknowledgement of it. Where the other
-  side has not sent a number yet, or does not count, an answer with it may have been sent and lost:
-  the next data may be its copy, unless a packet says that nothing was sent.
+* **Asked again.** A side that repeats what it sent (by number: the packet itself was not captured
+  twice) has no acknowledgement of it. Where the other side has not sent a number yet, or does not
+  count, an answer with it may have been sent and lost: the next data may be its copy, unless a
+  packet says that nothing was sent.
 
 Times are compared, not places in the file, so that a capture whose packets are merely swapped
 loses little. What remains: a sender that does not count (IPv6; some stacks send 0 or random
@@ -185,9 +186,15 @@ class Past:
             self._missing = 0
             self._asked = False
 
-    def asked_again(self) -> None:
-        """The other side repeated what it sent: it may lack what was sent in answer."""
-        self._asked = self._id < 0 or not self._counts
+    def asked_again(self, other: Past) -> None:
+        """The other side repeated what it sent, by number: it may lack what was sent in answer."""
+        if other.counts:
+            self._asked = not self.counts
+
+    @property
+    def counts(self) -> bool:
+        """Numbers were seen, and mean something."""
+        return self._id >= 0 and self._counts
 
     def owed(self, since_ns: int, ts_ns: int) -> None:
         """Up to the last packet, at `ts_ns`, an acknowledgement was owed since `since_ns`."""

@@ -386,13 +386,14 @@ class Reassembler:
 
     def _again(self, conn: Connection, index: int, end: int, length: int, copy: bool) -> None:
         """A segment, up to `end`, brought nothing."""
-        if length == 1 and end == conn.sides[index].next:
+        me, other = conn.sides[index], conn.sides[1 - index]
+        if length == 1 and end == me.next:
             self.counters.keepalives += 1
         elif copy:
             self.counters.duplicate_packets += 1
         else:
             self.counters.retransmitted_segments += 1
-            conn.sides[1 - index].past.asked_again()
+            other.past.asked_again(me.past)
 
     def _start(self, conn: Connection, index: int, base: int | None = None) -> None:
         """The stream of a side starts at `base`, or else at the smallest byte known."""

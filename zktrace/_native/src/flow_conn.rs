@@ -75,7 +75,7 @@ impl Counters {
             self.duplicate_packets += 1;
         } else {
             self.retransmitted_segments += 1;
-            other.past.asked_again();
+            other.past.asked_again(&me.past);
         }
     }
 }

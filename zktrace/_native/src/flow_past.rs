@@ -225,9 +225,16 @@ impl Past {
         }
     }
 
-    /// The other side repeated what it sent: it may lack what was sent in answer.
-    pub fn asked_again(&mut self) {
-        self.asked = self.stride == 0 || self.mask == 0;
+    /// The other side repeated what it sent, by number: it may lack what was sent in answer.
+    pub fn asked_again(&mut self, other: &Past) {
+        if other.counts() {
+            self.asked = !self.counts();
+        }
+    }
+
+    /// Numbers were seen, and mean something.
+    fn counts(&self) -> bool {
+        self.stride != 0 && self.mask != 0
     }
 
     /// Up to the last packet, at `ts_ns`, its sender owed an acknowledgement since `since_ns`.
