@@ -339,7 +339,7 @@ def _details(app: FastAPI, api: _Api) -> None:
     @app.get(
         "/api/findings",
         response_model=models.FindingList,
-        responses=_problems(422),
+        responses=_LIST,
         summary="What stands out: herds, sessions near or past their end, outliers of the slow log",
         tags=["details"],
     )
