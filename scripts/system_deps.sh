@@ -15,6 +15,7 @@ wanted=(
   /usr/lib/zookeeper/bin/cli_mt:zookeeper-bin # the C client, at the reference server
   openssl:openssl # certificates for tests of TLS
   nats-server:nats-server # tests/fleet publish to it
+  mvn:maven # gets the Kafka that tests/fleet publish to
   java:default-jre-headless # runs the next one
   /usr/share/java/zookeeper.jar:libzookeeper-java # the real ZooKeeper, as a library: no service is started
   /usr/share/java/slf4j-simple.jar:libslf4j-java  # what it logs

@@ -36,6 +36,14 @@ class Nats:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def shown(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"ZKTRACE_NATS": self.url}
+
+    @property
     def url(self) -> str:
         return f"nats://{USER}:{PASSWORD}@127.0.0.1:{self.port}"
 

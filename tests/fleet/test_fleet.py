@@ -1,4 +1,4 @@
-"""Agents, NATS and the page; each of the three is killed, and the counts end equal."""
+"""Agents, NATS or Kafka, and the page; each of the three is killed, and the counts end equal."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.kafkad import Kafka
 from tests.fleet.natsd import PASSWORD, USER, Nats, need
 from tests.support.decoded import decode
 
@@ -26,12 +27,25 @@ ROOT = Path(__file__).parents[2]
 PCAPS = ROOT / "pcaps"
 _PATIENCE_S = 90.0
 _STARTED: list[subprocess.Popen[bytes]] = []
+Bus = Nats | Kafka
 
 
 @pytest.fixture
 def nats(tmp_path: Path) -> Iterator[Nats]:
     need()
     one = Nats(tmp_path / "nats")
+    one.start()
+    yield one
+    one.kill()
+
+
+@pytest.fixture(params=["nats", "kafka"])
+def bus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bus]:
+    if request.param == "nats":
+        need()
+        one: Bus = Nats(tmp_path / "bus")
+    else:
+        one = Kafka(tmp_path / "bus")
     one.start()
     yield one
     one.kill()
@@ -48,13 +62,13 @@ def _nothing_left() -> Iterator[None]:
 class Process:
     """One of ours; what it says is kept."""
 
-    def __init__(self, nats: Nats, *arguments: str) -> None:
+    def __init__(self, bus: Bus, *arguments: str) -> None:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "zktrace", *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, "ZKTRACE_NATS": nats.url},
+            env={**os.environ, "PYTHONPATH": path, **bus.environment},
         )
         _STARTED.append(self.popen)
         self.said = ""
@@ -89,10 +103,10 @@ def until(good: Callable[[], Any], process: Process | None = None) -> Any:
 
 
 class Page(Process):
-    """`zktrace serve --nats`."""
+    """`zktrace serve` of a fleet."""
 
-    def __init__(self, nats: Nats) -> None:
-        super().__init__(nats, "serve", "--http", "127.0.0.1:0", "--nats", nats.url)
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(bus, "serve", "--http", "127.0.0.1:0")
         found = until(lambda: re.search(r"http://\S+?/", self.said), self)
         self.address = found.group()
 
@@ -119,10 +133,10 @@ class Page(Process):
         assert self.requests(below) == wanted
 
 
-def agent(nats: Nats, spool: Path, folder: Path, ensemble: str) -> Process:
+def agent(bus: Bus, spool: Path, folder: Path, ensemble: str) -> Process:
     folder.mkdir(exist_ok=True)
     return Process(
-        nats, "agent", "-r", str(folder), "--follow", "--spool", str(spool),
+        bus, "agent", "-r", str(folder), "--follow", "--spool", str(spool),
         "--ensemble", ensemble, "--name", spool.name,
     )  # fmt: skip
 
@@ -145,18 +159,18 @@ def put(name: str, folder: Path) -> None:
 A, B, C, D = "02_basic_ops.pcap", "57_v39_herd.pcap", "04_watches.pcap", "25_kazoo_ops.pcap"
 
 
-def test_whichever_is_killed_the_counts_end_equal(nats: Nats, tmp_path: Path) -> None:
+def test_whichever_is_killed_the_counts_end_equal(bus: Bus, tmp_path: Path) -> None:
     first, second, other = (tmp_path / name for name in ("first", "second", "other"))
-    page = Page(nats)
-    one = agent(nats, tmp_path / "one", first, "prod")
-    two = agent(nats, tmp_path / "two", other, "test")
+    page = Page(bus)
+    one = agent(bus, tmp_path / "one", first, "prod")
+    two = agent(bus, tmp_path / "two", other, "test")
     put(A, first)
     put(D, other)
     page.has(counted(A, D))
     page.has(counted(A), "ensembles/prod/")
     page.has(counted(D), "ensembles/test/")
 
-    nats.kill()
+    bus.kill()
     put(B, first)
     spooled = re.compile(r"\d{20}")
     until(lambda: any(spooled.fullmatch(path.name) for path in (tmp_path / "one").iterdir()), one)
@@ -169,13 +183,13 @@ def test_whichever_is_killed_the_counts_end_equal(nats: Nats, tmp_path: Path) ->
         time.sleep(0.1)
     until(lambda: "tried again" in one.said, one)
     one.end(kill=True)
-    one = agent(nats, tmp_path / "one", second, "prod")
-    nats.start()
+    one = agent(bus, tmp_path / "one", second, "prod")
+    bus.start()
     page.has(counted(A, B, D))
 
     page.end(kill=True)
     put(C, second)
-    page = Page(nats)
+    page = Page(bus)
     page.has(counted(A, B, C, D))
     page.has(counted(A, B, C), "ensembles/prod/")
 
@@ -186,7 +200,9 @@ def test_whichever_is_killed_the_counts_end_equal(nats: Nats, tmp_path: Path) ->
         ("two", "test"),
     ]
     assert all(it["missing_messages"] == 0 for it in fleet["agents"])
-    assert fleet["nats"] == f"127.0.0.1:{nats.port}"
+    names = {"NATS": "nats", "Kafka": "kafka"}
+    assert [fleet[name] for name in names.values()].count(None) == 1
+    assert fleet[names[fleet["bus"]]] == bus.shown
     coverage = page.json("api/coverage")["coverage"]
     packets = sum(decode(PCAPS / name).coverage["packets"] for name in (A, B, C, D))
     assert coverage["packets"] == packets
@@ -245,11 +261,57 @@ def test_wrong_credentials_are_told_but_not_what_they_are(nats: Nats) -> None:
     page.end()
 
 
+def test_wrong_credentials_for_kafka_are_told_but_not_what_they_are(tmp_path: Path) -> None:
+    one = Kafka(tmp_path / "bus")
+    text = one.config.read_text()
+    one.config.write_text(text.replace(PASSWORD, f"{PASSWORD}-wrong"))
+    try:
+        page = Page(one)
+        until(lambda: "Kafka does not answer" in page.said, page)
+        one.start()
+        until(lambda: "does not take the credentials" in page.said, page)
+        page.end()
+    finally:
+        one.kill()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sasl.password", "line 1 is not name=value"),
+        ("\n# x\nacks=0", "acks is not to be set"),
+        (f"no.such.thing={PASSWORD}", "librdkafka does not take no.such.thing"),
+        (f"security.protocol={PASSWORD}", "librdkafka does not take security.protocol"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_wrong_settings_for_kafka_are_one_line(
+    tmp_path: Path, text: str | None, words: str
+) -> None:
+    file = tmp_path / "client.properties"
+    if text is not None:
+        file.write_text(text)
+    process = subprocess.run(
+        [sys.executable, "-m", "zktrace", "serve", "--kafka", "127.0.0.1:1",
+         "--kafka-config", str(file), "--http", "127.0.0.1:0"],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+        timeout=_PATIENCE_S,
+        check=False,
+    )  # fmt: skip
+    assert process.returncode == 2, process.stderr
+    (line,) = process.stderr.decode().splitlines()
+    assert words in line
+    assert PASSWORD not in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("agent", "--nats", "nats://127.0.0.1:1"), "-i"),
         (("agent", "-r", str(PCAPS / A), "--nats", "x", "--ensemble", "a/b"), "--ensemble"),
+        (("agent", "-r", "/nowhere.pcap", "--kafka", "a b"), "HOST:PORT"),
+        (("agent", "-r", "/nowhere.pcap", "--kafka", "127.0.0.1:1", "--nats", "x"), "not both"),
         (("agent", "-r", "/nowhere.pcap", "--nats", "nats://127.0.0.1:1"), "/nowhere.pcap"),
     ],
 )

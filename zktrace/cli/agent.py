@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from zktrace.cli.bus import Bus
 from zktrace.cli.failure import Failure
 from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
@@ -17,8 +18,6 @@ from zktrace.cli.options import (
     Hashing,
     Interfaces,
     Listen,
-    Nats,
-    NatsCredentials,
     Ports,
     Reads,
     follower,
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
     from zktrace.engine.driver import Steps
     from zktrace.engine.live import LiveRun
     from zktrace.fleet.agent import Counting
+    from zktrace.fleet.way import Way
 
 #: How long what waits may take to be sent at the end.
 _LAST_S: Final = 5.0
 _LATER: Final = (
     "zktrace.engine.driver",
     "zktrace.fleet.agent",
-    "zktrace.fleet.bus",
     "zktrace.export.summary",
-    "nats",
     "pyarrow.compute",
 )
 
@@ -49,8 +47,7 @@ def agent(
     interface: Interfaces = [],  # noqa: B006
     read: Reads = [],  # noqa: B006
     follow: Follow = False,
-    nats: Nats = None,
-    nats_credentials: NatsCredentials = None,
+    bus: Bus = Bus(),
     ensemble: Annotated[
         str, typer.Option(metavar="NAME", help="What the servers here are part of.")
     ] = "default",
@@ -61,7 +58,7 @@ def agent(
     spool: Annotated[
         str,
         typer.Option(
-            metavar="DIR", help="Where messages wait until NATS has them; and what this agent is."
+            metavar="DIR", help="Where messages wait until they are there; and what this agent is."
         ),
     ] = "zktrace-spool",
     spool_size: Annotated[
@@ -80,17 +77,21 @@ def agent(
     duration: Duration = None,
     listen: Listen = Listen(),
 ) -> None:
-    """Publish what is seen here, for zktrace serve --nats.
+    """Publish what is seen here, for zktrace serve --nats or --kafka.
 
-    Of what is on the wire (-i), or of captures (-r). Ctrl-C ends it; what NATS does not have by
-    then is sent when it begins again with the same --spool.
+    Of what is on the wire (-i), or of captures (-r). Ctrl-C ends it; what was not published by
+    then is when it begins again with the same --spool.
     """
     from zktrace.fleet.message import NAME
 
     if bool(read) == bool(interface):
         raise Failure("give what to listen on with -i, or captures to read with -r; not both")
-    if nats is None:
-        raise Failure("give where NATS is with --nats, or ZKTRACE_NATS in the environment")
+    way = bus.way()
+    if way is None:
+        raise Failure(
+            "give where NATS or Kafka is, with --nats or --kafka, or ZKTRACE_NATS or ZKTRACE_KAFKA "
+            "in the environment"
+        )
     name = name or socket.gethostname().replace(":", "_")
     for option, text in (("--ensemble", ensemble), ("--name", name)):
         if not NAME.fullmatch(text):
@@ -100,12 +101,6 @@ def agent(
     most = size("--spool-size", spool_size)
     key = hashing.key()
     options = ports.engine()
-    from zktrace.fleet.bus import NoNats, load
-
-    try:
-        load()
-    except NoNats as error:
-        raise Failure(str(error)) from None
 
     def counting() -> Counting:
         from zktrace.fleet.agent import Counting
@@ -132,7 +127,7 @@ def agent(
         counted = counting()
         waiter = follower(read) if follow else None
         run = Run(waiter or read, counted.engine)
-    _work(run, waiter, counted, spool, most, nats, nats_credentials, ensemble, name, key, events)
+    _work(run, waiter, counted, spool, most, way, ensemble, name, key, events)
 
 
 def _work(
@@ -141,8 +136,7 @@ def _work(
     counted: Counting,
     directory: str,
     most: int,
-    nats: str,
-    credentials: str | None,
+    way: Way,
     ensemble: str,
     name: str,
     key: bytes | None,
@@ -151,20 +145,17 @@ def _work(
     from zktrace.cli.terminal import interruptible
     from zktrace.export.summary import plural
     from zktrace.fleet.agent import Agent
-    from zktrace.fleet.bus import Publisher, shown
     from zktrace.fleet.message import Sender
     from zktrace.fleet.spool import Spool
 
     spool = Spool(directory, most)
     sender = Sender(spool.agent, name, ensemble, secrets.token_hex(16))
-    publisher = Publisher(
-        nats, credentials, spool, f"zktrace.fleet.{ensemble.replace('.', '_')}.{spool.agent}", say
-    )
+    publisher = way.publisher(spool, ensemble, say)
     job = Agent(counted, run, spool, sender, hash_key=key, events=events)
     if waiter is not None:
         waiter.idle = job.idle
     publisher.start()
-    say(f"{name} of {ensemble} publishes to {shown(nats)}")
+    say(f"{name} of {ensemble} publishes to {way.shown}")
     try:
         with interruptible(run, SIGTERM):
             job.work()

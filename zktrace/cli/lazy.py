@@ -50,7 +50,7 @@ OWN: Final = {
         ("live", "Print one line per event as it happens."),
         ("serve", "Serve a page, a JSON API and metrics."),
         ("top", "Show the picture in a terminal."),
-        ("agent", "Publish what is seen here, for zktrace serve --nats."),
+        ("agent", "Publish what is seen here, for zktrace serve --nats or --kafka."),
         ("demo", "Show all of it on this machine: servers, clients, page."),
         ("schema", "Show what is known of the protocol."),
     )

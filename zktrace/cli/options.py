@@ -67,6 +67,25 @@ NatsCredentials = Annotated[
         help="Credentials for NATS (a .creds file).",
     ),
 ]
+Kafka = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        envvar="ZKTRACE_KAFKA",
+        show_default=False,
+        help="Kafka brokers, with commas between several, in place of NATS.",
+    ),
+]
+KafkaConfig = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="ZKTRACE_KAFKA_CONFIG",
+        show_default=False,
+        help="Properties for Kafka's client, such as security.protocol and sasl.password: "
+        "name=value a line.",
+    ),
+]
 Follow = Annotated[
     bool,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from zktrace.cli.bus import Bus
 from zktrace.cli.failure import Failure
 from zktrace.cli.groups import grouped
 from zktrace.cli.options import (
@@ -17,8 +18,6 @@ from zktrace.cli.options import (
     Interfaces,
     Kept,
     Listen,
-    Nats,
-    NatsCredentials,
     Ports,
     Reads,
     follower,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from zktrace.capture.keep import Ring
     from zktrace.engine.base import EngineOptions
+    from zktrace.fleet.way import Way
     from zktrace.store.feed import Feed
     from zktrace.store.listen import LiveFeed
     from zktrace.store.picture import Picture
@@ -97,23 +97,22 @@ def serve(
             "there again after a restart.",
         ),
     ] = None,
-    nats: Nats = None,
-    nats_credentials: NatsCredentials = None,
+    bus: Bus = Bus(),
 ) -> None:
     """Serve a page, a JSON API and metrics.
 
-    Of what is on the wire (-i), of a capture (-r), or of what agents publish (--nats). Ctrl-C ends
-    it.
+    Of what is on the wire (-i), of a capture (-r), or of what agents publish (--nats,
+    --kafka). Ctrl-C ends it.
     """
-    if nats is not None and not read and not interface:
-        _fleet(Site(http, page), nats, nats_credentials, page.metrics_top)
+    if not read and not interface and (way := bus.way()) is not None:
+        _fleet(Site(http, page), way, page.metrics_top)
         return
     if bool(read) == bool(interface):
         from zktrace.cli.listening import there
 
         raise Failure(
-            f"give what to listen on with -i ({there()}), a capture to read with -r, or --nats"
-            + (", not both" if read else "")
+            f"give what to listen on with -i ({there()}), a capture to read with -r, --nats or "
+            "--kafka" + (", not both" if read else "")
         )
     if write is not None and not interface:
         raise Failure("--write keeps what is on the wire: it goes with -i")
@@ -183,9 +182,8 @@ def _kept(name: str, picture: Picture) -> StateFile:
         raise Failure(f"--state: {name}: {error.strerror or error}") from error
 
 
-def _fleet(site: Site, url: str, credentials: str | None, metrics_top: int) -> None:
+def _fleet(site: Site, way: Way, metrics_top: int) -> None:
     """Of a whole fleet."""
-    from zktrace.fleet.bus import NoNats
     from zktrace.fleet.feed import FleetFeed
 
     def more(app: FastAPI) -> None:
@@ -194,10 +192,7 @@ def _fleet(site: Site, url: str, credentials: str | None, metrics_top: int) -> N
         add(app, feed, metrics_top)
 
     with site.bind():
-        try:
-            feed = FleetFeed(url, credentials, say)
-        except NoNats as error:
-            raise Failure(str(error)) from None
+        feed = FleetFeed(way, say)
         feed.start()
         try:
             site.serve(feed.picture, more)

@@ -1,22 +1,15 @@
-"""NATS JetStream: messages of agents on their way. The only module that knows nats-py.
-
-Both ends run an event loop in a thread of their own, and begin again from what they know whenever
-anything goes wrong: a publisher from its spool, a reader from the number of the stream's message
-after the last one it took. Addresses may hold credentials: they are never told
-(:func:`shown`), nor are errors of the library, which may hold them.
-"""
+"""NATS JetStream: messages of agents on their way. The only module that knows nats-py."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from zktrace.fleet.spool import Spool
+from zktrace.fleet.way import IDLE_S, NoBus, Notice, Publisher, Reader, Worker
 
 STREAM: Final = "ZKTRACE"
 SUBJECTS: Final = "zktrace.fleet.>"
@@ -25,23 +18,16 @@ MAX_AGE_S: Final = 7 * 86_400
 MAX_BYTES: Final = 10 << 30
 #: How long an answer of the server may take.
 _TIMEOUT_S: Final = 5.0
-_AGAIN_S: Final = 1.0
-_IDLE_S: Final = 0.2
 _FETCH: Final = 64
 
 
-class NoNats(Exception):
-    """nats-py is not there."""
-
-
-def load() -> Any:
-    """The library; :class:`NoNats` says how to get it."""
+def _load() -> Any:
     try:
         import nats
         import nats.js.api
         import nats.js.errors
     except ImportError:
-        raise NoNats("NATS needs nats-py: pip install 'zktrace[fleet]'") from None
+        raise NoBus("NATS needs nats-py: pip install 'zktrace[fleet]'") from None
     # It logs connections, addresses included.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     return nats
@@ -53,60 +39,55 @@ def shown(url: str) -> str:
     return ",".join(f"{one.hostname or '?'}:{one.port or 4222}" for one in parts)
 
 
-class _Worker:
-    """A thread with an event loop that tries for as long as it is not stopped."""
+class Nats:
+    """Where it is, and how to get in."""
 
-    def __init__(
-        self, url: str, credentials: str | None, name: str, notice: Callable[[str], None]
-    ) -> None:
-        self._nats = load()
-        self._url = url
-        self._credentials = credentials
-        self._notice = notice
-        self.stopping = threading.Event()
-        self.problem: str | None = None
-        """Why it does not work just now."""
-        self._why: Exception | None = None
-        """What the library had to say besides."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+    bus = "NATS"
 
-    def start(self) -> None:
-        self._thread.start()
+    def __init__(self, url: str, credentials: str | None) -> None:
+        """NoBus: the library is not there."""
+        self.nats = _load()
+        self.url = url
+        self.credentials = credentials
+        self.shown = shown(url)
 
-    def stop(self, timeout: float) -> bool:
-        """Whether it ended in time."""
-        self.stopping.set()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def publisher(self, spool: Spool, ensemble: str, notice: Notice) -> Publisher:
+        subject = f"zktrace.fleet.{ensemble.replace('.', '_')}.{spool.agent}"
+        return _Publisher(self, spool, subject, notice)
 
-    def _run(self) -> None:
-        asyncio.run(self._loop())
+    def reader(self, take: Callable[[bytes], None], notice: Notice) -> Reader:
+        return _Reader(self, take, notice)
 
-    async def _loop(self) -> None:
-        while not self.stopping.is_set():
-            try:
-                connection = await self._connect()
-                try:
-                    await self._work(connection.jetstream(timeout=_TIMEOUT_S))
-                finally:
-                    await self._close(connection)
-            except Exception as error:
-                # Whatever it is, it is tried again. The type alone: texts may hold secrets.
-                self._tell(f"{shown(self._url)}: {_words(self._why or error)}")
-                await asyncio.sleep(_AGAIN_S)
+
+class _Connected(Worker):
+    """Works with an event loop, connected."""
+
+    _way: Nats
+    _why: Exception | None = None
+    """What the library had to say besides."""
+
+    def _once(self) -> None:
+        asyncio.run(self._connected())
+
+    async def _connected(self) -> None:
+        connection = await self._connect()
+        try:
+            await self._work(connection.jetstream(timeout=_TIMEOUT_S))
+        finally:
+            await self._close(connection)
 
     async def _connect(self) -> Any:
         async def note(error: Exception) -> None:
             self._why = error
 
         self._why = None
-        return await self._nats.connect(
-            self._url.split(","),
-            user_credentials=self._credentials,
+        return await self._way.nats.connect(
+            self._way.url.split(","),
+            user_credentials=self._way.credentials,
             allow_reconnect=False,
             connect_timeout=_TIMEOUT_S,
             max_reconnect_attempts=1,
-            reconnect_time_wait=_IDLE_S,
+            reconnect_time_wait=IDLE_S,
             error_cb=note,
             name="zktrace",
         )
@@ -120,16 +101,9 @@ class _Worker:
     async def _work(self, stream: Any) -> None:
         raise NotImplementedError
 
-    def _tell(self, problem: str | None) -> None:
-        if problem != self.problem:
-            self.problem = problem
-            self._notice(
-                f"NATS does not answer, tried again: {problem}" if problem else "NATS answers"
-            )
-
     async def _make_stream(self, stream: Any) -> None:
         """Makes the stream unless it is there (then it stays as it is)."""
-        errors, api = self._nats.js.errors, self._nats.js.api
+        errors, api = self._way.nats.js.errors, self._way.nats.js.api
         try:
             await stream.stream_info(STREAM)
         except errors.NotFoundError:
@@ -143,20 +117,26 @@ class _Worker:
                 )
             )
 
+    def _words(self, error: Exception) -> str:
+        error = self._why or error
+        known = {
+            "NoServersError": "no server",
+            "ConnectionRefusedError": "no server",
+            "TimeoutError": "no answer in time",
+            "ServiceUnavailableError": "it has no JetStream",
+            "NoRespondersError": "it has no JetStream",
+        }
+        if "authorization" in str(error).lower():
+            return "it does not take the credentials"
+        # The type alone: texts may hold secrets.
+        name = type(error).__name__
+        return known.get(name, name)
 
-class Publisher(_Worker):
-    """Sends what is in a spool, in order, for as long as it takes."""
 
-    def __init__(
-        self,
-        url: str,
-        credentials: str | None,
-        spool: Spool,
-        subject: str,
-        notice: Callable[[str], None],
-    ) -> None:
-        super().__init__(url, credentials, "zktrace-publish", notice)
-        self._spool = spool
+class _Publisher(_Connected, Publisher):
+    def __init__(self, way: Nats, spool: Spool, subject: str, notice: Notice) -> None:
+        super().__init__(way.bus, way.shown, spool, notice)
+        self._way = way
         self._subject = subject
 
     async def _work(self, stream: Any) -> None:
@@ -164,43 +144,25 @@ class Publisher(_Worker):
         while not self.stopping.is_set():
             waiting = self._spool.first()
             if waiting is None:
-                self._tell(None)
-                await asyncio.sleep(_IDLE_S)
+                self.works()
+                await asyncio.sleep(IDLE_S)
                 continue
             number, data = waiting
             # JetStream knows a message that it has, for two minutes; afterwards readers do.
             known = {"Nats-Msg-Id": f"{self._spool.agent}-{number}"}
             await stream.publish(self._subject, data, headers=known, stream=STREAM)
             self._spool.done(number)
-            self._tell(None)
-
-    def flush(self, timeout: float) -> None:
-        """Gives what waits some time to be sent, then ends."""
-        until = time.monotonic() + timeout
-        while self._spool.waiting and self.problem is None and time.monotonic() < until:
-            time.sleep(0.05)
-        self.stop(timeout)
+            self.works()
 
 
-class Reader(_Worker):
-    """Reads the stream from its beginning, in order, for as long as it takes."""
-
-    def __init__(
-        self,
-        url: str,
-        credentials: str | None,
-        take: Callable[[bytes], None],
-        notice: Callable[[str], None],
-    ) -> None:
-        """`take` is called with each message, in the thread of the reader."""
-        super().__init__(url, credentials, "zktrace-read", notice)
-        self._take = take
+class _Reader(_Connected, Reader):
+    def __init__(self, way: Nats, take: Callable[[bytes], None], notice: Notice) -> None:
+        super().__init__(way.bus, way.shown, take, notice)
+        self._way = way
         self._last = 0
-        self.behind: int | None = None
-        """Messages of the stream that were not read yet, at the last look."""
 
     async def _work(self, stream: Any) -> None:
-        api = self._nats.js.api
+        api = self._way.nats.js.api
         await self._make_stream(stream)
         info = await stream.stream_info(STREAM)
         if info.state.last_seq < self._last:
@@ -218,31 +180,16 @@ class Reader(_Worker):
         while not self.stopping.is_set():
             try:
                 messages = await consumer.fetch(_FETCH, timeout=1.0)
-            except self._nats.errors.TimeoutError:
+            except self._way.nats.errors.TimeoutError:
                 # Nothing new, or nobody there; asking tells which.
                 info = await stream.stream_info(STREAM)
                 self.behind = max(info.state.last_seq - self._last, 0)
                 if self.behind or info.state.last_seq < self._last:
                     return  # the consumer is not there any more: again, with a new one
-                self._tell(None)
+                self.works()
                 continue
             for message in messages:
                 self._take(message.data)
                 self._last = message.metadata.sequence.stream
                 self.behind = message.metadata.num_pending
-            self._tell(None)
-
-
-def _words(error: Exception) -> str:
-    """What went wrong, in words that hold no secret."""
-    known = {
-        "NoServersError": "no server",
-        "ConnectionRefusedError": "no server",
-        "TimeoutError": "no answer in time",
-        "ServiceUnavailableError": "it has no JetStream",
-        "NoRespondersError": "it has no JetStream",
-    }
-    if "authorization" in str(error).lower():
-        return "it does not take the credentials"
-    name = type(error).__name__
-    return known.get(name, name)
+            self.works()

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from zktrace.fleet.bus import Reader, shown
 from zktrace.fleet.merged import Merged
 from zktrace.fleet.message import Message, decode
+from zktrace.fleet.way import Way
 from zktrace.store.picture import TOTAL_KEYS, Picture
 from zktrace.store.windows import Windows
 
@@ -21,12 +21,12 @@ MAX_ENSEMBLES: Final = 100
 class _One:
     """A picture, and what feeds it."""
 
-    def __init__(self, url: str, ensemble: str | None) -> None:
+    def __init__(self, way: Way, ensemble: str | None) -> None:
         self.merged = Merged(TOTAL_KEYS)
         self.picture = Picture(engine=self.merged)
         self.picture.windows = Windows(one_clock=False)
         self.picture.kind = "fleet"
-        self.picture.sources = (shown(url) if ensemble is None else ensemble,)
+        self.picture.sources = (way.shown if ensemble is None else ensemble,)
         self.picture.state = "reading"
 
     def take(self, message: Message) -> None:
@@ -38,14 +38,12 @@ class _One:
 class FleetFeed:
     """The thread that reads."""
 
-    def __init__(
-        self, url: str, credentials: str | None, notice: Callable[[str], None] = lambda text: None
-    ) -> None:
-        self._url = url
-        self._whole = _One(url, None)
+    def __init__(self, way: Way, notice: Callable[[str], None] = lambda text: None) -> None:
+        self._way = way
+        self._whole = _One(way, None)
         self._ensembles: dict[str, _One] = {}
         self._guard = threading.Lock()
-        self._reader = Reader(url, credentials, self._take, notice)
+        self._reader = way.reader(self._take, notice)
         self.failure: Exception | None = None
 
     @property
@@ -68,7 +66,9 @@ class FleetFeed:
         with self.picture.asking():
             agents = self._whole.merged.agents()
         return {
-            "nats": shown(self._url),
+            "bus": self._way.bus,
+            "nats": self._way.shown if self._way.bus == "NATS" else None,
+            "kafka": self._way.shown if self._way.bus == "Kafka" else None,
             "problem": self._reader.problem,
             "behind": self._reader.behind,
             "ensembles": self.ensembles(),
@@ -86,7 +86,7 @@ class FleetFeed:
         with self._guard:
             one = self._ensembles.get(message.sender.ensemble)
             if one is None and len(self._ensembles) < MAX_ENSEMBLES:
-                one = _One(self._url, message.sender.ensemble)
+                one = _One(self._way, message.sender.ensemble)
                 self._ensembles[message.sender.ensemble] = one
         if one is not None:
             one.take(message)

@@ -29,8 +29,10 @@ class Agent(Model):
 
 
 class Fleet(Model):
-    nats: str
-    problem: str | None = Field(description="Why NATS does not answer just now")
+    bus: str = Field(description="What messages come by: NATS or Kafka")
+    nats: str | None = Field(description="Where it is; null: it is another bus")
+    kafka: str | None = Field(description="Where it is; null: it is another bus")
+    problem: str | None = Field(description="Why it does not answer just now")
     behind: int | None = Field(description="Messages that were not read yet")
     ensembles: list[str]
     agents: list[Agent]

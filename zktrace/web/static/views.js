@@ -476,7 +476,7 @@ export async function fleet(ask) {
   const it = await ask("fleet", {});
   return [
     h("h1", null, "Fleet"),
-    h("p", { class: "note" }, it.problem ? h("span", { class: "bad" }, `NATS does not answer: ${it.problem}. What is shown is what had come before.`) : `From NATS at ${it.nats}.`,
+    h("p", { class: "note" }, it.problem ? h("span", { class: "bad" }, `${it.bus} does not answer: ${it.problem}. What is shown is what had come before.`) : `From ${it.bus} at ${it.nats ?? it.kafka}.`,
       it.behind ? ` ${count(it.behind)} messages are not read yet.` : ""),
     h("h2", null, "Ensembles"),
     h("ul", null, it.ensembles.map((name) => h("li", null, link(`ensembles/${encodeURIComponent(name)}/`, name))), !it.ensembles.length && h("li", null, "No agent was heard of.")),
