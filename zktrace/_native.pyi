@@ -198,7 +198,10 @@ class Relay:
         tap_limit: int,
         lossless: bool,
         taps: Sequence[bool],
-        record: tuple[str, int | None, int | None, int | None, bool, int | None] | None,
+        record: (
+            tuple[str, int | None, int | None, int | None, bool, int | None, tuple[str, Any] | None]
+            | None
+        ),
         max_frame: int,
         when_down: str,
         paths: Sequence[int],

@@ -14,7 +14,7 @@ from zktrace.cli.failure import Failure
 from zktrace.cli.groups import grouped
 from zktrace.cli.options import Hashing, size
 from zktrace.cli.site import Site, SiteOptions
-from zktrace_proxy import command_fault
+from zktrace_proxy import command_fault, command_read
 from zktrace_proxy.options import (
     ConnectTimeout,
     Drain,
@@ -60,6 +60,7 @@ _END_S = 10.0
 
 
 app.add_typer(command_fault.app, name="fault")
+app.command()(command_read.read)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,6 +18,9 @@ _COUNTED: Final = {
     "resets": "Connections that one side reset.",
     "slow_readers": "Connections reset for a slow reader.",
     "faulted": "Connections that a fault ended.",
+    "drained": "Connections that ended when nothing was under way (--drain).",
+    "accept_failures": "Failures to accept, as without descriptors.",
+    "tap_lost_packets": "Packets left out of what is decoded or recorded, as their readers lagged.",
     "bytes_to_server": "Bytes relayed to servers.",
     "bytes_to_client": "Bytes relayed to clients.",
 }

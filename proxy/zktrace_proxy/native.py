@@ -35,6 +35,14 @@ def _ops() -> tuple[list[int], list[int]]:
     return paths, watches
 
 
+def _program(expression: str | None) -> tuple[str, Any] | None:
+    if expression is None:
+        return None
+    from zktrace.analysis.filter_program import compile_program
+
+    return expression, compile_program(expression)
+
+
 def _shown(identity: Identity) -> tuple[str, bytes, bytes]:
     return identity.certificate, read(identity.certificate), read(identity.key)
 
@@ -93,6 +101,7 @@ class NativePlane:
                     record.keep,
                     record.redact,
                     record.data_bytes,
+                    _program(record.filter),
                 ),
                 max_frame=config.max_frame,
                 when_down=config.when_down,

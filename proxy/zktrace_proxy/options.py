@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zktrace.cli.failure import Failure
+from zktrace.cli.failure import Failure, marked
 from zktrace.cli.groups import Group
 from zktrace.cli.options import FilterOption, NoColor, Time, Times, seconds, size
 
@@ -102,6 +102,15 @@ Verbose = Annotated[
 ]
 JsonLines = Annotated[
     bool, typer.Option("--json", help="Print a JSON object per event, as zktrace decode --json.")
+]
+RecordFilter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPR",
+        show_default=False,
+        help="Record only requests that match, with their replies, and watch events; and connects, "
+        "auth and the ends of sessions always. The file says that it is filtered.",
+    ),
 ]
 HttpAddress = Annotated[
     str | None,
@@ -266,6 +275,7 @@ class RecordOptions(Group):
     secrets: Secrets = False
     data_bytes: Snaplen = None
     redact_data: RedactData = False
+    record_filter: RecordFilter = None
 
     def made(self) -> Record | None:
         """:class:`Failure` where the options do not go together."""
@@ -273,12 +283,14 @@ class RecordOptions(Group):
 
         data_bytes = 0 if self.redact_data else self.data_bytes
         if self.record is None:
-            if self.rotate or self.keep is not None or self.secrets or data_bytes is not None:
+            given = (self.keep, data_bytes, self.record_filter)
+            if self.rotate or self.secrets or any(one is not None for one in given):
                 raise Failure(
-                    "--rotate, --keep, --record-secrets, --snaplen and --redact-data are about "
-                    "--record FILE"
+                    "--rotate, --keep, --record-secrets, --record-filter, --snaplen and "
+                    "--redact-data are about --record FILE"
                 )
             return None
+        _check_filter(self.record_filter)
         if self.secrets and data_bytes is not None:
             raise Failure(
                 "--record-secrets records all: it does not go with --snaplen, --redact-data"
@@ -296,7 +308,29 @@ class RecordOptions(Group):
                 )
         if self.keep is not None and not self.rotate:
             raise Failure("--keep is about rotated files: give --rotate")
-        return Record(self.record, rotate_bytes, rotate_s, self.keep, not self.secrets, data_bytes)
+        return Record(
+            self.record,
+            rotate_bytes,
+            rotate_s,
+            self.keep,
+            not self.secrets,
+            data_bytes,
+            self.record_filter,
+        )
+
+
+def _check_filter(expression: str | None) -> None:
+    """Says what is wrong with it, if something is."""
+    if expression is None:
+        return
+    from zktrace.analysis.filter import FilterError
+    from zktrace.analysis.filter_program import compile_program
+
+    try:
+        compile_program(expression)
+    except FilterError as error:
+        text = marked("--record-filter", error.message, error.expression, error.position)
+        raise Failure(text) from None
 
 
 class LineOptions(Group):

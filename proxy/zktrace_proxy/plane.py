@@ -69,7 +69,10 @@ class Record:
     With `rotate_bytes` or `rotate_s`, files are numbered (``name-00001.pcapng``) and begun anew at
     that size or age; `keep` of them are left. `redact`: session passwords, credentials of ``auth``,
     tokens of SASL and hashes in ACLs of the digest scheme are zeros on disk. `data_bytes`: of each
-    node's data, so many bytes are kept, and the others zeros, too; None: all are kept.
+    node's data, so many bytes are kept, and the others zeros, too; None: all are kept. `filter`: an
+    expression (of :data:`zktrace.analysis.filter_program.FIELDS`): only requests that it selects,
+    with their replies, and watch events are recorded, which the head of each file says; always
+    connects, ``auth``, SASL, closeSession and the ends of connections.
     """
 
     path: str
@@ -78,6 +81,7 @@ class Record:
     keep: int | None = None
     redact: bool = True
     data_bytes: int | None = None
+    filter: str | None = None
 
 
 WhenDown: TypeAlias = Literal["accept", "reset", "close-listener"]

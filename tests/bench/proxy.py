@@ -1,8 +1,10 @@
 """The proxy beside HAProxy (mode tcp, one thread): requests/s, latency, CPU time a request.
 
-    python -m tests.bench.proxy [--rounds 5] [--seconds 2]
+    python -m tests.bench.proxy [--rounds 5] [--seconds 2] [--server java]
 
-`zkload.c` asks and `zkanswer.c` answers, on one core; what is between them has the other.
+`zkload.c` asks and `zkanswer.c` answers, on one core; all threads of what is between them have the
+other. With `--server java` Java's ZooKeeper answers, and everything has all cores: what who has a
+real server behind it notices.
 Everything gets the same load in turn, `rounds` times; medians are printed. The proxy relays alone,
 then with its tap decoded and aggregated (as for --http), then recording, too. CPU time is user and
 system of the whole process: of the proxy, decoding and recording included.
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.server import Result, load, median, pin
-from tests.support.javazk import free_ports
+from tests.support.javazk import free_ports, standalone
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 #: (connections, requests under way on each), as the limits are stated for; and one alone.
@@ -78,7 +80,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--server", choices=("answer", "java"), default="answer")
     given = parser.parse_args()
+    real = given.server == "java"
     haproxy = shutil.which("haproxy")
     if haproxy is None:
         sys.exit("haproxy is missing (Debian: haproxy; make system-deps)")
@@ -86,8 +90,13 @@ def main() -> None:
         directory = Path(name)
         zkload, zkanswer = (compiled(one, directory) for one in ("zkload", "zkanswer"))
         behind, *ports = free_ports(5)
-        answering = stack.enter_context(running_program(str(zkanswer), str(behind), ready="ready"))
-        os.sched_setaffinity(answering, {min(os.sched_getaffinity(0))})
+        if real:
+            java = stack.enter_context(standalone(directory / "java", java=("-Xmx1g",)))
+            behind = java.address[1]
+        else:
+            answering = running_program(str(zkanswer), str(behind), ready="ready")
+            core = {min(os.sched_getaffinity(0))}
+            os.sched_setaffinity(stack.enter_context(answering), core)
         config = directory / "haproxy.cfg"
         config.write_text(_HAPROXY.format(listen=ports[0], behind=behind))
         proxy = [sys.executable, "-c", COMMAND, "run", "--upstream", f"127.0.0.1:{behind}"]
@@ -105,7 +114,8 @@ def main() -> None:
         for (title, (command, ready)), port in zip(commands.items(), ports, strict=True):
             listen = [] if title == "HAProxy" else ["--listen", f"127.0.0.1:{port}"]
             pid = stack.enter_context(running_program(*command, *listen, ready=ready))
-            pin(pid)
+            if not real:
+                pin(pid)
             running[title] = pid, port
         print(
             "| load | through | requests/s | ratio "
@@ -116,7 +126,9 @@ def main() -> None:
             results: dict[str, list[Result]] = {title: [] for title in running}
             for _ in range(given.rounds):
                 for title, (pid, port) in running.items():
-                    results[title].append(load(zkload, port, pid, cell, 10, given.seconds))
+                    results[title].append(
+                        load(zkload, port, pid, cell, 10, given.seconds, pinned=not real)
+                    )
             base = median(results["HAProxy"])
             for title, several in results.items():
                 one = median(several)

@@ -53,16 +53,25 @@ def build(directory: Path) -> Path:
 
 
 def load(
-    program: Path, port: int, pid: int, cell: tuple[int, int], writes: int, seconds: float
+    program: Path,
+    port: int,
+    pid: int,
+    cell: tuple[int, int],
+    writes: int,
+    seconds: float,
+    *,
+    pinned: bool = True,
 ) -> Result:
-    """One run. AssertionError if a request failed."""
+    """One run, on the first core (`pinned`) or any. AssertionError if a request failed."""
     before = cpu_s(pid)
+    cores = os.sched_getaffinity(0)
+    own = {min(cores)} if pinned else cores
     arguments = [port, *cell, writes, NODES, DATA, seconds]
     done = subprocess.run(
         [str(program), *map(str, arguments)],
         capture_output=True,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        preexec_fn=lambda: os.sched_setaffinity(0, own),
     )
     assert done.returncode == 0, done.stderr
     rate, p50, p99, errors = map(int, done.stdout.split())

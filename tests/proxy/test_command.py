@@ -87,6 +87,7 @@ def test_clients_notice_nothing_and_the_recording_holds_all_but_the_secrets(
     trace = zktrace.read(str(file))
     assert trace.coverage["exchanges"]["no_reply"] == trace.coverage["exchanges"]["no_request"] == 0
     assert trace.coverage["gaps"] == trace.coverage["skipped_bytes"] == 0
+    assert trace.coverage["kernel_drops"] == 0, "its end says that nothing was left out"
     ops = trace.exchanges["op"].to_pylist()
     assert ops.count("create") >= 42
     assert {"connect", "auth", "multi", "getData", "setData", "closeSession"} <= set(ops)

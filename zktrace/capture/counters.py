@@ -30,5 +30,7 @@ class CaptureCounters:
     fragments_dropped: int = 0
     damaged_bytes: int = 0
     damaged_places: int = 0
+    filtered: int = 0
+    """Sections of files that hold only what a filter let through: nothing tells what it did not."""
     kernel_drops: int | None = None
     """Packets the capturing system lost; None when the capture does not say."""

@@ -1,6 +1,7 @@
 """The pcapng container (draft-ietf-opsawg-pcapng). Push parser; see records.py.
 
-Reads section headers (a new section resets byte order and interfaces), interface descriptions
+Reads section headers (a new section resets byte order and interfaces; a comment that begins with
+:data:`FILTERED` says that the rest was filtered away), interface descriptions
 (if_tsresol, if_tsoffset), enhanced, simple and obsolete packet blocks, and the drop counts of
 interface statistics; other blocks are skipped. Must not know: link types.
 
@@ -42,6 +43,10 @@ MAX_BLOCK = 32 << 20
 MAX_INTERFACES = 4096
 
 _BYTE_ORDER_MAGIC = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
+#: What the comment of a section begins with that holds only some messages; the filter follows.
+FILTERED = b"zktrace filter: "
+
+_COMMENT = 1
 _IF_TSRESOL = 9
 _IF_TSOFFSET = 14
 _ISB_IFDROP = 5
@@ -84,6 +89,9 @@ class PcapngParser(RecordParser):
         if kind == SECTION_HEADER:
             self._order = order
             self._interfaces = []
+            told = self._options(bytes(self.buffer[pos + 24 : end - 4]), 0)
+            if any(code == _COMMENT and value.startswith(FILTERED) for code, value in told):
+                self.counters.filtered += 1
         elif kind in MIN_LENGTH:
             body = bytes(self.buffer[pos + 8 : end - 4])
             if length < MIN_LENGTH[kind] or not self._contents(kind, body):

@@ -24,6 +24,7 @@ _INTERFACE_DESCRIPTION = 1
 _SIMPLE_PACKET = 3
 _INTERFACE_STATISTICS = 5
 _ENHANCED_PACKET = 6
+_COMMENT = 1
 _IF_NAME = 2
 _IF_TSRESOL = 9
 _IF_TSOFFSET = 14
@@ -76,16 +77,19 @@ class _Interface:
 class PcapngWriter:
     """Writes a pcapng file: a section, then interfaces and packets as they are added."""
 
-    def __init__(self, file: BinaryIO, *, byte_order: ByteOrder = "little") -> None:
+    def __init__(
+        self, file: BinaryIO, *, byte_order: ByteOrder = "little", comment: str | None = None
+    ) -> None:
+        """`comment`: of the section."""
         self._file = file
         self._interfaces: list[_Interface] = []
         self._order = _ORDER[byte_order]
-        self._section()
+        self._section(comment)
 
-    def section(self, *, byte_order: ByteOrder = "little") -> None:
+    def section(self, *, byte_order: ByteOrder = "little", comment: str | None = None) -> None:
         """Starts another section: interfaces are numbered from 0 again."""
         self._order = _ORDER[byte_order]
-        self._section()
+        self._section(comment)
 
     def interface(
         self,
@@ -142,11 +146,12 @@ class PcapngWriter:
         length = struct.pack(self._order + "I", len(body) + 12)
         self._file.write(struct.pack(self._order + "I", kind) + length + body + length)
 
-    def _section(self) -> None:
+    def _section(self, comment: str | None = None) -> None:
         self._interfaces.clear()
         # Section length -1: not known, readers go by the blocks.
         fixed = struct.pack(self._order + "IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
-        self.block(_SECTION_HEADER, fixed)
+        options = [] if comment is None else [(_COMMENT, comment.encode())]
+        self.block(_SECTION_HEADER, fixed + self._options(options))
 
     def _options(self, options: list[tuple[int, bytes]]) -> bytes:
         out = b""

@@ -80,13 +80,16 @@ def verify(
         lines = explain_lines((CHECKS[name] for name in names), look(no_color))
         sys.stdout.write(joined(lines))
         return
-    from zktrace.analysis.verify import Checking
+    from zktrace.analysis.verify import Checking, NotWhole
 
     with progress() as report:
         checking = Checking(sources or [], options, report)
         with interruptible(checking.run):
             checking.decode()
-    found = checking.verified(voters=voters, checks=names, hash_key=key)
+    try:
+        found = checking.verified(voters=voters, checks=names, hash_key=key)
+    except NotWhole as error:
+        raise Failure(str(error)) from None
     coverage = dict(found.coverage)
     if json:
         from zktrace.export.coverage import coverage_line

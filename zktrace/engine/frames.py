@@ -39,7 +39,7 @@ class FrameEngine(PythonEngine):
         """Never less than 1: messages are to be taken after each block."""
         return max(super().feed(source, block), 1)
 
-    def last_row(self) -> int:
-        """Number of the exchange's row that was made last."""
-        rows = self._rows.kinds["exchanges"]
+    def last_row(self, kind: str = "exchanges") -> int:
+        """Number of the row that was made last; -1: it was taken already, or there was none."""
+        rows = self._rows.kinds[kind]
         return int(rows[-1][0]) if rows else -1

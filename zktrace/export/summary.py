@@ -89,6 +89,11 @@ def _decoded(coverage: _Numbers) -> str:
 _MISSING: Final = (
     ("kernel_drops", "packet dropped by the kernel", "packets dropped by the kernel"),
     ("unwritten_packets", "packet not written to disk", "packets not written to disk"),
+    (
+        "filtered",
+        "recording that holds only what a filter let through",
+        "recordings that hold only what a filter let through",
+    ),
     ("tap_lost_packets", "packet left out by the tap", "packets left out by the tap"),
     ("missed_files", "file gone before it was read", "files gone before they were read"),
     (

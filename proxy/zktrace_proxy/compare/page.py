@@ -96,6 +96,7 @@ def _coverage(found: dict[str, Any], first: str, second: str) -> str:
     rows = [
         [
             name,
+            "yes" if found[key]["filtered"] else "no",
             found[key]["joined"],
             found[key]["gaps"],
             found[key]["replies_without_request"],
@@ -104,7 +105,15 @@ def _coverage(found: dict[str, Any], first: str, second: str) -> str:
         ]
         for name, key in ((first, "first"), (second, "second"))
     ]
-    heads = ["not seen", "began before", "gaps", "requests of replies", "TLS", "unknown protocol"]
+    heads = [
+        "not seen",
+        "filtered",
+        "began before",
+        "gaps",
+        "requests of replies",
+        "TLS",
+        "unknown protocol",
+    ]
     return _table("What was not seen", heads, rows)
 
 

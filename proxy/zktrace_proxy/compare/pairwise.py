@@ -60,6 +60,7 @@ class Comparison:
             "latency": self.latencies.rows(),
             "coverage": {
                 name: {
+                    "filtered": heard.filtered,
                     "joined": heard.joined,
                     "gaps": heard.gaps,
                     "replies_without_request": heard.orphans,

@@ -61,6 +61,8 @@ def latency_lines(rows: list[dict[str, Any]]) -> list[str]:
 def unseen_lines(name: str, heard: Heard) -> list[str]:
     """Why not all of a recording could be compared."""
     lines = []
+    if heard.filtered:
+        lines.append(f"UNSEEN    {name}: what its filter left out")
     if heard.joined:
         lines.append(f"UNSEEN    {name}: {plural(heard.joined, 'connection')} began before it")
     if heard.gaps:

@@ -39,6 +39,11 @@ class Heard:
         return sum(one.gaps for one in self.conversations.values())
 
     @property
+    def filtered(self) -> bool:
+        """Only what a filter let through was recorded."""
+        return bool(self.coverage.get("filtered"))
+
+    @property
     def joined(self) -> int:
         """Connections that were under way when the capture began."""
         return sum(not one.opened for one in self.conversations.values())

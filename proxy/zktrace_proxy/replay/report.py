@@ -202,6 +202,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
     heard = plan.heard
     return {
         "connections": plan.connections,
+        "filtered": heard.filtered,
         "connections_joined": heard.joined,
         "sessions": len(plan.sessions),
         "sessions_expired": plan.expired,
@@ -291,6 +292,10 @@ def problem_lines(
         lines.append(
             f"UNSEEN    {plural(plan.twice, 'zxid')} belong to two writes each: several ensembles, "
             "or traffic captured twice (--server chooses one)"
+        )
+    if heard.filtered:
+        lines.append(
+            "UNSEEN    what the recording's filter left out: what follows from it may differ"
         )
     if heard.joined:
         lines.append(

@@ -45,27 +45,16 @@ def scrub(
     so that it decodes, compares and replays as before. Connections of other protocols, and those
     between servers, are left out and told.
     """
-    from zktrace.capture.errors import CaptureError
     from zktrace.cli.terminal import progress
+    from zktrace_proxy.messages.newfile import new_file
     from zktrace_proxy.scrub.rewrite import scrub as scrubbed
 
     key = _key(key_file)
     options = engine_options(client_port, [], [])
-    try:
-        made = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise Failure(f"{out} is there already") from None
-    except OSError as error:
-        raise Failure(f"{out}: {error.strerror}") from None
-    try:
-        with os.fdopen(made, "wb") as file, progress() as bar:
-            told = scrubbed([source], file, key, options, bar)
-    except CaptureError:
-        os.unlink(out)
-        raise
-    if not told.connections:
-        os.unlink(out)
-        raise Failure(f"{source}: there is no client connection in it")
+    with new_file(out) as file, progress() as bar:
+        told = scrubbed([source], file, key, options, bar)
+        if not told.connections:
+            raise Failure(f"{source}: there is no client connection in it")
     _say(told, out, json)
 
 

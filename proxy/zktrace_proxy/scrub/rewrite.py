@@ -6,7 +6,6 @@ four-letter words, frames of which bytes are missing. Each is counted.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
@@ -18,13 +17,12 @@ from zktrace.engine.driver import Run
 from zktrace.engine.frames import FrameEngine
 from zktrace.stream.frames import CONNECT
 from zktrace.wire.opcodes import PING, PING_XID
+from zktrace_proxy.messages.packets import Flow, Packets
 from zktrace_proxy.messages.reader import Progress
+from zktrace_proxy.messages.sift import HOLE, endpoint, pass_on_filtered
 from zktrace_proxy.scrub.bodies import Bodies
-from zktrace_proxy.scrub.packets import Flow, Packets
 from zktrace_proxy.scrub.pseudonyms import Pseudonyms
 
-#: How large a hole is where the capture does not say how much is missing.
-_HOLE: Final = 1_000
 _PING: Final = PING_XID.to_bytes(4, "big", signed=True)
 
 
@@ -82,8 +80,8 @@ class _Sink:
         self.told.connections += 1
 
     def _endpoint(self, text: str) -> tuple[bytes, int]:
-        host, _, port = text.rpartition(":")
-        return self._names.address(ipaddress.ip_address(host.strip("[]")).packed), int(port)
+        address, port = endpoint(text)
+        return self._names.address(address), port
 
     def request(self, conn: int, number: int, ts: int, payload: bytes, whole: bool) -> None:
         one = self._conns[conn]
@@ -137,7 +135,7 @@ class _Sink:
         self.packets.data(one.flow, side, *times, len(made).to_bytes(4, "big") + made)
 
     def lost(self, conn: int, ts: int, to_server: bool) -> None:
-        self.packets.gap(self._conns[conn].flow, 0 if to_server else 1, _HOLE)
+        self.packets.gap(self._conns[conn].flow, 0 if to_server else 1, HOLE)
 
     def ended(self, conn: int, ts: int, closed: bool) -> None:
         one = self._conns.pop(conn)
@@ -164,6 +162,8 @@ def scrub(
     told.four_letter += len(engine.take()["four_letter"])
     sink.packets.finish()
     told.unknown_bodies = sink.bodies.unknown
-    flows = run.coverage()["flows"]
+    coverage = run.coverage()
+    pass_on_filtered(writer, coverage)
+    flows = coverage["flows"]
     told.dropped = {role: count for role, count in flows.items() if role != "client" and count}
     return told

@@ -20,7 +20,7 @@ from tests.server.ourzk import ours
 from zktrace.capture.write import PcapngWriter
 from zktrace.wire.message import frame
 from zktrace.wire.records import ConnectRequest, ConnectResponse
-from zktrace_proxy.scrub.packets import Flow, Packets
+from zktrace_proxy.messages.packets import Flow, Packets
 from zktrace_proxy.scrub.pseudonyms import Pseudonyms
 from zktrace_proxy.scrub.rewrite import Scrubbed, scrub
 

@@ -19,6 +19,8 @@ pub struct CaptureCounters {
     pub fragments_dropped: u64,
     pub damaged_bytes: u64,
     pub damaged_places: u64,
+    /// Sections of files that hold only what a filter let through.
+    pub filtered: u64,
     /// `None` when the capture does not say.
     pub kernel_drops: Option<u64>,
 }
@@ -45,6 +47,7 @@ impl CaptureCounters {
         self.fragments_dropped += other.fragments_dropped;
         self.damaged_bytes += other.damaged_bytes;
         self.damaged_places += other.damaged_places;
+        self.filtered += other.filtered;
         if let Some(drops) = other.kernel_drops {
             // Clamped as in one source, see pcapng.rs.
             let sum = self.kernel_drops.unwrap_or(0).saturating_add(drops);

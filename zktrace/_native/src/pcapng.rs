@@ -25,6 +25,10 @@ const MAX_INTERFACES: usize = 4096;
 /// Counts of drops are clamped to this: Arrow and JSON readers take signed numbers.
 const MAX_DROPS: u64 = i64::MAX as u64;
 
+/// What the comment of a section begins with that holds only some messages.
+pub(crate) const FILTERED: &[u8] = b"zktrace filter: ";
+
+const COMMENT: u16 = 1;
 const IF_TSRESOL: u16 = 9;
 const IF_TSOFFSET: u16 = 14;
 const ISB_IFDROP: u16 = 5;
@@ -351,6 +355,12 @@ impl Records for Pcapng {
         if frame.kind == SECTION_HEADER {
             self.order = frame.order;
             self.interfaces.clear();
+            let mut filtered = false;
+            let told = block.get(24..length - 4).unwrap_or(&[]);
+            options(self.order, told, |code, value| {
+                filtered |= code == COMMENT && value.starts_with(FILTERED);
+            });
+            counters.filtered += u64::from(filtered);
         } else if let Some(min_length) = min_length(frame.kind) {
             let body = block.get(8..length - 4).unwrap_or(&[]);
             if length < min_length || !self.contents(frame.kind, body, counters, f) {

@@ -582,6 +582,7 @@ impl Engine {
         all.set_item("fragments_dropped", capture.fragments_dropped)?;
         all.set_item("damaged_bytes", capture.damaged_bytes)?;
         all.set_item("damaged_places", capture.damaged_places)?;
+        all.set_item("filtered", capture.filtered)?;
         all.set_item("connections", flow.connections)?;
         all.set_item("joined_connections", flow.joined_connections)?;
         all.set_item("out_of_order_segments", flow.out_of_order_segments)?;

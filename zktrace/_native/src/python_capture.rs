@@ -131,6 +131,7 @@ pub fn counters_dict<'py>(
     dict.set_item("fragments_dropped", counters.fragments_dropped)?;
     dict.set_item("damaged_bytes", counters.damaged_bytes)?;
     dict.set_item("damaged_places", counters.damaged_places)?;
+    dict.set_item("filtered", counters.filtered)?;
     dict.set_item("kernel_drops", counters.kernel_drops)?;
     Ok(dict)
 }

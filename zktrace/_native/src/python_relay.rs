@@ -12,11 +12,11 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::python::Engine;
 use crate::python_live::text;
-use crate::python_rules::{debug_holds, decision, definition, question, verdict};
+use crate::python_rules::{debug_holds, decision, definition, question, test, verdict};
 use crate::python_tls::{tls, Clients, Servers};
 use crate::relay::desk::{Message, Verdict};
 use crate::relay::facts::Ops;
-use crate::relay::recording::{Options, Recording};
+use crate::relay::recording::{Filter, Options, Recording};
 use crate::relay::upstreams::Upstream;
 use crate::relay::{start, Config, Listener, Queue, Relay, WhenDown};
 
@@ -43,14 +43,15 @@ fn servers(given: &[(String, String)]) -> PyResult<Vec<Upstream>> {
     given.iter().map(one).collect()
 }
 
-/// path, rotate_bytes, rotate_ms, keep, redact, data_kept
-type Record = (
+/// path, rotate_bytes, rotate_ms, keep, redact, data_kept, filter: its expression and program
+type Record<'py> = (
     PathBuf,
     Option<u64>,
     Option<u64>,
     Option<usize>,
     bool,
     Option<u64>,
+    Option<(String, Bound<'py, PyAny>)>,
 );
 
 #[pymethods]
@@ -68,7 +69,7 @@ impl PyRelay {
         tap_limit: usize,
         lossless: bool,
         taps: Vec<bool>,
-        record: Option<Record>,
+        record: Option<Record<'_>>,
         max_frame: usize,
         when_down: &str,
         paths: Vec<i32>,
@@ -113,7 +114,16 @@ impl PyRelay {
         let mut queues = taps.clone();
         let recording = match record {
             None => None,
-            Some((path, rotate_bytes, rotate_ms, keep, redact, data_kept)) => {
+            Some((path, rotate_bytes, rotate_ms, keep, redact, data_kept, filter)) => {
+                let filter = filter
+                    .map(|(expression, program)| {
+                        Ok::<_, PyErr>(Filter {
+                            expression,
+                            test: test(&program)?,
+                            ops: config.ops.clone(),
+                        })
+                    })
+                    .transpose()?;
                 let rotate_after = rotate_ms.map(Duration::from_millis);
                 let options = Options {
                     path,
@@ -122,6 +132,7 @@ impl PyRelay {
                     keep,
                     redact,
                     data_kept,
+                    filter,
                 };
                 let queue = Queue::new(tap_limit, lossless);
                 let name = options.path.display().to_string();

@@ -46,7 +46,7 @@ fn number(name: &str) -> PyResult<Number> {
 }
 
 /// See `zktrace.analysis.filter_program.Program`. Nested no deeper than expressions may be.
-fn test(form: &Bound<'_, PyAny>) -> PyResult<Test> {
+pub fn test(form: &Bound<'_, PyAny>) -> PyResult<Test> {
     let form = form.cast::<PyTuple>()?;
     let name: String = form.get_item(0)?.extract()?;
     let parts = || -> PyResult<Vec<Test>> {

@@ -39,6 +39,7 @@ __all__ = [
     "Check",
     "Checking",
     "Finding",
+    "NotWhole",
     "Outcome",
     "Packet",
     "Verified",
@@ -47,6 +48,10 @@ __all__ = [
 
 #: What a coverage counts where a packet may not have been captured, or not when it passed.
 _UNTIMELY = ("gaps", "kernel_drops", "late_segments", "out_of_order_segments", "truncated")
+
+
+class NotWhole(ValueError):
+    """A capture on which nothing can be checked; the text is one line that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +130,16 @@ class Checking:
     ) -> Verified:
         """`voters`: how many servers vote, where no configuration was captured. `checks`: names of
         those to run, all by default; KeyError for one that there is not. `hash_key`: sessions are
-        shown as their hashes under it (:mod:`zktrace.analysis.hashing`).
+        shown as their hashes under it (:mod:`zktrace.analysis.hashing`). NotWhole: a capture that
+        says that it holds only what a filter let through.
         """
         names = list(CHECKS if checks is None else checks)
         coverage = self.run.coverage()
+        if coverage["filtered"]:
+            raise NotWhole(
+                "recorded with a filter: what that left out would be taken for lost; guarantees "
+                "are checked on whole recordings"
+            )
         if not self._native:
             from zktrace.analysis.verify.checks import check_tables
 

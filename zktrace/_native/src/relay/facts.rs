@@ -64,6 +64,19 @@ impl Facts<'_> {
     }
 }
 
+impl<'a> Facts<'a> {
+    /// With what a request says.
+    #[must_use]
+    pub fn asked(mut self, request: &'a Request) -> Self {
+        self.opcode = Some(i64::from(request.opcode));
+        self.path = request.path.as_deref();
+        self.watch = request.watch;
+        self.xid = (request.opcode != CONNECT).then_some(i64::from(request.xid));
+        self.request_bytes = Some(request.bytes);
+        self
+    }
+}
+
 /// A big-endian int of a frame.
 #[must_use]
 pub fn int(frame: &[u8], at: usize) -> Option<i32> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::facts::{int, long, text, Facts, Request, CONNECT, EVENT, REPLY_BODY};
+use super::facts::{int, long, text, Facts, Request, EVENT, REPLY_BODY};
 use super::gate::{Around, Gate, Pending};
 use super::gate_ask::Asking;
 use super::rules::{Action, At, Rule};
@@ -131,15 +131,11 @@ impl Gate {
     }
 
     fn facts<'a>(&self, request: Option<&'a Request>, session: Option<u64>) -> Facts<'a> {
-        let mut facts = Facts::of(self.client, self.server, session);
-        if let Some(request) = request {
-            facts.opcode = Some(i64::from(request.opcode));
-            facts.path = request.path.as_deref();
-            facts.watch = request.watch;
-            facts.xid = (request.opcode != CONNECT).then_some(i64::from(request.xid));
-            facts.request_bytes = Some(request.bytes);
+        let facts = Facts::of(self.client, self.server, session);
+        match request {
+            Some(request) => facts.asked(request),
+            None => facts,
         }
-        facts
     }
 
     /// Takes what was asked with this xid out of what is pending.

@@ -12,7 +12,7 @@
 //! (`decisions`), and noted in the tap, which shows the client's side of what happens: requests as clients sent them, replies as
 //! clients got them.
 //!
-//! `recording` writes the tap's packets to files, without secrets (`redact`). Must not know: Python; and what relays, what
+//! `recording` writes the tap's packets to files, without secrets (`redact`), and of them, if need be, only what a filter lets through (`sieve`). Must not know: Python; and what relays, what
 //! the bytes mean.
 
 pub mod decisions;
@@ -32,6 +32,7 @@ pub mod redact;
 mod redact_bodies;
 pub mod rules;
 mod serve;
+mod sieve;
 mod stale;
 mod takeover;
 mod tap;

@@ -184,8 +184,13 @@ impl Test {
                 Tri::Maybe => Tri::Maybe,
             },
             Test::Number(number, order, values) => {
-                // The kind of a frame that is not there is not known, either.
-                let value = if *number == Number::Kind && missing == Tri::Maybe {
+                // The kind of a frame that is not there is not known, either, nor a sum of which a part is to come.
+                let open = match number {
+                    Number::Kind => true,
+                    Number::Size => facts.request_bytes.is_none() || facts.reply_bytes.is_none(),
+                    _ => false,
+                };
+                let value = if open && missing == Tri::Maybe {
                     None
                 } else {
                     value(*number, facts)

@@ -3,11 +3,13 @@
 //! A block is written when it comes, whole; what a crash leaves can be read up to the last whole block. When the disk
 //! is full or fails, writing is tried again until it works: meanwhile blocks wait in the queue, and a full queue stops the
 //! traffic (a lossless tap) or loses packets (a lossy one); `Recording::problem` says why.
-//! Secrets are taken out (`redact`), and TCP's checksums put in, before bytes reach the disk.
+//! Secrets are taken out (`redact`), then, where that is wanted, what a filter does not let through (`sieve`), and TCP's checksums
+//! put in, before bytes reach the disk.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -15,9 +17,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::facts::Ops;
+use super::program::Test;
 use super::redact::Redactor;
-use super::tap::{folded, sum, Queue, ACK, FIN, HEADER, RST, SYN};
+use super::sieve::Sieve;
+use super::tap::{
+    commented, folded, now_ns, statistics, sum, Queue, ACK, FIN, HEADER, RST, STATISTICS, SYN,
+};
 
+/// What the comment of a file's section begins with where not all is recorded (zktrace/capture/pcapng.py).
+const FILTERED: &[u8] = b"zktrace filter: ";
 /// How long to wait before a write that failed is tried again, and for the next block.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The type of a block that holds a packet.
@@ -39,9 +48,30 @@ pub struct Options {
     pub redact: bool,
     /// Of node data, so many bytes are recorded, and zeros for the others; None: all.
     pub data_kept: Option<u64>,
+    /// What is recorded; None: all.
+    pub filter: Option<Filter>,
+}
+
+/// An expression, as it is told in the head of each file, and compiled.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub expression: String,
+    pub test: Test,
+    pub ops: Ops,
 }
 
 impl Options {
+    /// What each file begins with.
+    fn head(&self) -> Vec<u8> {
+        match &self.filter {
+            None => HEADER.to_vec(),
+            Some(filter) => {
+                let told = [FILTERED, filter.expression.as_bytes()].concat();
+                commented(&told)
+            }
+        }
+    }
+
     fn rotates(&self) -> bool {
         self.rotate_bytes.is_some() || self.rotate_after.is_some()
     }
@@ -111,7 +141,7 @@ impl Recording {
     /// Opens the first file, then writes in a thread of its own until the queue ends.
     pub fn start(options: Options, queue: Arc<Queue>) -> io::Result<Self> {
         let state = Arc::new(State::default());
-        let mut writer = Writer::open(options, Arc::clone(&state))?;
+        let mut writer = Writer::open(options, Arc::clone(&state), Arc::clone(&queue))?;
         let thread = std::thread::Builder::new()
             .name("zktrace-record".into())
             .spawn(move || {
@@ -129,6 +159,7 @@ impl Recording {
                         return;
                     }
                 }
+                writer.finish();
             })?;
         Ok(Self {
             state,
@@ -185,16 +216,23 @@ impl Drop for Recording {
 struct Writer {
     options: Options,
     state: Arc<State>,
+    queue: Arc<Queue>,
+    /// Packets that were left out before this file.
+    lost: u64,
     file: File,
     number: u64,
     size: u64,
     begun: Instant,
+    head: Vec<u8>,
     cleaner: Cleaner,
+    sieve: Option<Sieve>,
     /// The block as it is written; others read the one that came.
     cleaned: Vec<u8>,
+    /// What is left of it.
+    sifted: Vec<u8>,
 }
 
-fn create(path: &Path) -> io::Result<File> {
+fn create(path: &Path, head: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // What was recorded before is never lost to a restart.
     options.write(true).create_new(true);
@@ -205,29 +243,39 @@ fn create(path: &Path) -> io::Result<File> {
         options.mode(0o600);
     }
     let mut file = options.open(path)?;
-    file.write_all(&HEADER)?;
+    file.write_all(head)?;
     Ok(file)
 }
 
 impl Writer {
-    fn open(options: Options, state: Arc<State>) -> io::Result<Self> {
+    fn open(options: Options, state: Arc<State>, queue: Arc<Queue>) -> io::Result<Self> {
         let number = options.last()? + 1;
-        let file = create(&options.file(number))?;
+        let head = options.head();
+        let file = create(&options.file(number), &head)?;
         state.files.store(1, Relaxed);
         let cleaner = Cleaner {
             redact: options.redact,
             data_kept: options.data_kept,
             flows: HashMap::new(),
         };
+        let sieve = options
+            .filter
+            .as_ref()
+            .map(|filter| Sieve::new(filter.test.clone(), filter.ops.clone()));
         Ok(Self {
             options,
             state,
+            queue,
+            lost: 0,
             file,
             number,
-            size: HEADER.len() as u64,
+            size: head.len() as u64,
             begun: Instant::now(),
+            head,
             cleaner,
+            sieve,
             cleaned: Vec::new(),
+            sifted: Vec::new(),
         })
     }
 
@@ -237,9 +285,52 @@ impl Writer {
         cleaned.clear();
         cleaned.extend_from_slice(block);
         self.cleaner.clean(&mut cleaned);
-        let written = self.persist(&cleaned);
+        if let Some(sieve) = &mut self.sieve {
+            sieve.pass(&cleaned, &mut self.sifted);
+            std::mem::swap(&mut cleaned, &mut self.sifted);
+            self.sifted.clear();
+        }
+        let written = self.sealed(&mut cleaned);
         self.cleaned = cleaned;
         written
+    }
+
+    /// What waits for replies that will not come.
+    fn finish(&mut self) {
+        if let Some(sieve) = &mut self.sieve {
+            let mut left = Vec::new();
+            sieve.finish(&mut left);
+            // What cannot be written is told by `problem`.
+            self.sealed(&mut left);
+        }
+        // Without it the file is whole, and says nothing about losses.
+        let _ = self.end();
+    }
+
+    /// The end of a file: what was left out of it.
+    fn end(&mut self) -> io::Result<()> {
+        let lost = self.queue.lost();
+        let block = statistics(lost - self.lost, now_ns());
+        self.append(&block)?;
+        self.lost = lost;
+        Ok(())
+    }
+
+    fn append(&mut self, block: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(block) {
+            // A part may have been written; the next try begins where this one did.
+            self.file.set_len(self.size)?;
+            self.file.seek(io::SeekFrom::Start(self.size))?;
+            return Err(error);
+        }
+        self.size += block.len() as u64;
+        Ok(())
+    }
+
+    /// Puts checksums into packets, and writes them.
+    fn sealed(&mut self, block: &mut [u8]) -> bool {
+        each(block, checksum);
+        block.is_empty() || self.persist(block)
     }
 
     fn persist(&mut self, block: &[u8]) -> bool {
@@ -272,29 +363,26 @@ impl Writer {
         let over = self
             .options
             .rotate_bytes
-            .is_some_and(|limit| self.size + block.len() as u64 > limit);
+            .is_some_and(|limit| self.size + (block.len() + STATISTICS) as u64 > limit);
         let late = self
             .options
             .rotate_after
             .is_some_and(|limit| self.begun.elapsed() >= limit);
-        if (over || late) && self.size > HEADER.len() as u64 {
+        if (over || late) && self.size > self.head.len() as u64 {
             self.rotate()?;
         }
-        if let Err(error) = self.file.write_all(block) {
-            // A part may have been written; the next try begins where this one did.
-            self.file.set_len(self.size)?;
-            self.file.seek(io::SeekFrom::Start(self.size))?;
-            return Err(error);
-        }
-        self.size += block.len() as u64;
+        self.append(block)?;
         self.state.bytes.fetch_add(block.len() as u64, Relaxed);
         Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        self.file = create(&self.options.file(self.number + 1))?;
+        let file = create(&self.options.file(self.number + 1), &self.head)?;
+        // Without it the file is whole, and says nothing about losses.
+        let _ = self.end();
+        self.file = file;
         self.number += 1;
-        self.size = HEADER.len() as u64;
+        self.size = self.head.len() as u64;
         self.begun = Instant::now();
         self.state.files.fetch_add(1, Relaxed);
         if let Some(old) = self
@@ -319,9 +407,13 @@ type Key = [u8; 36];
 struct Flow {
     redactor: Redactor,
     ended: [bool; 2],
+    /// The numbers of the next bytes.
+    came: [u32; 2],
+    /// A tap that loses has left something out: where secrets are is not known any more.
+    lost: bool,
 }
 
-/// Takes secrets out of packets and puts checksums in.
+/// Takes secrets out of packets.
 struct Cleaner {
     redact: bool,
     data_kept: Option<u64>,
@@ -330,38 +422,16 @@ struct Cleaner {
 
 impl Cleaner {
     fn clean(&mut self, block: &mut [u8]) {
-        let mut at = 0;
-        while at + 12 <= block.len() {
-            let word = |at: usize| {
-                u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
-            };
-            let length = word(at + 4) as usize;
-            if word(at) == PACKET {
-                let captured = word(at + 20) as usize;
-                self.packet(&mut block[at + PACKET_AT..at + PACKET_AT + captured]);
-            }
-            at += length;
-        }
-    }
-
-    fn packet(&mut self, packet: &mut [u8]) {
-        let (addresses, tcp) = if packet[0] >> 4 == 4 {
-            (12..20, 20)
-        } else {
-            (8..40, 40)
-        };
         if self.redact {
-            self.secrets(packet, addresses.clone(), tcp);
+            each(block, |packet| self.secrets(packet));
         }
-        // RFC 9293, 3.1: the addresses, the protocol and the length, then all of the segment.
-        let head = sum(6 + (packet.len() - tcp) as u64, &packet[addresses]);
-        let checksum = !folded(sum(head, &packet[tcp..]));
-        packet[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    fn secrets(&mut self, packet: &mut [u8], addresses: Range<usize>, tcp: usize) {
+    fn secrets(&mut self, packet: &mut [u8]) {
+        let (addresses, tcp) = places(packet);
         let (head, data) = packet.split_at_mut(tcp + 20);
         let flags = head[tcp + 13];
+        let seq = u32::from_be_bytes([head[tcp + 4], head[tcp + 5], head[tcp + 6], head[tcp + 7]]);
         let middle = addresses.start + addresses.len() / 2;
         let src = [&head[addresses.start..middle], &head[tcp..tcp + 2]];
         let dst = [&head[middle..addresses.end], &head[tcp + 2..tcp + 4]];
@@ -369,7 +439,8 @@ impl Cleaner {
         if flags & (SYN | ACK) == SYN {
             let flow = Flow {
                 redactor: Redactor::new(self.data_kept),
-                ended: [false, false],
+                came: [seq.wrapping_add(1), 0],
+                ..Flow::default()
             };
             self.flows.insert(there, flow);
             return;
@@ -383,7 +454,17 @@ impl Cleaner {
         let Some(flow) = self.flows.get_mut(&known) else {
             return;
         };
-        flow.redactor.pass(direction, data);
+        if flags & SYN != 0 {
+            flow.came[direction] = seq.wrapping_add(1);
+        } else if !data.is_empty() {
+            flow.lost |= seq != flow.came[direction];
+            flow.came[direction] = seq.wrapping_add(data.len() as u32);
+        }
+        if flow.lost {
+            data.fill(0);
+        } else {
+            flow.redactor.pass(direction, data);
+        }
         flow.ended[direction] |= flags & FIN != 0;
         if flags & RST != 0 || flow.ended == [true, true] {
             self.flows.remove(&known);
@@ -399,4 +480,102 @@ fn key(src: [&[u8]; 2], dst: [&[u8]; 2]) -> Key {
         at += part.len();
     }
     key
+}
+
+/// Calls `f` with each packet of a block.
+fn each(block: &mut [u8], mut f: impl FnMut(&mut [u8])) {
+    let mut at = 0;
+    while at + 12 <= block.len() {
+        let word = |at: usize| {
+            u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+        };
+        let length = word(at + 4) as usize;
+        if word(at) == PACKET {
+            let captured = word(at + 20) as usize;
+            f(&mut block[at + PACKET_AT..at + PACKET_AT + captured]);
+        }
+        at += length;
+    }
+}
+
+/// Where the addresses of a packet are, and its TCP.
+fn places(packet: &[u8]) -> (Range<usize>, usize) {
+    if packet[0] >> 4 == 4 {
+        (12..20, 20)
+    } else {
+        (8..40, 40)
+    }
+}
+
+fn checksum(packet: &mut [u8]) {
+    let (addresses, tcp) = places(packet);
+    packet[tcp + 16..tcp + 18].fill(0);
+    // RFC 9293, 3.1: the addresses, the protocol and the length, then all of the segment.
+    let head = sum(6 + (packet.len() - tcp) as u64, &packet[addresses]);
+    let checksum = !folded(sum(head, &packet[tcp..]));
+    packet[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// A packet of the tap's, read.
+pub struct Packet<'a> {
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    pub seq: u32,
+    pub flags: u8,
+    pub data: &'a [u8],
+    pub ts_ns: u64,
+    /// Its comment.
+    pub note: &'a [u8],
+}
+
+/// The packets of whole blocks that the tap made.
+pub fn packets(block: &[u8]) -> impl Iterator<Item = Packet<'_>> {
+    let mut rest = block;
+    std::iter::from_fn(move || loop {
+        let length = word(rest, 4)? as usize;
+        let (one, behind) = rest.split_at_checked(length)?;
+        rest = behind;
+        if word(one, 0) == Some(PACKET) {
+            return read(one);
+        }
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+fn read(block: &[u8]) -> Option<Packet<'_>> {
+    let ts_ns = u64::from(word(block, 12)?) << 32 | u64::from(word(block, 16)?);
+    // As much as there is of it: the tap cuts nothing.
+    let captured = word(block, 20)? as usize;
+    let packet = block.get(PACKET_AT..PACKET_AT + captured)?;
+    let behind = PACKET_AT + captured.next_multiple_of(4);
+    let note = match word(block, behind) {
+        Some(option) if option & 0xFFFF == 1 && behind + 4 < block.len() => {
+            block.get(behind + 4..behind + 4 + (option >> 16) as usize)?
+        }
+        _ => &[],
+    };
+    let (addresses, tcp) = places(packet);
+    let middle = addresses.start + addresses.len() / 2;
+    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    let end = |range: Range<usize>, at: usize| {
+        let ip: IpAddr = match *packet.get(range)? {
+            [a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
+            ref bytes => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
+        };
+        Some(SocketAddr::new(ip, port(at)))
+    };
+    let (head, data) = packet.split_at_checked(tcp + 20)?;
+    Some(Packet {
+        src: end(addresses.start..middle, tcp)?,
+        dst: end(middle..addresses.end, tcp + 2)?,
+        seq: u32::from_be_bytes(*head.get(tcp + 4..)?.first_chunk()?),
+        flags: head[tcp + 13],
+        data,
+        ts_ns,
+        note,
+    })
 }

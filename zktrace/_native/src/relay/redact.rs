@@ -18,6 +18,10 @@ use super::track::FRAME_MAX;
 /// Requests without a reply whose replies hold secrets; beyond, bodies of replies become zeros.
 const PENDING_MAX: usize = 65_536;
 
+/// Requests without secrets, but for node data, whose replies have none either (ZooDefs.OpCode): getData, setData, exists, ping,
+/// getChildren, getChildren2, delete, sync, check, setWatches, setWatches2, closeSession.
+const PLAIN: [i32; 12] = [4, 5, 3, 11, 8, 12, 2, 9, 13, 101, 105, -11];
+
 /// One direction: where it is in its frame.
 #[derive(Debug)]
 struct Way {
@@ -147,8 +151,10 @@ pub struct Redactor {
     data_kept: Option<u64>,
     /// Xid and opcode of requests whose replies are looked into.
     pending: VecDeque<(i32, i32)>,
-    /// There were too many of them.
+    /// There were too many of them, or some that cannot be told from others.
     overflowed: bool,
+    /// The highest xid so far: clients count upwards.
+    highest: i32,
 }
 
 impl Redactor {
@@ -165,9 +171,37 @@ impl Redactor {
     pub fn pass(&mut self, direction: usize, data: &mut [u8]) {
         let mut rest = data;
         while !rest.is_empty() && !self.ways[direction].raw {
-            let taken = self.part(direction, rest);
+            let taken = match self.plain(direction, rest) {
+                Some(taken) => taken,
+                None => self.part(direction, rest),
+            };
             rest = &mut rest[taken..];
         }
+    }
+
+    /// The length of the frame that these bytes begin with, if it is there whole and can have no secret: most have none, and
+    /// need not be walked.
+    #[inline]
+    fn plain(&mut self, direction: usize, data: &[u8]) -> Option<usize> {
+        let way = &self.ways[direction];
+        if self.data_kept.is_some() || way.first || way.left.is_some() || way.have > 0 {
+            return None;
+        }
+        let [a, b, c, d, x, i, e, f, op @ ..] = *data.first_chunk::<12>()?;
+        let end = 4 + u32::from_be_bytes([a, b, c, d]) as usize;
+        if end < 12 || data.len() < end {
+            return None;
+        }
+        let xid = i32::from_be_bytes([x, i, e, f]);
+        if direction == 0 {
+            if !PLAIN.contains(&i32::from_be_bytes(op)) {
+                return None;
+            }
+            self.highest = self.highest.max(xid);
+        } else if self.overflowed || self.pending.iter().any(|(own, _)| *own == xid) {
+            return None;
+        }
+        Some(end)
     }
 
     /// Some bytes: of a field, or towards a number.
@@ -320,6 +354,8 @@ impl Redactor {
     fn request(&mut self) {
         let way = &mut self.ways[0];
         let (xid, opcode) = (way.int(0), way.int(4));
+        let highest = self.highest;
+        self.highest = highest.max(xid);
         let steps = match opcode {
             AUTH => {
                 // type, scheme, auth
@@ -335,7 +371,10 @@ impl Redactor {
             _ => request_body(opcode).unwrap_or_default(),
         };
         way.push(&steps);
-        if matches!(opcode, SASL | GET_ACL | GET_DATA | MULTI | MULTI_READ) {
+        let data = self.data_kept.is_some() && matches!(opcode, GET_DATA | MULTI | MULTI_READ);
+        if data || matches!(opcode, SASL | GET_ACL) {
+            // Were the xid that of another request under way, that one's reply would be taken for this one's.
+            self.overflowed |= xid <= highest;
             if self.pending.len() >= PENDING_MAX {
                 self.overflowed = true;
             } else {

@@ -245,3 +245,22 @@ fn frames_of_noise_keep_their_length_and_what_follows_them() {
         assert_eq!(bytes[length - ask.len()..], ask);
     }
 }
+
+#[test]
+fn a_reply_that_could_be_anothers_loses_its_body() {
+    let get = |opcode| frame(&[&header(5, opcode)[..], &text(b"/a"), &[0]].concat());
+    let reply = |body: &[u8]| frame(&[&5_i32.to_be_bytes()[..], &[0; 12], body].concat());
+    let acl = [
+        &1_i32.to_be_bytes()[..],
+        &[0, 0, 0, 31],
+        &text(b"digest"),
+        &text(b"bob:hash"),
+    ]
+    .concat();
+    let mut redactor = Redactor::new(None);
+    let mut ask = [connect_request(), get(GET_DATA), get(GET_ACL)].concat();
+    redactor.pass(0, &mut ask);
+    let mut told = [connect_response(), reply(&text(b"data")), reply(&acl)].concat();
+    redactor.pass(1, &mut told);
+    assert!(!told.windows(4).any(|part| part == b"hash"));
+}

@@ -94,6 +94,21 @@ impl Track {
         let mut told = false;
         let way = &mut self.ways[from];
         while !data.is_empty() && !way.raw {
+            // A frame that is there whole, as most are.
+            if way.at == 0 && !way.first {
+                if let Some(&[a, b, c, d, x, i, e, f]) = data.first_chunk::<8>() {
+                    let end = 4 + u32::from_be_bytes([a, b, c, d]) as usize;
+                    if (8..=data.len()).contains(&end) && end <= FRAME_MAX as usize {
+                        if from == 0 {
+                            self.outstanding += 1;
+                        } else if i32::from_be_bytes([x, i, e, f]) != EVENT_XID {
+                            self.outstanding = self.outstanding.saturating_sub(1);
+                        }
+                        data = &data[end..];
+                        continue;
+                    }
+                }
+            }
             let target = match way.at {
                 0..4 => 4,
                 4..8 => way.end.min(8),
@@ -136,6 +151,13 @@ impl Track {
         }
         told
     }
+}
+
+/// The session that a whole ConnectResponse, its length before it, tells of.
+#[must_use]
+pub fn hello(frame: &[u8]) -> Option<u64> {
+    let head = frame.first_chunk::<HELLO>()?;
+    session(head, frame.len() as u64).map(|session| session.id)
 }
 
 fn session(hello: &[u8; HELLO], end: u64) -> Option<Session> {
