@@ -123,22 +123,24 @@ class Outstanding:
         before = self._latest.get(path)
         acl = tree.acls.by_number[node.acl]
         if before is None:
-            version = node.version
+            s = node.persisted()
             children = len(node.children) if node.children else 0
-            old = node_digest(path, node)
-            stat = node.persisted()
+            old = node.digest
+            if old is None:
+                old = node_digest(path, node)
         else:
-            was = before.stat
             # The same object: nobody has changed it meanwhile.
-            if was is None or before.acl is not acl:
+            if before.stat is None or before.acl is not acl:
                 return None
-            version, children, old = was.version, before.children, before.digest
-            stat = _copy(was)
-        if expected not in (-1, version) or version >= _LARGE:
+            s, children, old = _copy(before.stat), before.children, before.digest
+        if expected not in (-1, s.version) or s.version >= _LARGE:
             return None
-        stat.version, stat.mzxid, stat.mtime = version + 1, zxid, now_ms
-        digest = stat_digest(path, data, stat)
-        change = Change(zxid, path, stat, data, children, acl, digest, self._sum() - old + digest)
+        s.version += 1
+        s.mzxid, s.mtime = zxid, now_ms
+        digest = stat_digest(path, data, s)
+        queue = self._queue
+        total = queue[-1].tree_digest if queue else tree.digest
+        change = Change(zxid, path, s, data, children, acl, digest, total - old + digest)
         self._queue.append(change)
         self._latest[path] = change
         return change

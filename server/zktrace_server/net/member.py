@@ -49,7 +49,7 @@ log: Final = logging.getLogger(__name__)
 
 _BACKLOG: Final = 128
 #: Bytes of one connection between servers that are handled before what follows from them is sent.
-_AT_ONCE: Final = 8 << 10
+_AT_ONCE: Final = 32 << 10
 _MODES: Final = {
     PeerState.LEADING: "leader",
     PeerState.FOLLOWING: "follower",
@@ -97,7 +97,9 @@ class MemberService(Service):
         self._idle = self.server
         self._servers: dict[Connection, Front] = {}
         self._links: dict[Link, QuorumConnection] = {}
-        self._turn_due = self._stopped = False
+        self._turn_due = self._plan_due = self._stopped = False
+        #: Whom the timer was set for: while that serves, packets and clients only put things off.
+        self._planned_for: Front | None = None
         self._dials: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -226,8 +228,11 @@ class MemberService(Service):
 
     # --- what comes in ------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        """A step at the end of this turn of the loop."""
+    def _wake(self, *, plan: bool = True) -> None:
+        """A step at the end of this turn of the loop. `plan`: something may be due sooner by that
+        than what the timer is set for.
+        """
+        self._plan_due = self._plan_due or plan
         if not self._turn_due and not self._stopped:
             self._turn_due = True
             if not self._in_turn:
@@ -260,13 +265,13 @@ class MemberService(Service):
         if not self._in_turn:
             self._set_time()
         if len(data) <= _AT_ONCE:
-            self._guard(partial(self.peer.received, link, data))
+            self._guard(partial(self.peer.received, link, data), plan=False)
             return
         # What follows from the first of much goes out before the last of it is looked at: the
         # others work on that meanwhile.
         for at in range(0, len(data), _AT_ONCE):
             piece = data[at : at + _AT_ONCE]
-            self._guard(partial(self.peer.received, link, piece))
+            self._guard(partial(self.peer.received, link, piece), plan=False)
             if self.failed.done():
                 return
             self._send_links()
@@ -275,7 +280,7 @@ class MemberService(Service):
         self._set_time()
         self._guard(lambda: self.peer.lost(link))
 
-    def _guard(self, act: Callable[[], None]) -> None:
+    def _guard(self, act: Callable[[], None], *, plan: bool = True) -> None:
         """What the disk cannot do any more ends the server."""
         if self.failed.done():
             return
@@ -284,7 +289,7 @@ class MemberService(Service):
         except StorageError as error:
             self._fail(str(error))
             return
-        self._wake()
+        self._wake(plan=plan)
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -337,7 +342,7 @@ class MemberService(Service):
             if not self._held:
                 self._since_ms = server.now_ms
             self._held += count
-            self._wake()
+            self._wake(plan=False)
 
     # --- a step -------------------------------------------------------------------------------
 
@@ -470,6 +475,11 @@ class MemberService(Service):
             log.warning("the ports of this server change when it is started again")
 
     def _schedule(self) -> None:
+        serving = self.peer.server
+        if not self._plan_due and serving is not None and serving is self._planned_for:
+            return
+        self._plan_due = False
+        self._planned_for = serving
         due = self.peer.deadline()
         if self._timer is not None:
             # What is due later than that is looked for again then: most deadlines move on with each

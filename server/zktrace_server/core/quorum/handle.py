@@ -34,7 +34,9 @@ _WAITED: Final = {
 
 
 class Handle:
-    """`epoch` and `zxid` are what it said of its history; `pings` and `pongs` count."""
+    """`epoch` and `zxid` are what it said of its history; `pings` and `pongs` count; `heard_ms` is
+    when it said something last.
+    """
 
     def __init__(self, link: Link, now_ms: int, limits: Limits) -> None:
         self.link = link
@@ -49,7 +51,7 @@ class Handle:
         self.pongs = 0
         self._held: list[bytes] | None = None
         self._limits = limits
-        self._heard_ms = now_ms
+        self.heard_ms = now_ms
         self._oldest = (0, 0)
         self._latest = (0, 0)
 
@@ -76,12 +78,12 @@ class Handle:
 
     def heard(self, now_ms: int) -> None:
         """It said something."""
-        self._heard_ms = now_ms
+        self.heard_ms = now_ms
 
     def expires(self) -> int:
         """When it has been silent for too long: the time until it has its history may be longer."""
         synced = self.stage >= Stage.WAIT_START
-        return self._heard_ms + (self._limits.sync_ms if synced else self._limits.init_ms)
+        return self.heard_ms + (self._limits.sync_ms if synced else self._limits.init_ms)
 
     def waits(self) -> bool:
         """Whether it is our turn to say something."""
@@ -96,7 +98,7 @@ class Handle:
             return None
         limit = "syncLimit" if self.stage is Stage.SYNCED else "initLimit"
         return (
-            f"silent for {now_ms - self._heard_ms} ms, longer than {limit} ({_WAITED[self.stage]})"
+            f"silent for {now_ms - self.heard_ms} ms, longer than {limit} ({_WAITED[self.stage]})"
         )
 
     def present(self, now_ms: int) -> bool:
@@ -104,7 +106,7 @@ class Handle:
         limit = self._limits.sync_ms
         if self.stage < Stage.SYNCED:
             limit += self._limits.init_ms
-        return now_ms <= self._heard_ms + limit
+        return now_ms <= self.heard_ms + limit
 
     # --- proposals it has not acknowledged ----------------------------------------------------
 

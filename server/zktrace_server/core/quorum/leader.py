@@ -45,6 +45,10 @@ from zktrace_server.core.request import Request
 
 #: The last counter of an epoch: the next txn needs a new one (ZOOKEEPER-1277).
 LAST_COUNTER: Final = 0xFFFFFFFF
+#: What each packet is compared with.
+_SYNCED: Final = Stage.SYNCED
+_REQUEST: Final = p.REQUEST
+_ACK: Final = p.ACK
 
 
 class Phase(IntEnum):
@@ -158,17 +162,18 @@ class Leader:
         handle = self._handles.get(link)
         if handle is None:
             return
-        handle.heard(self.now_ms)
-        if handle.stage is Stage.SYNCED:
+        handle.heard_ms = self.now_ms
+        if handle.stage is _SYNCED:
             # Most packets.
-            kind = packet.type
-            if kind == p.ACK:
+            kind, zxid, data, _ = packet
+            if kind == _REQUEST:
+                host = self.host
+                if host is not None and data is not None and host.quickly(data, link):
+                    return
+            elif kind == _ACK:
                 # The counter is 0 in the ACK of UPTODATE.
-                if packet.zxid & LAST_COUNTER:
-                    self._acked(handle, packet.zxid)
-                return
-            host = self.host
-            if kind == p.REQUEST and host is not None and host.quickly(packet.data or b"", link):
+                if zxid & LAST_COUNTER:
+                    self._acked(handle, zxid)
                 return
         try:
             wrong = self._packet(handle, packet)

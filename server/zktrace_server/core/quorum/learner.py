@@ -54,6 +54,12 @@ class Stage(IntEnum):
     SERVE = 5
 
 
+#: What each packet is compared with.
+_SERVE: Final = Stage.SERVE
+_COMMIT: Final = p.COMMIT
+_PROPOSAL: Final = p.PROPOSAL
+
+
 class Host(Protocol):
     """What serves clients, once there is something to serve."""
 
@@ -94,6 +100,7 @@ class Learner:
         #: What NEWLEADER said; in force when UPTODATE comes.
         self._config: Ensemble | None = None
         self._limits = limits
+        self._sync_ms = limits.sync_ms
         self._replica = replica
         self._storage = replica.storage
         self._link: Link | None = None
@@ -163,15 +170,15 @@ class Learner:
     def packet(self, packet: Packet) -> None:
         """One packet of the leader's."""
         try:
-            if self.stage is Stage.SERVE:
+            if self.stage is _SERVE:
                 # Most packets.
-                self._until = self.now_ms + self._limits.sync_ms
-                kind = packet.type
-                if kind == p.COMMIT:
-                    self._replica.commit(packet.zxid)
+                self._until = self.now_ms + self._sync_ms
+                kind, zxid, data, _ = packet
+                if kind == _COMMIT:
+                    self._replica.commit(zxid)
                     return
-                if kind == p.PROPOSAL:
-                    self._append(packet.data or b"", packet.zxid)
+                if kind == _PROPOSAL:
+                    self._append(data or b"", zxid)
                     return
             self._heard()
             wrong = self._packet(packet)
@@ -317,8 +324,8 @@ class Learner:
             self._ack_all([zxid for zxid in logged if zxid > upto])
 
     def _ack_all(self, logged: list[int]) -> None:
-        for zxid in logged:
-            self._ack(zxid)
+        if logged and not self.observer and self.stage >= Stage.START:
+            self._send(b"".join([p.bare(p.ACK, zxid) for zxid in logged]))
 
     def _ack(self, zxid: int) -> None:
         """Each proposal has an ACK of its own."""

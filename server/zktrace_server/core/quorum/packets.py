@@ -68,6 +68,10 @@ class Packet(NamedTuple):
         return PACKET_TYPES.get(self.type, str(self.type))
 
 
+#: What a NamedTuple's own `__new__` does, without the call.
+_made: Final = tuple.__new__
+
+
 def bare(kind: int, zxid: int) -> bytes:
     """A packet with nothing but its zxid."""
     return _BARE.pack(kind, zxid, -1, -1)
@@ -147,17 +151,17 @@ class PacketReader:
                     pos += _BARE.size
                     if kind == ACK:
                         pos, zxid = _last_of_run(data, pos, end, zxid)
-                    yield Packet(kind, zxid, None)
+                    yield _made(Packet, (kind, zxid, None, None))
                     continue
                 at = pos + 16 + size
                 if kind in _HOT and 0 <= size <= MAX_DATA and at + 4 <= end:
                     if data.startswith(_NO_IDS, at):
                         start, pos = pos + 16, at + 4
-                        yield Packet(kind, zxid, data[start:at])
+                        yield _made(Packet, (kind, zxid, data[start:at], None))
                         continue
                     if data.startswith(self._written, at):
                         start, pos = pos + 16, at + len(self._written)
-                        yield Packet(kind, zxid, data[start:at], self._ids)
+                        yield _made(Packet, (kind, zxid, data[start:at], self._ids))
                         continue
             whole_at = self._end(data, pos, end)
             if whole_at is None:

@@ -46,6 +46,10 @@ class SetData(NamedTuple):
     tree_digest: int
 
 
+#: What a NamedTuple's own `__new__` does, without the call.
+_made: Final = tuple.__new__
+
+
 def prepare(
     preparer: Preparer, tree: DataTree, forwarded: bytes, session_id: int, xid: int, size: int
 ) -> tuple[bytes, SetData] | None:
@@ -82,7 +86,7 @@ def prepare(
             _END.pack(version, DIGEST_VERSION, digest),
         )
     )
-    return payload, SetData(session_id, xid, zxid, now, path, data, version, digest)
+    return payload, _made(SetData, (session_id, xid, zxid, now, path, data, version, digest))
 
 
 def read(payload: bytes) -> SetData | None:
@@ -101,9 +105,8 @@ def read(payload: bytes) -> SetData | None:
     if digest_version != DIGEST_VERSION:
         return None
     path = payload[_TXN.size : _TXN.size + size].decode("utf-8", "replace")
-    return SetData(
-        session_id, cxid, zxid, time_ms, path, payload[at : at + length], version, digest
-    )
+    data = payload[at : at + length]
+    return _made(SetData, (session_id, cxid, zxid, time_ms, path, data, version, digest))
 
 
 def apply(tree: DataTree, txn: SetData) -> Node | None:
@@ -115,3 +118,8 @@ def apply(tree: DataTree, txn: SetData) -> Node | None:
     if zxid > tree.last_zxid:
         tree.last_zxid = zxid
     return node
+
+
+def agrees(tree: DataTree, txn: SetData) -> bool:
+    """Whether the tree is that of who made the txn, by its digest."""
+    return not (tree.digest - txn.tree_digest) & _ALL

@@ -117,7 +117,7 @@ class Replica:
         if isinstance(txn, SetData):
             node = quick.apply(self.tree, txn)
             if node is not None:
-                if txn.tree_digest != self.tree.tree_digest:
+                if not quick.agrees(self.tree, txn):
                     self.mismatches += 1
                 self.history.append((zxid, payload))
                 if self.listener is not None:
