@@ -151,7 +151,12 @@ class MemberService(Service):
 
     @property
     def serving(self) -> bool:
-        return self.peer.front is not None
+        return self._front() is not None
+
+    def _front(self) -> Front | None:
+        """What clients find here: nothing where the leader has others to work for."""
+        peer = self.peer
+        return peer.front if self.quorum.leader_serves or peer.leader is None else None
 
     @property
     def mode(self) -> str:
@@ -294,7 +299,7 @@ class MemberService(Service):
     # --- clients ------------------------------------------------------------------------------
 
     def connected(self, address: str, peer: ClientPeer, subject: str | None = None) -> Connection:
-        server = self.peer.front
+        server = self._front()
         if server is None:
             connection = Connection(address)
             self._peers[connection] = peer

@@ -37,7 +37,8 @@ class Values(Protocol):
 class QuorumConfig:
     """This server's place in an ensemble. `seen`: a configuration that was proposed and is later
     than the committed one. `path`: the zoo.cfg, None if there is no file. `tls`: where servers
-    speak that to each other; `sasl`: where they prove to each other who they are.
+    speak that to each other; `sasl`: where they prove to each other who they are. `leader_serves`:
+    whether it has clients while it leads.
     """
 
     sid: int
@@ -48,13 +49,13 @@ class QuorumConfig:
     path: Path | None = None
     tls: QuorumTls | None = None
     sasl: QuorumSasl | None = None
+    leader_serves: bool = True
 
 
 _SERVER: Final = re.compile(r"(server|group|weight)\.(\d{1,18})\Z")
 #: Keys that ask for what an ensemble of this server cannot do: it does not start with them.
 _ONLY: Final = {
     "electionAlg": "3",
-    "leaderServes": "yes",
     "multiAddress.enabled": "false",
 }
 _NO_EFFECT: Final = ("portUnification",)
@@ -109,7 +110,9 @@ def quorum_from(
         sasl = sasl_from(values)
     except (TlsError, QuorumSaslError) as error:
         raise QuorumError(str(error)) from None
-    return QuorumConfig(sid, ensemble, limits, listen_on_all, seen, path, tls, sasl)
+    # Leader.lead looks for this one word.
+    serves = values.text("leaderServes") != "no"
+    return QuorumConfig(sid, ensemble, limits, listen_on_all, seen, path, tls, sasl, serves)
 
 
 def _ensemble(values: Values, warn: Callable[[str], None]) -> Ensemble | None:

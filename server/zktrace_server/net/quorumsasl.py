@@ -58,6 +58,7 @@ def sasl_from(values: Values) -> QuorumSasl | None:
     own = values.text(f"{_OF}learner.saslLoginContext") or "QuorumLearner"
     for key in _IGNORED:
         values.text(key)
+    strict = values.flag("fips-mode", False)
     if not enabled:
         for name, wanted in (("learnerRequireSasl", asks), ("serverRequireSasl", required)):
             if wanted:
@@ -65,6 +66,10 @@ def sasl_from(values: Values) -> QuorumSasl | None:
         return None
     if required and not asks:
         raise QuorumSaslError(f"{_OF}serverRequireSasl=true wants {_OF}learnerRequireSasl=true")
+    if strict:
+        raise QuorumSaslError(
+            f"{_OF}enableSasl=true wants DIGEST-MD5, which fips-mode=true forbids"
+        )
     location = values.text(JAAS, keep=True)
     if not location:
         raise QuorumSaslError(f"{_OF}enableSasl=true wants the property {JAAS}")

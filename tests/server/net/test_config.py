@@ -212,6 +212,7 @@ def test_files_of_servers_that_are_refused(
         ({"sslQuorum": "true"}, "ssl.quorum.keyStore.location is not set, and sslQuorum needs"),
         ({"quorum.auth.enableSasl": "true"}, "enableSasl=true wants the property java.security"),
         ({"quorum.auth.learnerRequireSasl": "true"}, "wants quorum.auth.enableSasl=true"),
+        ({"quorum.auth.enableSasl": "true", "fips-mode": "true"}, "which fips-mode=true forbids"),
         ({"electionAlg": "2"}, "electionAlg=2 is not supported"),
         ({"dynamicConfigFile": "/x/y"}, "cannot read /x/y: No such file"),
         ({"server.1": "h1:1"}, "server.1=h1:1: it is not host:port:port"),

@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 from kazoo.client import KazooClient
 
-from tests.server.quorum.mixed import PATIENCE_S, Writer, mixed, nothing_differs, program, tree
+from tests.server.quorum.mixed import (
+    PATIENCE_S,
+    Mixed,
+    OurMember,
+    Writer,
+    make,
+    mixed,
+    nothing_differs,
+    program,
+    tree,
+)
+from tests.server.rawclient import RawClient
+from tests.support.javazk import JavaServer, need_java
 
 #: More than a leader keeps in memory, so that a snapshot is needed.
 _MANY = 650
@@ -123,3 +135,44 @@ def test_rolling_replacement(tmp_path: Path, before: str, after: str) -> None:
         assert trees[0] == trees[1] == trees[2]
         assert not {f"/load/{name}" for name in writer.known} - set(trees[0])
         nothing_differs(servers)
+
+
+def _followers(servers: Mixed, count: int) -> list[JavaServer]:
+    """So many that serve, who say that they follow."""
+
+    def look() -> list[JavaServer] | None:
+        found = [server for server in servers if server.running and server.mode() == "follower"]
+        return found if len(found) == count else None
+
+    return servers.until(look)
+
+
+def test_a_leader_that_serves_nobody(tmp_path: Path) -> None:
+    """leaderServes=no: clients find followers only, whichever program leads."""
+    need_java()
+    servers = make(tmp_path, "ojo", {"leaderServes": "no"})
+    led = set()
+    try:
+        for server in servers:
+            server.start()
+        writer = Writer(servers.hosts)
+        writer.start()
+        for _ in range(2):
+            followers = _followers(servers, 2)
+            leader = next(server for server in servers if server not in followers)
+            led.add(type(leader))
+            assert "not currently serving" in (leader.ask("srvr") or "")
+            client = RawClient(leader.address)
+            assert client.connect() is None
+            client.close()
+            writer.more(servers)
+            # The next in the order of sids leads, which is the other program.
+            leader.kill()
+            _followers(servers, 1)
+            writer.more(servers)
+            leader.start()
+        writer.end()
+        assert led == {OurMember, program("j")}
+        nothing_differs(servers)
+    finally:
+        servers.stop()
