@@ -13,6 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from typing import Any, Final
 
 from zktrace.store.picture import Picture
@@ -81,6 +82,10 @@ def csv_bytes(rows: list[dict[str, Any]]) -> bytes:
     return out.getvalue().encode("utf-8", "backslashreplace")
 
 
+#: Whoever wants to know which answers a request leads to puts a list there.
+looked_up: ContextVar[list[tuple[Answers, Hashable]] | None] = ContextVar("looked_up", default=None)
+
+
 class Answers:
     """The answers given lately."""
 
@@ -91,7 +96,8 @@ class Answers:
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
 
-    def _good(self, key: Hashable) -> bytes | None:
+    def good(self, key: Hashable) -> bytes | None:
+        """The answer, as long as it need not be made anew."""
         with self._lock:
             known = self._kept.get(key)
             if known is None:
@@ -105,14 +111,17 @@ class Answers:
 
     def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         """The answer to a question, made by `make` if it has to be."""
-        body = self._good(key)
+        asked = looked_up.get()
+        if asked is not None:
+            asked.append((self, key))
+        body = self.good(key)
         if body is not None:
             return body
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         try:
             with making:
-                body = self._good(key)
+                body = self.good(key)
                 if body is None:
                     version = self._picture.version
                     body = make()

@@ -30,6 +30,7 @@ from zktrace.web.models import (
     WindowName,
     ZnodeSort,
 )
+from zktrace.web.ready import Ready
 from zktrace.web.security import App, Guard
 from zktrace.web.stream import MAX_STREAMS, Streams
 
@@ -154,7 +155,7 @@ def create_app(picture: Picture, *, metrics_top: int = 0) -> FastAPI:
 
 def guarded(app: FastAPI, *, token: str | None = None, hosts: Iterable[str] = ()) -> App:
     """The application as it may be served."""
-    return Guard(app, token=token, hosts=hosts)
+    return Guard(Ready(app), token=token, hosts=hosts)
 
 
 def _handlers(app: FastAPI) -> None:

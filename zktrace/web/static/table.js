@@ -39,7 +39,7 @@ function requests(row) {
 
 export function inFlight(row) {
   if (!row.in_flight) return "–";
-  const { mean, most } = row.in_flight, shown = mean >= 10 ? count(Math.round(mean)) : mean.toFixed(2);
+  const { mean, most } = row.in_flight, shown = mean >= 10 ? count(Math.round(mean)) : mean >= 0.1 || !mean ? mean.toFixed(2) : Number(mean.toPrecision(1)).toString();
   return h("span", { title: `${shown} requests in flight on average; at most ${count(most)} at once on one connection` }, `${shown}, ≤${count(most)}`);
 }
 

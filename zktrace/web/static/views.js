@@ -274,7 +274,7 @@ export async function findings(ask) {
     table("Findings", [
       { name: "time", label: "time", class: "mono", cell: (row) => clock(row.ts_ns, 3) },
       { name: "kind", label: "what", cell: findingLink },
-      { name: "text", label: "in words", cell: (row) => row.text },
+      { name: "text", label: "in words", class: "words", cell: (row) => row.text },
       { name: "client", label: "client", class: "mono", cell: (row) => row.client === null ? "" : addressLink(row.kind === "slow" ? ip(row.client) : row.client) },
       { name: "session", label: "session", class: "mono", cell: (row) => sessionLink(row.session) },
       ...(it.kept ? [{ name: "proof", label: "packets", cell: proofCell }] : []),
