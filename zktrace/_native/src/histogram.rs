@@ -63,8 +63,10 @@ impl Scale {
 
 /// Distinct buckets from which on a histogram may become dense.
 const DENSE_FROM: usize = 16;
-/// It becomes dense when that takes at most this many slots per distinct bucket.
+/// It becomes dense when that takes at most this many slots per distinct bucket, or slots at all: looking for a bucket among
+/// others costs each value more than the rest of what counts it.
 const DENSE_FACTOR: usize = 3;
+const DENSE_SPAN: usize = 256;
 
 /// Values whose buckets are kept as they come: most keys of a grouping by path have few, and finding a place for each
 /// costs more than sorting them once.
@@ -121,6 +123,12 @@ impl Histogram {
         self.sum += i128::from(value);
         self.min = self.min.min(value);
         self.max = self.max.max(value);
+        self.put(bucket);
+    }
+
+    /// One more in a bucket.
+    #[inline]
+    fn put(&mut self, bucket: u16) {
         match &mut self.counts {
             Counts::Dense(base, slots) => {
                 let at = usize::from(bucket.wrapping_sub(*base));
@@ -172,16 +180,8 @@ impl Histogram {
                 pairs.get_mut(at).map(|pair| &mut pair.1)
             }
             Counts::Dense(base, slots) => {
-                if bucket < *base {
-                    let missing = usize::from(*base - bucket);
-                    slots.splice(0..0, std::iter::repeat_n(0, missing));
-                    *base = bucket;
-                }
-                let at = usize::from(bucket - *base);
-                if at >= slots.len() {
-                    slots.resize(at + 1, 0);
-                }
-                slots.get_mut(at)
+                cover(base, slots, bucket, 1);
+                slots.get_mut(usize::from(bucket - *base))
             }
         };
         if let Some(slot) = slot {
@@ -203,7 +203,7 @@ impl Histogram {
             return;
         };
         let span = usize::from(last.0 - first.0) + 1;
-        if pairs.len() < DENSE_FROM || span > pairs.len() * DENSE_FACTOR {
+        if pairs.len() < DENSE_FROM || span > (pairs.len() * DENSE_FACTOR).max(DENSE_SPAN) {
             return;
         }
         let base = first.0;
@@ -241,13 +241,44 @@ impl Histogram {
     }
 
     pub fn merge(&mut self, other: &Histogram) {
-        for (bucket, count) in other.buckets() {
-            self.add_counts(bucket, count);
+        match &other.counts {
+            Counts::First(first) => first.iter().for_each(|bucket| self.put(*bucket)),
+            Counts::Sparse(pairs) => {
+                for &(bucket, count) in pairs {
+                    self.add_counts(bucket, u64::from(count));
+                }
+            }
+            Counts::Dense(base, slots) => self.merge_dense(*base, slots),
+        }
+        for carry in other.carries.iter().flat_map(|carries| carries.iter()) {
+            self.add_counts(*carry, 1 << 32);
         }
         self.count += other.count;
         self.sum += other.sum;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
+    }
+
+    fn merge_dense(&mut self, base: u16, slots: &[u32]) {
+        let Counts::Dense(own_base, own) = &mut self.counts else {
+            for (bucket, &count) in (base..).zip(slots).filter(|(_, count)| **count > 0) {
+                self.add_counts(bucket, u64::from(count));
+            }
+            return;
+        };
+        cover(own_base, own, base, slots.len());
+        let from = usize::from(base - *own_base);
+        let mut over = Vec::new();
+        for ((at, own), count) in own.iter_mut().enumerate().skip(from).zip(slots) {
+            let (sum, overflow) = own.overflowing_add(*count);
+            *own = sum;
+            if overflow {
+                over.push(*own_base + at as u16);
+            }
+        }
+        for bucket in over {
+            self.carry(bucket, 1);
+        }
     }
 
     /// Values at `QUANTILES`: the middle of the bucket of rank ceil(q * count), kept within [min,
@@ -267,6 +298,19 @@ impl Histogram {
             }
         }
         values
+    }
+}
+
+/// Makes room for so many buckets from one on.
+fn cover(base: &mut u16, slots: &mut Vec<u32>, from: u16, size: usize) {
+    if from < *base {
+        let missing = usize::from(*base - from);
+        slots.splice(0..0, std::iter::repeat_n(0, missing));
+        *base = from;
+    }
+    let end = usize::from(from - *base) + size;
+    if end > slots.len() {
+        slots.resize(end, 0);
     }
 }
 
@@ -321,7 +365,16 @@ pub mod tests {
             few
         };
         // of few values, of many, and of as many as just fit
-        for (n, m) in [(3, 5), (40, 24), (40, 25), (1, 200), (200, 1), (0, 7)] {
+        for (n, m) in [
+            (3, 5),
+            (40, 24),
+            (40, 25),
+            (1, 200),
+            (200, 1),
+            (0, 7),
+            (300, 250),
+            (70, 300),
+        ] {
             let (mut one, other) = (few(n), few(m));
             one.merge(&other);
             let mut expected = std::collections::BTreeMap::new();
@@ -342,5 +395,9 @@ pub mod tests {
         histogram.add_counts(7, u64::from(u32::MAX) + 3);
         histogram.add_counts(7, u64::from(u32::MAX));
         assert_eq!(histogram.buckets(), [(7, 2 * u64::from(u32::MAX) + 3)]);
+        let mut other = Histogram::default();
+        other.merge(&histogram);
+        other.merge(&histogram);
+        assert_eq!(other.buckets(), [(7, 4 * u64::from(u32::MAX) + 6)]);
     }
 }
