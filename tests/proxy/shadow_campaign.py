@@ -127,7 +127,8 @@ def main() -> None:
             number += 1
             if number % 10 == 0:
                 said = "\n  ".join(shadow.lines())
-                print(f"{done:,} requests: {said}", file=sys.stderr, flush=True)
+                held = ", ".join(f"{n:,} {one}" for one, n in shadow.status()["held"].items())
+                print(f"{done:,} requests: {said}\n  held: {held}", file=sys.stderr, flush=True)
             time.sleep(given.pause)
         plain.stop()
         plane.stop()

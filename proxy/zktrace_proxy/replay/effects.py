@@ -3,7 +3,10 @@
 Two exchanges whose order changes a result or a watch event share a key that at least one of them
 writes. Keys are texts: ``n/a/b`` is the node (its existence, data, ACL, versions), ``c/a/b`` its
 list of children, with their count, cversion and pzxid, which a Stat shows as well. An operation
-that failed changes nothing, but its error tells of what it read. What looks at a whole subtree is
+that failed changes nothing, but its error tells of what it read. Children that come and go under
+names of their own change their parent's list and its counters in any order alike, but for its pzxid
+(DataTree.createNode, deleteNode), which is that of the last one: such keys are `adds` as well. A
+sequential node's name is of its parent's cversion, so it is none. What looks at a whole subtree is
 *wide*: its order to all writes matters. Pure functions of the bytes; a body that does not fit its
 layout is wide as well, since nothing is known of it.
 """
@@ -24,6 +27,7 @@ from zktrace_proxy.messages.exchanges import Exchange
 NO_NODE, NODE_EXISTS, NOT_EMPTY, NO_AUTH = -101, -110, -111, -102
 SEQUENTIAL: Final = 2
 EPHEMERAL_FLAGS: Final = (1, 3)
+SEQUENTIAL_FLAGS: Final = (2, 3, 6)
 #: A name that a server made: the parent's cversion in ten digits (PrepRequestProcessor).
 SUFFIX: Final = 10
 
@@ -52,6 +56,9 @@ class Effects:
 
     reads: set[str] = field(default_factory=set)
     writes: set[str] = field(default_factory=set)
+    #: of those: lists that a child was added to or taken from; and those changed in other ways, too
+    adds: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
     wide: bool = False
     made: list[Made] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -74,7 +81,7 @@ def parent(path: str) -> str:
 def created(flags: int, asked: str, path: str) -> Made:
     """What a create with these flags made of the name asked for."""
     kind = flags & 0x7F
-    sequential = path != asked and kind in (2, 3, 6)
+    sequential = path != asked and kind in SEQUENTIAL_FLAGS
     return Made(asked, path, sequential, kind in EPHEMERAL_FLAGS)
 
 
@@ -157,17 +164,21 @@ def _exists(found: Effects, path: str, error: int | None, reply: Any) -> None:
 def _create(found: Effects, body: Any, path: str, reply: Any, error: int | None) -> None:
     above = parent(path)
     if error:
-        found.reads.update(("n" + path, "n" + above, "c" + above))
+        found.reads.update(("n" + path, "n" + above))
         if error == NODE_EXISTS:
             found.seen.append((path, None, None, None))
         elif error == NO_NODE:
             found.absent.append(above)
+        else:
+            found.reads.add("c" + above)
         return
     got = getattr(reply, "created_path", None) or path
     flags = body.flags
     made = created(flags, path, got)
     found.made.append(made)
     found.writes.update(("n" + got, "c" + got, "c" + parent(got)))
+    found.alone.add("c" + got)
+    (found.alone if flags & 0x7F in SEQUENTIAL_FLAGS else found.adds).add("c" + parent(got))
     found.reads.add("n" + parent(got))
 
 
@@ -182,6 +193,8 @@ def _delete(found: Effects, path: str, error: int | None) -> None:
     found.removed.append(path)
     found.reads.add("n" + parent(path))
     found.writes.update(("n" + path, "c" + path, "c" + parent(path)))
+    found.alone.add("c" + path)
+    found.adds.add("c" + parent(path))
 
 
 def paths_of(body: Record | MultiRequest | Any) -> list[str]:

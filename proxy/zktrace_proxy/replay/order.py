@@ -7,6 +7,11 @@ cycle: the earliest step that is not done waits for none. Steps of one connectio
 themselves, as a server handles them in order; a step that uses a name which another one was given
 does, since the name must be known. What is done is forgotten: memory is that of steps under way.
 
+Steps that add to the same list of children need no order among themselves, but the last of them
+before somebody looks at the list (its pzxid): it waits for the others, and who looks waits for it.
+Which one is the last is known when the next step comes that adds to the list: the one before is
+the last no more, and is let go (:class:`_Group`).
+
 Pure: no clock, no input or output; steps are any objects with the attributes of :class:`Step`.
 """
 
@@ -42,13 +47,65 @@ class Step(Protocol):
     writes_zxid: bool
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    #: of those: lists of children that it adds to, or takes from
+    adds: tuple[str, ...]
     wide: bool
     #: names that the server gives to nodes in this step
     makes: tuple[str, ...]
     #: steps that are waited for
     waits: int
     dependents: list[Any]
+    groups: list[Any]
     done: bool
+
+
+class _Group:
+    """Steps that add to one list, with nobody between them who looks at it."""
+
+    __slots__ = ("first", "held", "last", "of_conn", "open")
+
+    def __init__(self, first: Step | None) -> None:
+        #: it waits for what came before the group, and the others for it; None: nothing did
+        self.first = first
+        self.last: Any = None
+        #: the last one waits for the others
+        self.held = False
+        #: members that are not done: all, and by connection
+        self.open = 0
+        self.of_conn: dict[int, int] = {}
+
+    def join(self, step: Step) -> Step | None:
+        """The next member, now the last; the one before, if it may go now."""
+        free = self.let_go()
+        conn = step.conn
+        self.open += 1
+        self.of_conn[conn] = self.of_conn.get(conn, 0) + 1
+        self.last = step
+        step.groups.append(self)
+        if self.open > self.of_conn[conn]:
+            self.held = True
+            step.waits += 1
+        return free
+
+    def done(self, step: Step) -> Step | None:
+        """A member is done; the last one, if it may go now."""
+        conn = step.conn
+        self.open -= 1
+        self.of_conn[conn] -= 1
+        if not self.of_conn[conn]:
+            del self.of_conn[conn]
+        if self.held and self.open == self.of_conn.get(self.last.conn, 0):
+            return self.let_go()
+        return None
+
+    def let_go(self) -> Step | None:
+        """The last one waits for the others no more; it, if it waits for nothing else."""
+        if not self.held:
+            return None
+        self.held = False
+        last: Step = self.last
+        last.waits -= 1
+        return last if last.waits == 0 else None
 
 
 class Order:
@@ -63,6 +120,8 @@ class Order:
         self._open_writes: dict[int, Step] = {}
         self._open_wide: dict[int, Step] = {}
         self._makers: dict[str, Step] = {}
+        self._groups: dict[str, _Group] = {}
+        self._freed: list[Any] = []
 
     @property
     def under_way(self) -> int:
@@ -93,14 +152,23 @@ class Order:
             else:
                 self._relate(_ALL, (), step, causes)
         elif self.mode is Mode.conflict:
-            self._relate(step.reads, step.writes, step, causes)
+            adds = step.adds
+            writes = [key for key in step.writes if key not in adds] if adds else step.writes
+            self._relate(step.reads, writes, step, causes)
+            for key in adds:
+                self._join(key, step, causes)
             self._widely(step, causes)
         self._open[id(step)] = step
         for name in step.makes:
             self._makers[name] = step
-        step.waits = len(causes)
+        step.waits += len(causes)
         for cause in causes.values():
             cause.dependents.append(step)
+
+    def freed(self) -> list[Any]:
+        """Steps that :meth:`add` has found to wait for nothing any more."""
+        freed, self._freed = self._freed, []
+        return freed
 
     def after(self, step: Step, cause: Step) -> None:
         """`step`, just added, waits for `cause`, too."""
@@ -129,6 +197,22 @@ class Order:
                 if reader.conn != conn:
                     causes[id(reader)] = reader
             self._writer[key] = step
+
+    def _join(self, key: str, step: Step, causes: dict[int, Step]) -> None:
+        """The step adds to this list."""
+        group, writer = self._groups.get(key), self._writer.get(key)
+        if group is not None and group.last is writer and key not in self._readers:
+            first = group.first
+            if first is not None and not first.done and first.conn != step.conn:
+                causes[id(first)] = first
+            self._writer[key] = step
+        else:
+            before = writer is not None or key in self._readers
+            self._relate((), (key,), step, causes)
+            group = self._groups[key] = _Group(step if before else None)
+        free = group.join(step)
+        if free is not None:
+            self._freed.append(free)
 
     def _widely(self, step: Step, causes: dict[int, Step]) -> None:
         others: list[dict[int, Step]] = []
@@ -175,6 +259,11 @@ class Order:
             if dependent.waits == 0:
                 free.append(dependent)
         step.dependents = []
+        for group in step.groups:
+            last = group.done(step)
+            if last is not None:
+                free.append(last)
+        step.groups = []
         return free
 
     def _forget(self, keys: Iterable[str], number: int, step: Step) -> None:
@@ -186,3 +275,4 @@ class Order:
                     del self._readers[key]
             if self._writer.get(key) is step:
                 del self._writer[key]
+                self._groups.pop(key, None)

@@ -20,7 +20,7 @@ from zktrace_proxy.messages.latest import Latest
 from zktrace_proxy.messages.reader import Heard, Reader
 from zktrace_proxy.messages.spool import Spool
 from zktrace_proxy.replay import steps
-from zktrace_proxy.replay.effects import Effects, effects
+from zktrace_proxy.replay.effects import Effects, effects, parent
 from zktrace_proxy.replay.indata import NamesInData
 from zktrace_proxy.replay.plan import Plan, RecordedSession, Span
 from zktrace_proxy.replay.start import StartState
@@ -81,10 +81,13 @@ class Planner:
 
     def add(self, exchange: Exchange) -> None:
         """The next exchange."""
-        about = self.plan.heard.conversations[exchange.conn]
-        if self._server is not None and about.server != self._server:
+        about = self.plan.heard.conversations.get(exchange.conn)
+        if about is None:
+            if exchange.opcode != END_OP:
+                return  # it is followed no more, and was forgotten
+        elif self._server is not None and about.server != self._server:
             return
-        if about.dialect:
+        elif about.dialect:
             self.plan.skipped["of ClickHouse Keeper's own dialects"] += exchange.opcode != END_OP
             return
         self._first_ns = self._first_ns or exchange.sent_ns
@@ -102,10 +105,14 @@ class Planner:
         while len(self._heap) > WINDOW or self._bytes > WINDOW_BYTES:
             self._pop()
 
-    def leave(self, end: Exchange) -> None:
-        """The end of a connection that was not followed to its end."""
-        if end.conn in self._keys:
+    def leave(self, end: Exchange) -> bool:
+        """The end of a connection that was not followed to its end; whether it was ever followed,
+        so that steps of it are still to come.
+        """
+        known = end.conn in self._keys
+        if known:
             self.add(end)
+        return known
 
     def held(self) -> dict[str, int]:
         """How many entries are held, by what they are."""
@@ -183,11 +190,12 @@ class Planner:
         self, exchange: Exchange, kind: int, session: int, found: Effects | None = None
     ) -> None:
         own = own_zxid(exchange)
-        notes: tuple[Any, ...] = (kind, session, own, (), (), False, ())
+        notes: tuple[Any, ...] = (kind, session, own, (), (), False, (), ())
         if found is not None:
             reads = tuple(found.reads - found.writes)
             names = tuple(made.path for made in found.made if made.sequential)
-            notes = (kind, session, own, reads, tuple(found.writes), found.wide, names)
+            adds = tuple(found.adds - found.alone)
+            notes = (kind, session, own, reads, tuple(found.writes), found.wide, names, adds)
         self.plan.spool.append(exchange, notes)
 
     def _connect(self, exchange: Exchange) -> None:
@@ -397,7 +405,9 @@ class Planner:
 
     def _removals(self, found: Effects, session: RecordedSession) -> None:
         for path in session.ephemerals:
-            found.writes.update(("n" + path, "c" + path, "c" + (path.rpartition("/")[0] or "/")))
+            found.writes.update(("n" + path, "c" + path, "c" + parent(path)))
+            found.alone.add("c" + path)
+            found.adds.add("c" + parent(path))
             self._owners.pop(path, None)
         session.ephemerals.clear()
 

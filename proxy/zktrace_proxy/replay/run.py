@@ -173,11 +173,14 @@ class Replayer:
             step.kind = steps.SKIP
             self.report.dropped += 1
         self._order.add(step)
+        for free in self._order.freed():
+            self._dirty[self._connections[free.conn]] = None
         if step.kind in steps.CONNECTS:
             self._chain(connection, step)
         connection.queue.append(step)
         if len(connection.queue) == 1:
             connection.pump()
+        if self._dirty:
             self.pump_others(connection)
         return connection
 

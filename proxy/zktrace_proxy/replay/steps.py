@@ -27,11 +27,13 @@ class Step:
     """See :class:`zktrace_proxy.replay.order.Step`. Made anew of each reading of the plan."""
 
     __slots__ = (
+        "adds",
         "conn",
         "dependents",
         "done",
         "due",
         "exchange",
+        "groups",
         "kind",
         "makes",
         "number",
@@ -50,9 +52,10 @@ class Step:
         self.exchange = exchange
         self.conn = exchange.conn
         (self.kind, self.session, self.writes_zxid, self.reads, self.writes, self.wide,
-         self.makes) = notes  # fmt: skip
+         self.makes, self.adds) = notes  # fmt: skip
         self.waits = 0
         self.dependents: list[Step] = []
+        self.groups: list[Any] = []
         self.done = False
         #: loop time before which it is not sent; None: not reckoned yet
         self.due: float | None = None

@@ -250,7 +250,10 @@ def test_sessions_are_left_out_when_it_is_behind(
 def test_what_comes_of_a_session_that_was_left_out_and_forgotten() -> None:
     """It was on its way when the session was left out: nobody asks for it any more."""
     late = Exchange(5, 3, 4, 7, struct.pack(">iii", 7, 4, 0), 10**18)
-    ready: list[Any] = [([(late, (steps.REQUEST, 9, False, (), (), False, ()))], False), ([], True)]
+    ready: list[Any] = [
+        ([(late, (steps.REQUEST, 9, False, (), (), False, (), ()))], False),
+        ([], True),
+    ]
     shadowed: Any = SimpleNamespace(take=lambda: ready.pop(0))
     planner = Planner(Heard())
     replayer = run.ShadowReplayer(

@@ -189,8 +189,8 @@ class ShadowFeed:
             if exchange.opcode == END_OP:
                 self._session_of.pop(conn, None)
                 self._dropped.discard(conn)
-                self.planner.leave(exchange)
-                self.forget(conn)
+                if not self.planner.leave(exchange):
+                    self.forget(conn)
             elif exchange.opcode == CLOSE_SESSION and exchange.error == 0 and known is not None:
                 self._dropped_sessions.pop(known)
             return

@@ -18,6 +18,7 @@ from zktrace.wire.message import decode_body
 from zktrace.wire.multi import MultiRequest
 from zktrace.wire.opcodes import CLOSE_SESSION, op_name
 from zktrace_proxy.compare.outcome import Divergence, Outcome
+from zktrace_proxy.messages.exchanges import END_OP
 from zktrace_proxy.messages.latest import Latest
 from zktrace_proxy.messages.maps import Maps, Names, Offsets, Sessions, Zxids
 from zktrace_proxy.replay import steps
@@ -127,6 +128,8 @@ class ShadowReplayer(Replayer):
                 exchange, notes = item
                 known = exchange.conn in self.plan.heard.conversations
                 if exchange.conn in self._left_out or not known:
+                    if exchange.opcode == END_OP:
+                        self._shadowed.forget(exchange.conn)
                     continue  # left out, or left out and forgotten by now
                 self._number += 1
                 self._add(Step(self._number, exchange, notes))
