@@ -190,6 +190,20 @@ def test_who_votes_for_a_stranger_is_no_candidate() -> None:
     assert one.out[-1][1].leader == 3
 
 
+def test_who_votes_for_less_than_itself_stands_no_longer() -> None:
+    one = Election(1, Membership(_ensemble(3)))
+    one.look(0, 5, 1)
+    one.receive(0, 2, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 3
+    one.receive(0, 3, Notification(0, 2, 7, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 2
+    # Not by way of another's vote either; but if it stands again.
+    one.receive(0, 2, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 2
+    one.receive(0, 3, Notification(0, 3, 9, 1, 1, 2, b""))
+    assert one.out[-1][1].leader == 3
+
+
 def test_who_stands_for_nothing_joins_a_lower_round() -> None:
     """Others do not hear of its round: it has no vote to tell it by."""
     joining = Election(4, Membership(_ensemble(3)))

@@ -49,6 +49,13 @@ def test_who_stands_where_it_has_to_does_not_stand_for_ever() -> None:
     assert run_seed(7862).wrong == []
 
 
+def test_who_stands_down_is_not_voted_for_by_those_that_know_them() -> None:
+    """All members were to be replaced; one of the new ones stood and stood down, and three that
+    could have voted for another kept their votes for it.
+    """
+    assert run_seed(13244).wrong == []
+
+
 def test_a_seed_replays() -> None:
     first: list[str] = []
     second: list[str] = []

@@ -243,6 +243,8 @@ class Election:
         self._received[sid] = vote
         if self._beats(vote, self._proposed):
             self._propose(now_ms, vote)
+        elif self._stood_down(self._proposed):
+            self._propose(now_ms, self._best())
         else:
             self._count(now_ms)
 
@@ -253,14 +255,26 @@ class Election:
         self._withdrawn.add(sid)
         self._received.pop(sid, None)
         if self._proposed.leader == sid:
-            best = self._initial
-            for vote in self._received.values():
-                if self._beats(vote, best):
-                    best = vote
-            self._propose(now_ms, best)
+            self._propose(now_ms, self._best())
+
+    def _best(self) -> Vote:
+        """Of our own and of what was received."""
+        best = self._initial
+        for vote in self._received.values():
+            if self._beats(vote, best):
+                best = vote
+        return best
+
+    def _stood_down(self, vote: Vote) -> bool:
+        """Whether the vote is for somebody who votes for less than that: it would not lead. A vote
+        only ever changes to a better one, but for one who stood and does so no longer
+        (`stand_down`), or has lost what was not on its disk when it crashed.
+        """
+        own = self._received.get(vote.leader)
+        return own is not None and own.leader != vote.leader and vote.better_than(own)
 
     def _beats(self, vote: Vote, other: Vote) -> bool:
-        if vote.leader in self._withdrawn:
+        if vote.leader in self._withdrawn or self._stood_down(vote):
             return False
         return self._membership.committed.weight(vote.leader) > 0 and vote.better_than(other)
 
