@@ -56,6 +56,13 @@ def test_who_stands_down_is_not_voted_for_by_those_that_know_them() -> None:
     assert run_seed(13244).wrong == []
 
 
+def test_who_joins_a_later_round_hears_of_its_leader() -> None:
+    """The only member of a proposed configuration had doubled its interval to a minute in earlier
+    rounds. It joined those of others, and asked again when their leaders had given up waiting.
+    """
+    assert run_seed(21398).wrong == []
+
+
 def test_a_seed_replays() -> None:
     first: list[str] = []
     second: list[str] = []

@@ -234,6 +234,8 @@ class Election:
         if vote.leader == sid:
             self._withdrawn.discard(sid)
         if vote.round > self.round:
+            # Begun anew: who leads by it is asked soon, whatever came of the rounds before.
+            self._interval = LEAST_INTERVAL_MS
             self.round = vote.round
             self._received.clear()
             self._withdrawn.clear()
