@@ -91,6 +91,7 @@ def main() -> None:
         for title, cell, writes in LOADS:
             found: dict[str, list[Result]] = {who: [] for who in LISTENERS}
             lost = dict.fromkeys(LISTENERS, 0)
+            load(program, port, java.pid, cell, writes, given.seconds)  # Java compiles meanwhile
             for _ in range(given.rounds):
                 for who in LISTENERS:
                     with listening(who, port) as told:

@@ -267,6 +267,6 @@ def test_what_cannot_be_is_told_in_a_line(alone: Namespace, engine: str) -> None
             text: str = err.decode()
             return text
 
-    assert "-i (lo, any), a capture to read with -r, or --nats" in told()
+    assert "-i (lo, any), a capture to read with -r, --nats or --kafka" in told()
     assert "not both" in told("-i", "lo", "-r", str(BASIC.files[0]))
     assert "no such interface; there are lo, any" in told("-i", "nope")
