@@ -155,7 +155,13 @@ def test_a_page_escapes_what_others_wrote() -> None:
         "connections": {"only_first": ["<i>"], "only_second": []},
         "latency": [],
         "coverage": {
-            name: {"joined": 0, "gaps": 0, "replies_without_request": 0, "flows": {}}
+            name: {
+                "filtered": True,
+                "joined": 0,
+                "gaps": 0,
+                "replies_without_request": 0,
+                "flows": {},
+            }
             for name in ("first", "second")
         },
     }  # fmt: skip
