@@ -45,6 +45,8 @@ class Connection:
         #: looked at before the session is there.
         self.queue: deque[object] = deque()
         self.held = False
+        #: Of those in the queue: syncs that are under way.
+        self.syncs = 0
         self.knows_read_only = False
         self.established_ms = 0
         self.last_kind = 0

@@ -61,6 +61,15 @@ class Refusal:
     code: int
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A write behind a sync: the leader is asked when that is done. A sync's answer comes after a
+    round of its own, so that the write's commit would overtake it.
+    """
+
+    request: Request
+
+
 class Waiting:
     """A request that the ensemble has to answer; a sync is `done` when it has, and the only one of
     which more than opcode and xid is needed then.
@@ -108,6 +117,8 @@ class Forwards(Reads):
             if after > end or not 8 <= length <= most:
                 break
             if kind in _AS_THEY_ARE:
+                if connection.syncs:
+                    break
                 queue.append(Waiting(xid, kind))
                 server.ask(session_id, data[pos + 4 : after], connection.ids)
                 count += 1
@@ -181,6 +192,8 @@ class MemberServer(Server):
         super().receive(connection, data)
 
     def disconnect(self, connection: Connection) -> None:
+        connection.syncs = 0
+        self._ask_held(connection)  # what was sent is asked for, whoever waits for it
         self._forget(connection)
         super().disconnect(connection)
 
@@ -191,6 +204,7 @@ class MemberServer(Server):
     def _forget(self, connection: Connection) -> None:
         """What it waits for comes nevertheless, and is nobody's then."""
         connection.held = False
+        connection.syncs = 0
         for item in connection.queue:
             if not isinstance(item, Waiting):
                 continue
@@ -290,10 +304,13 @@ class MemberServer(Server):
         if kind == op.SYNC:
             waiting = Waiting(request.xid, kind, request)
             self._enqueue(connection, waiting)
+            connection.syncs += 1
             self._syncs.append((connection, waiting))
             self.ask_sync(request)
         elif kind in op.WRITES and kind not in (op.CREATE_SESSION, op.DELETE_CONTAINER):
-            if not self._own(connection, request):
+            if connection.syncs:
+                connection.queue.append(Held(request))
+            elif not self._own(connection, request):
                 self._submit(connection, request)
         elif connection.queue:
             connection.queue.append(request)
@@ -323,7 +340,27 @@ class MemberServer(Server):
             return
         connection, waiting = self._syncs.popleft()
         waiting.done = True
+        if connection.syncs:  # none: the connection has ended meanwhile
+            connection.syncs -= 1
         self._go_on(connection)
+        if not connection.syncs:
+            self._ask_held(connection)
+
+    def _ask_held(self, connection: Connection) -> None:
+        """Asks the leader for what was behind a sync, in its turn."""
+        queue = connection.queue
+        if not any(isinstance(item, Held) for item in queue):
+            return
+        items = list(queue)
+        queue.clear()
+        for item in items:
+            if isinstance(item, Held):
+                self._request(connection, item.request)
+            elif isinstance(item, Waiting):
+                queue.append(item)
+            else:
+                assert isinstance(item, Request | Refusal)
+                self._in_turn(connection, item)
 
     def _go_on(self, connection: Connection) -> None:
         """Answers what waits for nothing any more."""
@@ -336,6 +373,8 @@ class MemberServer(Server):
                 self.waiting -= 1
                 assert head.sync is not None
                 item: Request | Refusal = head.sync
+            elif isinstance(head, Held):
+                return
             else:
                 assert isinstance(head, Request | Refusal)
                 item = head
