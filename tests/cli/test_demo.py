@@ -118,6 +118,22 @@ def test_without_rights_it_goes_through_the_proxy(tmp_path: Path) -> None:
     assert counted["getData"][0] == counted["getData"][1] > 50
 
 
+@needs_native
+@pytest.mark.usefixtures("nothing_left")
+def test_what_clients_did_on_one_ensemble_is_done_again_on_another(tmp_path: Path) -> None:
+    process = start(tmp_path, "--round-trip")
+    out, told = process.communicate(timeout=5 * _PATIENCE_S)
+    assert process.returncode == 0, out + told
+    assert out.count("$ zktrace ") == 3
+    replayed = re.search(r"^replayed +([\d,]+) requests", out, re.M)
+    assert replayed is not None
+    assert int(replayed[1].replace(",", "")) > 3000
+    compared = re.findall(r"^compared +([\d,]+) exchanges: .* (\d+) different$", out, re.M)
+    assert len(compared) == 2
+    assert [different for _, different in compared] == ["0", "0"]
+    assert compared[0] == compared[1]
+
+
 @pytest.mark.usefixtures("nothing_left")
 def test_where_nothing_can_be_captured_a_capture_is_replayed(tmp_path: Path) -> None:
     script = (

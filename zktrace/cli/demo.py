@@ -71,6 +71,13 @@ def demo(
     interface: Annotated[
         str, typer.Option("--interface", "-i", metavar="IFACE", help="Loopback's name.")
     ] = "lo" if sys.platform == "linux" else "lo0",
+    round_trip: Annotated[
+        bool,
+        typer.Option(
+            "--round-trip",
+            help="Instead: a workload recorded, replayed on another ensemble, and compared.",
+        ),
+    ] = False,
 ) -> None:
     """Show all of it on this machine: servers, clients, page.
 
@@ -87,6 +94,12 @@ def demo(
             tempfile.TemporaryDirectory(prefix="zktrace-demo-") as directory,
             Crew() as crew,
         ):
+            if round_trip:
+                from zktrace.cli.round_trip import round_trip as made
+
+                if made(crew, Path(directory), _ENSEMBLE):
+                    raise typer.Exit(1)
+                return
             http = http or f"127.0.0.1:{_free_port()}"
             _show(crew, Path(directory), once, seconds, interface, http)
     except KeyboardInterrupt:
