@@ -32,16 +32,24 @@ def round_trip(crew: Crew, directory: Path, ensemble: tuple[str, ...]) -> int:
     recorder, listens = _recorded(crew, "first", directory / "a", ensemble, first)
     _done(crew, "server", "load", "--connect", listens, *_LOAD)
     crew.dismiss(recorder)
-    recorder, listens = _recorded(crew, "second", directory / "b", ensemble, second)
+    recorder, listens = _recorded(crew, "second", directory / "b", ensemble, second, one=True)
     differs = _done(crew, "replay", str(first), "--to", listens, "--speed", "max", "--compare")
     crew.dismiss(recorder)
     return max(differs, _done(crew, "compare", str(first), str(second)))
 
 
 def _recorded(
-    crew: Crew, name: str, directory: Path, ensemble: tuple[str, ...], file: Path
+    crew: Crew,
+    name: str,
+    directory: Path,
+    ensemble: tuple[str, ...],
+    file: Path,
+    *,
+    one: bool = False,
 ) -> tuple[Member, str]:
-    """An ensemble behind a proxy that records: the proxy, and where clients connect."""
+    """An ensemble, or `one` of its members, behind a proxy that records: the proxy, and where
+    clients connect.
+    """
     from zktrace.cli.crew import Ended
 
     try:
@@ -50,15 +58,16 @@ def _recorded(
         crew.dismiss(member)
         member = crew.start(f"the {name} ensemble", *ensemble, "--dir", str(directory))
         modes = member.said(r"zktrace server: (.*); Ctrl-C")[1]
+        before = servers.partition(",")[0] if one else servers
         proxy = crew.start(
             f"the proxy of the {name} ensemble",
-            *("proxy", "run", "--listen", "127.0.0.1:0", "--upstream", servers),
+            *("proxy", "run", "--listen", "127.0.0.1:0", "--upstream", before),
             *("--record", str(file)),
         )
         listens = proxy.said(r"(\S+:\d+) -> ")[1]
     except Ended as ended:
         raise Failure(f"there is no {name} ensemble that can be recorded: {ended}") from None
-    say(f"the {name} ensemble: {modes}; a proxy at {listens} records it")
+    say(f"the {name} ensemble: {modes}; a proxy at {listens} before {before} records")
     return proxy, listens
 
 
