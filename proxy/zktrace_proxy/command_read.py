@@ -56,7 +56,7 @@ def read(
     hashing: Hashing = Hashing(),  # noqa: B008
     no_color: NoColor = False,
 ) -> None:
-    """Print a recording's events that match, or write them to another recording.
+    """Events of a recording that match: print them, or write them out.
 
     With -o: requests that match, with their replies, and watch events; connects, auth and the ends
     of sessions always, so that the file decodes and replays. It says that it is filtered. Client

@@ -137,6 +137,9 @@ def c_shell(hosts: str) -> list[str]:
         for line in shell.stdout:
             text = line.decode(errors="replace")
             if mark in text:
+                # Node data has no line end of its own, which the other thread prints after it.
+                before = text.partition(mark)[0].removesuffix("Error -101 for ")
+                printed.append(before if number else "")
                 break
             # Before the first command it tells of connections.
             if number:

@@ -101,6 +101,8 @@ def live(
     if write is not None and not ring:
         file = open(write, "wb", buffering=0)  # noqa: SIM115
     try:
+        # It loads libraries, so before rights are given up: they may be out of reach then.
+        engine = create(options)
         capture = listening.open()
         keeper: Keeper | None = None
         if file is not None:
@@ -108,7 +110,7 @@ def live(
         elif write is not None:
             keeper = listening.ring(write, kept)
         run = listening.run(
-            create(options),
+            engine,
             capture,
             packets=count,
             duration_s=duration,

@@ -63,6 +63,7 @@ def _worth(part: Part) -> Part:
 
 
 def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
+    known = source(picture)  # first: what is told as done must have all in it
     span = picture.span(span_name)
     coverage = picture.coverage()
     parts = {by: picture.rows(by, span)[0] for by in ("op", "client", "path", "server")}
@@ -81,7 +82,7 @@ def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
     named = [i for i, (key, _) in enumerate(work.keys) if key not in ("ping", "connect")]
     work = work.take(np.array(named, dtype=np.int64))
     return {
-        "source": source(picture),
+        "source": known,
         "window": window(span),
         "clock_ns": None if clock is None else clock * _SECOND,
         "total": whole[0] if whole else None,
@@ -99,9 +100,10 @@ def summary(picture: Picture, span_name: str, streams: Streams) -> Object:
 
 
 def coverage(picture: Picture) -> Object:
+    where = source(picture)  # first, as above
     known = picture.coverage()
     return {
-        "source": source(picture),
+        "source": where,
         "coverage": coverage_object(known),
         "words": coverage_lines(known),
         "not_seen": not_seen(known),
