@@ -433,3 +433,19 @@ def test_the_first_reason_of_a_closed_link_counts() -> None:
     assert link.why == "one"
     assert link.over()
     assert list(dirty) == [link]
+
+
+def test_who_is_out_is_not_waited_for() -> None:
+    """Behind a reconfiguration both count, until it is committed."""
+    old, new = _ensemble(3), Ensemble({9: Member(9, "h", 1, 2)}, version=1)
+    proposals = Proposals(0)
+    proposals.add(Proposal(1, b"", (old, new), new))
+    proposals.add(Proposal(2, b"", (old, new)))
+    proposals.ack(9, 2)
+    proposals.ack(1, 1)
+    assert proposals.take() is None
+    proposals.ack(2, 1)
+    for zxid in (1, 2):
+        done = proposals.take()
+        assert done is not None
+        assert done.zxid == zxid

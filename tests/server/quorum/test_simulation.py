@@ -64,6 +64,11 @@ def test_who_joins_a_later_round_hears_of_its_leader() -> None:
     assert run_seed(21398).wrong == []
 
 
+def test_what_was_proposed_behind_a_reconfiguration_does_not_wait_for_who_has_left() -> None:
+    """Two of the old voters observed from then on; writes on their way waited for them."""
+    assert run_seed(13028).wrong == []
+
+
 def test_a_seed_replays() -> None:
     first: list[str] = []
     second: list[str] = []

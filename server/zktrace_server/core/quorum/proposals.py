@@ -2,6 +2,11 @@
 are committed (Leader.processAck, tryToCommit). Each proposal says of which configurations that has
 to be a quorum: behind a reconfiguration that is not committed it is two.
 
+Once the reconfiguration is committed the old configuration has nothing to say any more (Shraer and
+others, Dynamic Reconfiguration of Primary/Backup Clusters, 2012): who was in that one alone may
+have gone to observe, and acknowledges nothing. In Java what was proposed in between goes on waiting
+for both.
+
 Who acknowledges a txn has logged all before it, since a connection keeps the order: so one zxid
 says all about a peer.
 """
@@ -54,6 +59,11 @@ class Proposals:
             return None
         done = self.outstanding.popleft()
         self.committed = done.zxid
+        if done.target is not None:
+            # There is no second reconfiguration behind one that is not committed.
+            quorums = (done.target,)
+            for behind in self.outstanding:
+                behind.quorums = quorums
         return done
 
     def logged(self) -> dict[int, int]:
