@@ -89,23 +89,14 @@ def read(
 
 
 def _say(told: Sifted, out: str, json: bool) -> None:
-    if json:
-        import json as codec
-
-        print(codec.dumps(told.as_dict()))
-        return
     from zktrace.export.summary import plural
+    from zktrace_proxy.messages.copied import say
 
-    print(
-        f"written   {plural(told.messages, 'message')} of "
-        f"{plural(told.connections, 'connection')} to {out}"
-    )
+    chosen, more = [], []
     if told.left_out:
-        print(f"left out  {plural(told.left_out, 'message')} that the filter does not select")
-    for role, count in told.dropped.items():
-        name = "TLS" if role == "tls" else role
-        print(f"left out  {plural(count, f'{name} connection')}")
-    if told.four_letter:
-        print(f"left out  {plural(told.four_letter, 'four-letter word')}")
+        chosen.append(
+            f"left out  {plural(told.left_out, 'message')} that the filter does not select"
+        )
     if told.damaged:
-        print(f"holes     {plural(told.damaged, 'message')} of which bytes were not captured")
+        more.append(f"holes     {plural(told.damaged, 'message')} of which bytes were not captured")
+    say(told, out, json, "written", chosen=chosen, more=more)

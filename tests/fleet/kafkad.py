@@ -6,19 +6,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.fleet.broker import Broker
 from tests.fleet.natsd import PASSWORD, USER
 from tests.support.javazk import free_ports
 
 _REQUIRED = os.environ.get("ZKTRACE_REQUIRE_KAFKA", "") not in ("", "0")
-_PATIENCE_S = 120.0
 _POM = Path(__file__).with_name("kafkad.pom.xml")
 #: A broker of a few messages: it is to start quickly.
 _JVM = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -61,11 +59,12 @@ def classpath() -> str:
     pytest.skip(reason)
 
 
-class Kafka:
-    """One that can be killed and started again, with what it had on its disk."""
+class Kafka(Broker):
+    patience_s = 120.0
 
     def __init__(self, directory: Path) -> None:
-        self.port, controller = free_ports(2)
+        port, controller = free_ports(2)
+        super().__init__(port)
         directory.mkdir()
         self._settings = directory / "server.properties"
         self._settings.write_text(
@@ -79,7 +78,6 @@ class Kafka:
             "security.protocol=SASL_PLAINTEXT\nsasl.mechanisms=PLAIN\n"
             f"sasl.username={USER}\nsasl.password={PASSWORD}\n"
         )
-        self._process: subprocess.Popen[bytes] | None = None
         self._java("kafka.tools.StorageTool", "format", "-t", "zktrace-testsAAAAAAAAA", "-c").wait()
 
     def _java(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -87,27 +85,8 @@ class Kafka:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     @property
-    def shown(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
     def environment(self) -> dict[str, str]:
         return {"ZKTRACE_KAFKA": self.shown, "ZKTRACE_KAFKA_CONFIG": str(self.config)}
 
-    def start(self) -> None:
-        self._process = self._java("kafka.Kafka")
-        until = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                assert self._process.poll() is None, "Kafka ended"
-                assert time.monotonic() < until
-                time.sleep(0.05)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def run(self) -> subprocess.Popen[bytes]:
+        return self._java("kafka.Kafka")

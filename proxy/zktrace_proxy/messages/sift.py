@@ -28,6 +28,7 @@ from zktrace.engine.frames import FrameEngine
 from zktrace.stream.events import NO_REPLY, Row
 from zktrace.stream.frames import CONNECT
 from zktrace.wire.opcodes import AUTH, CLOSE_SESSION
+from zktrace_proxy.messages.copied import Copied
 from zktrace_proxy.messages.exchanges import SASL_OP
 from zktrace_proxy.messages.packets import Flow, Packets
 from zktrace_proxy.messages.reader import Progress
@@ -43,18 +44,9 @@ _ALWAYS: Final = frozenset((AUTH, SASL_OP, CLOSE_SESSION))
 
 
 @dataclass(slots=True)
-class Sifted:
-    """What was written, and what was left out."""
-
-    connections: int = 0
-    messages: int = 0
+class Sifted(Copied):
     #: messages that the filter did not select
     left_out: int = 0
-    #: messages of which bytes were missing
-    damaged: int = 0
-    four_letter: int = 0
-    #: connections by role that were left out
-    dropped: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {

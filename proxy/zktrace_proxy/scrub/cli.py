@@ -75,25 +75,15 @@ def _key(file: str | None) -> bytes:
 
 
 def _say(told: Scrubbed, out: str, json: bool) -> None:
-    if json:
-        import json as codec
-
-        print(codec.dumps(told.as_dict()))
-        return
     from zktrace.export.summary import plural
+    from zktrace_proxy.messages.copied import say
 
-    print(
-        f"scrubbed  {plural(told.messages, 'message')} of "
-        f"{plural(told.connections, 'connection')} to {out}"
-    )
-    for role, count in told.dropped.items():
-        name = "TLS" if role == "tls" else role
-        print(f"left out  {plural(count, f'{name} connection')}")
-    if told.four_letter:
-        print(f"left out  {plural(told.four_letter, 'four-letter word')}")
+    more = []
     if told.dialects:
-        print(f"left out  {plural(told.dialects, 'connection')} of ClickHouse Keeper's dialects")
+        count = plural(told.dialects, "connection")
+        more.append(f"left out  {count} of ClickHouse Keeper's dialects")
     if told.damaged:
-        print(f"left out  {plural(told.damaged, 'message')} of which bytes were not captured")
+        more.append(f"left out  {plural(told.damaged, 'message')} of which bytes were not captured")
     if told.unknown_bodies:
-        print(f"zeros     {plural(told.unknown_bodies, 'body', 'bodies')} of no known layout")
+        more.append(f"zeros     {plural(told.unknown_bodies, 'body', 'bodies')} of no known layout")
+    say(told, out, json, "scrubbed", more=more)

@@ -17,6 +17,7 @@ from zktrace.engine.driver import Run
 from zktrace.engine.frames import FrameEngine
 from zktrace.stream.frames import CONNECT
 from zktrace.wire.opcodes import PING, PING_XID
+from zktrace_proxy.messages.copied import Copied
 from zktrace_proxy.messages.packets import Flow, Packets
 from zktrace_proxy.messages.reader import Progress
 from zktrace_proxy.messages.sift import HOLE, endpoint, pass_on_filtered
@@ -27,20 +28,11 @@ _PING: Final = PING_XID.to_bytes(4, "big", signed=True)
 
 
 @dataclass(slots=True)
-class Scrubbed:
-    """What was written, and what was left out."""
-
-    connections: int = 0
-    messages: int = 0
-    #: messages of which bytes were missing
-    damaged: int = 0
+class Scrubbed(Copied):
     #: bodies of no known layout: their header was kept
     unknown_bodies: int = 0
-    #: in dialects that are not understood
+    #: connections in dialects that are not understood
     dialects: int = 0
-    four_letter: int = 0
-    #: connections by role that were left out
-    dropped: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {

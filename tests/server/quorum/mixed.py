@@ -317,3 +317,24 @@ def _digests(servers: Mixed) -> dict[int, int]:
         except StorageError:
             continue  # it has no whole log: what is missing came by a snapshot
     raise AssertionError("no server has a whole log whose digests are right")
+
+
+def led_in_turn(servers: Mixed, rounds: int) -> None:
+    """A write, and the leader is killed and comes back, so often; all trees are equal then, and
+    hold all writes.
+    """
+    for number in range(rounds):
+        client = KazooClient(servers.hosts, timeout=8)
+        client.start(PATIENCE_S)
+        client.create(f"/n{number}", b"kept")
+        client.stop()
+        client.close()
+        leader = servers.leader()
+        leader.kill()
+        servers.until(lambda: "leader" in [s.mode() for s in servers if s.running])
+        leader.start()
+        servers.all_serve()
+    trees = [tree(server.hosts) for server in servers]
+    assert all(one == trees[0] for one in trees)
+    assert {f"/n{number}" for number in range(rounds)} <= set(trees[0])
+    nothing_differs(servers)

@@ -9,9 +9,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from kazoo.client import KazooClient
 
-from tests.server.quorum.mixed import PATIENCE_S, make, mixed, nothing_differs, tree
+from tests.server.quorum.mixed import PATIENCE_S, led_in_turn, make, mixed
 from zktrace.wire.quorum import AUTH_MAGIC, QuorumAuthPacket
 from zktrace_server.core.quorum.auth import Accepting, AuthError, Dialling, Exchange
 from zktrace_server.core.sasl import CLIENTS, SERVERS, SaslClient, SaslServer, Service
@@ -140,21 +139,7 @@ def test_each_leads(tmp_path: Path) -> None:
     properties = _jaas(tmp_path / "jaas.conf", "test", "a password")
     kinds = "ojo"
     with mixed(tmp_path, kinds, properties, **_KEYS) as servers:
-        for number in range(3):
-            client = KazooClient(servers.hosts, timeout=8)
-            client.start(PATIENCE_S)
-            client.create(f"/n{number}", b"kept")
-            client.stop()
-            client.close()
-            leader = servers.leader()
-            leader.kill()
-            servers.until(lambda: "leader" in [s.mode() for s in servers if s.running])
-            leader.start()
-            servers.all_serve()
-        trees = [tree(server.hosts) for server in servers]
-        assert trees[0] == trees[1] == trees[2]
-        assert {"/n0", "/n1", "/n2"} <= set(trees[0])
-        nothing_differs(servers)
+        led_in_turn(servers, 3)
         # Nobody else is let in.
         ours = next(s for s, kind in zip(servers, kinds, strict=True) if kind == "o")
         quorum, election = (int(p) for p in ours.given[f"server.{ours.sid}"].split(":")[1:3])

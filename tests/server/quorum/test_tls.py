@@ -9,9 +9,8 @@ import ssl
 from pathlib import Path
 
 import pytest
-from kazoo.client import KazooClient
 
-from tests.server.quorum.mixed import PATIENCE_S, make, mixed, nothing_differs, tree
+from tests.server.quorum.mixed import PATIENCE_S, led_in_turn, make, mixed
 from tests.support.certificates import PASSWORD, Certificates
 
 _HELLO = bytes.fromhex("ffffffffffff0000")
@@ -49,21 +48,7 @@ def _refused(port: int, context: ssl.SSLContext) -> bool:
 def test_each_leads(tmp_path: Path, certificates: Certificates) -> None:
     kinds = "ojo"
     with mixed(tmp_path, kinds, **_keys(certificates)) as servers:
-        for number in range(2):
-            client = KazooClient(servers.hosts, timeout=8)
-            client.start(PATIENCE_S)
-            client.create(f"/n{number}", b"kept")
-            client.stop()
-            client.close()
-            leader = servers.leader()
-            leader.kill()
-            servers.until(lambda: "leader" in [s.mode() for s in servers if s.running])
-            leader.start()
-            servers.all_serve()
-        trees = [tree(server.hosts) for server in servers]
-        assert trees[0] == trees[1] == trees[2]
-        assert {"/n0", "/n1"} <= set(trees[0])
-        nothing_differs(servers)
+        led_in_turn(servers, 2)
         # The ports of ours speak TLS, with those who show a certificate that they trust.
         ours = next(s for s, kind in zip(servers, kinds, strict=True) if kind == "o")
         ports = [int(p) for p in ours.given[f"server.{ours.sid}"].split(":")[1:3]]
